@@ -26,7 +26,7 @@ from tests.support.http_client import connect, head, parse
 from tests.support.manifests import OCI_IMAGE, OCI_INDEX, descriptor, digest_of, image, index
 from twisted_registry.auth.access import OpenAccess
 from twisted_registry.auth.interfaces import CATALOG, Access, IAccessController
-from twisted_registry.repository.interfaces import IPresenceGate, IRegistryListener, NullListener
+from twisted_registry.repository.interfaces import IPresenceGate, IRegistryListener
 from twisted_registry.repository.presence import NullGate
 from twisted_registry.storage.memory import MemoryDriver
 
@@ -291,4 +291,3 @@ async def test_the_listener_gets_every_event(start):
 def test_the_defaults_provide_their_interfaces():
     verifyObject(IAccessController, OpenAccess())
     verifyObject(IPresenceGate, NullGate())
-    verifyObject(IRegistryListener, NullListener())

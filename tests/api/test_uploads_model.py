@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.api.setups import SETUPS
 from tests.support.http_client import with_query
 from tests.support.manifests import digest_of
+from twisted_registry.repository.uploads import RunningHashes, UploadSecret
 
 PIECES = st.binary(max_size=40)
 #: Where the client says that it is: nowhere, by an URL (the newest, or the first), by a range.
@@ -115,8 +116,8 @@ class Model:
     async def restart(self):
         """What a process keeps in memory is gone, as after a restart."""
         registry = self.api.served.registry
-        registry._running_hashes._hashes.clear()
-        registry._secret = None
+        registry.repository("a").store.running_hashes = RunningHashes()
+        registry.upload_secret = UploadSecret(registry.driver)
 
     async def end(self):
         for content in self.stored:

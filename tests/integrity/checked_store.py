@@ -11,7 +11,7 @@ from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
 from twisted_registry.repository.policy import Policy
-from twisted_registry.repository.trash import TagChangeRecord, TrashEntry, TrashReason
+from twisted_registry.repository.trash import TagChange, TrashEntryName, TrashReason
 
 NAME = "a/b"
 PLAIN = image(annotations={"is": "plain"})
@@ -31,7 +31,7 @@ def revision_of(content):
 
 
 def stamped(folder, reason):
-    return f"{folder}/{TrashEntry(1_800_000_000, reason, 'abc')}"
+    return f"{folder}/{TrashEntryName(1_800_000_000, reason, 'abc')}"
 
 
 TRASHED_BLOB = stamped(layout.trashed_blob(ONCE), TrashReason.COLLECTED)
@@ -45,7 +45,7 @@ TRASH = {
     stamped(
         layout.trashed_revision(NAME, Digest.of(PLAIN)), TrashReason.COLLECTED
     ): OCI_IMAGE.encode(),
-    TRASHED_TAG: TagChangeRecord(None, ONCE).to_bytes(),
+    TRASHED_TAG: TagChange(None, ONCE).to_bytes(),
 }
 #: With the default grace period of a day.
 CONFIGURATION = load_text("version: 0.1\nstorage: inmemory\n", {}).configuration

@@ -10,7 +10,7 @@ from twisted_registry.maintenance.undelete import NotRecoverable, Undelete
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository.registry import Registry
-from twisted_registry.repository.trash import TagHistory, TrashedKind
+from twisted_registry.repository.trash import Trash, TrashedKind
 
 LAYER = Digest.of(b"layer")
 
@@ -160,7 +160,7 @@ def test_tag_that_was_set_again_is_not_changed(store):
 
 
 def at(store, seconds):
-    return done(TagHistory(store.world.driver).tag_at("a/b", "latest", seconds))
+    return done(Trash(store.world.driver).tag_at("a/b", "latest", seconds))
 
 
 def test_history_of_a_tag_has_each_change(store):
@@ -174,7 +174,7 @@ def test_history_of_a_tag_has_each_change(store):
     third = store.world.image("latest", artifactType="newest/type")
     moments = [began - 1, began + 5, began + 15, began + 25, began + 35, None]
     assert [at(store, moment) for moment in moments] == [None, first, second, None, third, None]
-    found = done(TagHistory(store.world.driver).changes("a/b", "latest"))
+    found = done(Trash(store.world.driver).tag_changes("a/b", "latest"))
     assert [(change.seconds - began, change.before, change.now) for change in found] == [
         (0, None, first),
         (10, first, second),

@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred
 
 from tests.repository.worlds import Body, begin, done, listed, result_of
 from twisted_registry.repository import layout
+from twisted_registry.repository.uploads import find_abandoned_uploads
 from twisted_registry.storage.interfaces import Entry
 
 DAY = 86_400
@@ -20,12 +21,12 @@ def upload_of(world, content=b"", name="a/b"):
 
 
 def found(world, before):
-    uploads = done(listed(world.registry.find_abandoned_uploads(before)))
+    uploads = done(listed(find_abandoned_uploads(world.registry.driver, before)))
     return [(upload.repository, upload.id) for upload in uploads]
 
 
 def one(world, before):
-    (upload,) = done(listed(world.registry.find_abandoned_uploads(before)))
+    (upload,) = done(listed(find_abandoned_uploads(world.registry.driver, before)))
     return upload
 
 
@@ -171,10 +172,10 @@ def test_uploads_of_a_repository_that_goes_meanwhile(world, now):
     held = Deferred()
 
     def before(_number, action, path):
-        return held if action == "list" and path.endswith("_uploads") else None
+        return held if action == "list_folders" and path.endswith("_uploads") else None
 
     world.driver.before = before
-    listing = begin(listed(world.registry.find_abandoned_uploads(now + DAY)))
+    listing = begin(listed(find_abandoned_uploads(world.registry.driver, now + DAY)))
     world.remove(layout.repository("a"))
     held.callback(None)
     assert result_of(listing) == []

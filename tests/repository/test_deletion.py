@@ -15,13 +15,13 @@ from twisted_registry.oci.errors import RegistryError
 from twisted_registry.oci.manifest import OCI_IMAGE
 from twisted_registry.repository.deletion import DeletedCounts
 from twisted_registry.repository.registry import Registry
-from twisted_registry.repository.trash import Trash
+from twisted_registry.repository.trash import TrashDeleter
 
 REPOSITORIES = "docker/registry/v2/repositories"
 
 
 def with_trash(world):
-    world.deleter = Trash(world.driver, world.clock)
+    world.deleter = TrashDeleter(world.driver, world.clock)
     world.registry = world.another()
     return world
 

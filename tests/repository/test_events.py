@@ -15,7 +15,6 @@ from twisted_registry.repository.interfaces import (
     EventPublisher,
     IPresenceGate,
     IRegistryListener,
-    NullListener,
     Origin,
 )
 from twisted_registry.repository.presence import NullGate
@@ -138,8 +137,7 @@ def test_it_is_durable_before_it_is_announced(stocked):
     assert seen == [True]
 
 
-def test_the_plain_listener_and_the_interfaces():
-    assert verifyObject(IRegistryListener, NullListener())
+def test_defaults_provide_their_interfaces():
     assert verifyObject(IRegistryListener, Listener())
     assert verifyObject(IPresenceGate, NullGate())
-    EventPublisher(NullListener(), "a", Origin())("push", "blob", None)
+    EventPublisher(None, "a", Origin())("push", "blob", None)

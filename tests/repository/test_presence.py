@@ -16,7 +16,7 @@ from twisted_registry.repository.registry import Registry
 
 
 def blob_size(world, digest, name="a/b"):
-    return done(world.repo(name).blobs.presence.blob_size(name, digest))
+    return done(world.repo(name).store.presence.blob_size(name, digest))
 
 
 def code_of(coroutine):

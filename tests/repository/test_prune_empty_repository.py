@@ -11,7 +11,7 @@ from tests.repository.worlds import descriptor, done, image
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.manifest import OCI_IMAGE
 from twisted_registry.repository import catalog, layout
-from twisted_registry.repository.catalog import prune_empty_repository
+from twisted_registry.repository.deletion import prune_empty_repository
 
 
 @pytest.fixture(params=WORLDS.values(), ids=WORLDS.keys())

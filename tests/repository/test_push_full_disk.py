@@ -28,7 +28,7 @@ from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.manifest import OCI_IMAGE
 from twisted_registry.repository import uploads
 from twisted_registry.repository.registry import Registry
-from twisted_registry.repository.trash import Deleter, Trash
+from twisted_registry.repository.trash import Deleter, TrashDeleter
 from twisted_registry.storage.filesystem.tree import AtomicFile
 
 HELD = image(config=descriptor(SETTINGS, CONFIG), layers=[], annotations={"is": "held"})
@@ -48,7 +48,7 @@ class Client:
         self.repository = self.on(self.driver)
 
     def on(self, driver):
-        deleter = Trash(driver, Clock()) if self.trash else Deleter(driver)
+        deleter = TrashDeleter(driver, Clock()) if self.trash else Deleter(driver)
         return Registry(driver, Clock(), deleter=deleter).repository("a/b")
 
     async def push(self):

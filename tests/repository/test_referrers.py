@@ -11,7 +11,7 @@ from tests.repository.worlds import CONFIG, World, begin, descriptor, done, imag
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.manifest import OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX
-from twisted_registry.repository import layout, referrers
+from twisted_registry.repository import inventory, layout
 from twisted_registry.repository.referrers import ScannedRevisions
 
 SUBJECT = Digest.of(image())
@@ -105,7 +105,7 @@ def test_the_order_is_that_of_the_digests_and_after_is_not_among_them(stocked):
 
 
 def test_more_than_one_page_of_links(stocked, monkeypatch):
-    monkeypatch.setattr(referrers, "_PAGE_ENTRIES", 3)
+    monkeypatch.setattr(inventory, "_PAGE_ENTRIES", 3)
     expected = sorted(stocked.put(referrer(number), OCI_IMAGE) for number in range(10))
     stocked.restart()
     assert stocked.referrers(SUBJECT) == expected
@@ -271,12 +271,22 @@ def test_a_store_that_fails_is_no_empty_list(stocked):
         done(stocked.repo().referrers.list_referrers(SUBJECT))
 
 
-def test_a_process_remembers_a_bounded_number_of_repositories():
-    scanned = ScannedRevisions()
-    for number in range(100):
-        scanned.keep(str(number), {SUBJECT})
-    assert scanned.get("0") is None
-    assert scanned.get("99") == {SUBJECT}
+def test_scanned_revisions_of_the_least_recently_used_repositories_are_evicted():
+    scanned = ScannedRevisions(max_digests=3)
+    two = {SUBJECT, Digest.of(b"other")}
+    scanned.put("a", {SUBJECT})
+    scanned.put("b", {SUBJECT})
+    assert scanned.get("a") == {SUBJECT}
+    scanned.put("c", two)
+    assert scanned.get("b") is None
+    assert (scanned.get("a"), scanned.get("c")) == ({SUBJECT}, two)
+    scanned.put("c", two | {Digest.of(b"more"), Digest.of(b"most")})
+    assert scanned.get("c") is None
+    scanned.put("d", two)
+    assert scanned.get("d") == two
+
+
+def test_a_store_without_manifests_has_no_referrers():
     assert World().referrers(SUBJECT) == []
 
 

@@ -38,18 +38,20 @@ from twisted_registry.storage.memory import MemoryDriver
 
 
 def test_the_secret_is_made_once_for_all_who_share_the_store(world):
-    secret = done(world.registry.upload_secret())
+    secret = done(world.registry.upload_secret.load())
     assert len(secret) == 64
-    assert done(world.registry.upload_secret()) == secret
+    assert done(world.registry.upload_secret.load()) == secret
     world.restart()
-    assert done(world.registry.upload_secret()) == secret
-    assert done(World().registry.upload_secret()) != secret
+    assert done(world.registry.upload_secret.load()) == secret
+    assert done(World().registry.upload_secret.load()) != secret
 
 
 def test_of_two_that_make_it_at_once_both_get_the_same(world):
     pauses = Pauses("create", "")
     world.driver.before = pauses
-    waiting = [begin(registry.upload_secret()) for registry in (world.registry, world.another())]
+    waiting = [
+        begin(registry.upload_secret.load()) for registry in (world.registry, world.another())
+    ]
     pauses.release()
     first, second = map(result_of, waiting)
     assert first == second
@@ -58,15 +60,15 @@ def test_of_two_that_make_it_at_once_both_get_the_same(world):
 @pytest.mark.parametrize("torn", [b"", b"short"])
 def test_a_secret_that_is_none_is_made_anew(world, torn):
     world.write(layout.UPLOAD_SECRET, torn)
-    secret = done(world.registry.upload_secret())
+    secret = done(world.registry.upload_secret.load())
     assert len(secret) == 64
-    assert done(world.registry.upload_secret()) == secret
+    assert done(world.registry.upload_secret.load()) == secret
 
 
 def test_the_secret_of_a_broken_store(world):
     world.driver.before = fails_at(0)
     with pytest.raises(RegistryError) as caught:
-        done(world.registry.upload_secret())
+        done(world.registry.upload_secret.load())
     assert caught.value.code is ErrorCode.UNAVAILABLE
 
 

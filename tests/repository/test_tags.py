@@ -11,7 +11,7 @@ from tests.repository.worlds import DiskWorld, World, begin, done, listed, resul
 from tests.storage.filesystem.power_loss import driver_on
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
-from twisted_registry.repository import layout, tags
+from twisted_registry.repository import inventory, layout
 from twisted_registry.repository.manifests import Precondition
 from twisted_registry.repository.policy import Policy, TagSelector
 from twisted_registry.repository.registry import Registry
@@ -92,7 +92,7 @@ def test_walking_in_pages_of_any_length_finds_every_tag_once(names, torn, limit,
 
 
 def test_long_runs_of_what_is_no_tag_do_not_end_the_list(world, monkeypatch):
-    monkeypatch.setattr(tags, "_PAGE_ENTRIES", 3)
+    monkeypatch.setattr(inventory, "_PAGE_ENTRIES", 3)
     for number in range(20):
         world.write(layout.tag_index("a/b", f"b{number:02}", DIGEST), b"x")
     set_tags(world, "a", "c", "d")
@@ -127,7 +127,7 @@ def test_deleting_a_tag_leaves_nothing_of_it(world):
 
 
 def test_deleting_all_of_a_digest_reads_every_tag(world, monkeypatch):
-    monkeypatch.setattr(tags, "_PAGE_ENTRIES", 4)
+    monkeypatch.setattr(inventory, "_PAGE_ENTRIES", 4)
     set_tags(world, *(f"old{number:02}" for number in range(20)))
     done(world.repo().tags.set("new", Digest.of(b"other")))
     world.write(layout.tag_current("a/b", "torn"), b"")

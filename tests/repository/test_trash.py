@@ -11,7 +11,7 @@ from twisted_registry.gc.expire_trash import TrashExpiryResult
 from twisted_registry.gc.sweep import Sweeper
 from twisted_registry.oci.digest import Digest
 from twisted_registry.repository import layout
-from twisted_registry.repository.trash import TagChangeRecord, TrashedKind
+from twisted_registry.repository.trash import TagChange, TrashedKind
 
 
 @pytest.fixture(params=WORLDS.values(), ids=WORLDS.keys())
@@ -64,11 +64,11 @@ def test_what_clients_delete(store):
         (TrashedKind.MANIFEST, digest),
     ]
     records = {
-        item.tag: TagChangeRecord.from_bytes(store.world.read(item.path))
+        item.tag: TagChange.from_bytes(store.world.read(item.path))
         for item in store.trash(TrashedKind.TAG)
         if item.entry_name.reason.value == "deleted"
     }
-    assert records == {"v1": TagChangeRecord(None, digest), "v2": TagChangeRecord(None, digest)}
+    assert records == {"v1": TagChange(None, digest), "v2": TagChange(None, digest)}
     assert store.world.tags() == []
     assert {
         item.entry_name.reason.value for item in store.trash() if item.kind is not TrashedKind.TAG
@@ -81,8 +81,8 @@ def test_a_tag_that_moves_and_one_that_stays(store):
     assert first == again
     store.world.clock.advance(1)
     second = store.world.image("latest", artifactType="new/type")
-    records = [TagChangeRecord.from_bytes(store.world.read(item.path)) for item in store.trash()]
-    assert records == [TagChangeRecord(first, None), TagChangeRecord(second, first)]
+    records = [TagChange.from_bytes(store.world.read(item.path)) for item in store.trash()]
+    assert records == [TagChange(first, None), TagChange(second, first)]
 
 
 def test_a_media_type_that_the_manifest_does_not_tell_is_kept(store):

@@ -11,9 +11,8 @@ from twisted_registry.maintenance.undelete import Undelete
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.manifest import OCI_IMAGE
 from twisted_registry.repository import layout
-from twisted_registry.repository.recall import Recall
 from twisted_registry.repository.registry import Registry
-from twisted_registry.repository.trash import TagChangeRecord, Trash, TrashReason
+from twisted_registry.repository.trash import TagChange, Trash, TrashDeleter, TrashReason
 
 LAYER = Digest.of(b"layer")
 MANIFEST = Digest.of(image())
@@ -45,7 +44,7 @@ async def tag(trash):
 async def there_and_back(trash):
     await trash.delete_blob(LAYER, lambda: True)
     await trash.delete_layer("a/b", LAYER, TrashReason.COLLECTED)
-    assert await Recall(trash.driver).restore_layer("a/b", LAYER)
+    assert await Trash(trash.driver).restore_layer("a/b", LAYER)
 
 
 #: What is done, where it lay, where it lies then, and what its file holds: before, and then.
@@ -70,7 +69,7 @@ CASES = [
         layout.tag_current("a/b", "v1"),
         layout.trashed_tag("a/b", "v1"),
         str(MANIFEST).encode(),
-        TagChangeRecord(None, MANIFEST).to_bytes(),
+        TagChange(None, MANIFEST).to_bytes(),
     ),
     (there_and_back, layout.blob(LAYER), layout.trashed_blob(LAYER), b"layer", b"layer"),
     (
@@ -88,7 +87,7 @@ def test_a_power_cut(case):
     act, place, folder, before, kept = case
 
     async def scenario(driver, answered):
-        await act(Trash(driver, Clock()))
+        await act(TrashDeleter(driver, Clock()))
         answered.append("gone")
 
     async def check(driver, answered):
@@ -109,7 +108,7 @@ def test_a_power_cut_while_a_repository_is_deleted():
     def registry(driver, seconds):
         clock = Clock()
         clock.advance(seconds)
-        return Registry(driver, clock, deleter=Trash(driver, clock))
+        return Registry(driver, clock, deleter=TrashDeleter(driver, clock))
 
     async def scenario(driver, answered):
         answered.append(await registry(driver, 1).repository("a/b").delete())

@@ -40,8 +40,8 @@ def test_in_chunks(world):
     assert not is_known(world, upload_id)
     assert not world.paths(folder(upload_id))
     assert reads(world) == 0
-    # Nothing is remembered of what has ended.
-    assert not world.registry._running_hashes._hashes
+    # The running hash of a finished upload is dropped.
+    assert world.repo().store.running_hashes.pop(upload_id, 20, "sha256") is None
     world.check()
 
 

@@ -11,8 +11,7 @@ from twisted_registry.gc.expire_trash import TrashExpiry, TrashRecovery
 from twisted_registry.gc.mark import MarkPhase
 from twisted_registry.gc.sweep import Sweeper
 from twisted_registry.repository.inventory import Inventory
-from twisted_registry.repository.recall import Recall
-from twisted_registry.repository.trash import Trash, TrashContents
+from twisted_registry.repository.trash import Trash, TrashDeleter
 
 WEEK = 7 * DAY
 
@@ -39,26 +38,24 @@ class KeptStore(Store):
         self.serve_with_trash()
 
     def serve_with_trash(self):
-        self.deleter = Trash(self.world.driver, self.world.clock)
+        self.deleter = TrashDeleter(self.world.driver, self.world.clock)
         self.world.deleter = self.deleter
         self.world.registry = self.world.another()
 
     def collector(self, **settings):
-        collector = super().collector(recall=Recall(self.world.driver), **settings)
+        collector = super().collector(trash=Trash(self.world.driver), **settings)
         collector.sweeper = Sweeper(self.world.driver, self.deleter)
         return collector
 
     def empty(self, keep=WEEK):
         driver = self.world.driver
         mark_phase = MarkPhase(Inventory(driver), self.references)
-        recovery = TrashRecovery(Recall(driver), self.references)
+        recovery = TrashRecovery(Trash(driver), self.references)
         return drive(self.world, TrashExpiry(mark_phase, recovery, keep).run())
 
     def trash(self, kind=None):
         async def found():
-            return [
-                item async for page in TrashContents(self.world.driver).pages() for item in page
-            ]
+            return [item async for page in Trash(self.world.driver).pages() for item in page]
 
         return [item for item in drive(self.world, found()) if kind in (None, item.kind)]
 

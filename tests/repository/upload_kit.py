@@ -39,7 +39,7 @@ def finish(world, upload_id, digest, *pieces, **options):
 
 
 def size_of(world, digest, name="a/b"):
-    return done(world.repo(name).blobs.presence.blob_size(name, digest))
+    return done(world.repo(name).store.presence.blob_size(name, digest))
 
 
 def reads(world):

@@ -98,7 +98,7 @@ def _fernet(secret: bytes) -> Fernet:
 
 
 async def _decrypt_last(context: RequestContext, last: str) -> str:
-    name = decrypt_cursor(last, await context.registry.upload_secret())
+    name = decrypt_cursor(last, await context.registry.upload_secret.load())
     if name is None:
         raise RegistryError(
             ErrorCode.PAGINATION_NUMBER_INVALID, message="last is no position in this list"
@@ -116,7 +116,8 @@ async def _visible_page(
         return search.found, None
     if len(search.found) == number:
         return search.found, search.found[-1]
-    return search.found, encrypt_cursor(search.position, await context.registry.upload_secret())
+    secret = await context.registry.upload_secret.load()
+    return search.found, encrypt_cursor(search.position, secret)
 
 
 @define(eq=False)

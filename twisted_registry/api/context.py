@@ -279,7 +279,7 @@ class RequestContext:
         return "Link", f'<{self.url(*path, query=query)}>; rel="next"'
 
     def _open_repository(self) -> Repository:
-        if not self.registry.has_listener:
+        if self.registry.listener is None:
             return self.registry.repository(self.route.name)
         origin = Origin(
             self.grant.user,

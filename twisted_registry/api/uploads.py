@@ -219,7 +219,7 @@ async def _read_state(context: RequestContext) -> UploadState | None:
     text = context.query.first("_state")
     if text is None:
         return None
-    secret = await context.registry.upload_secret()
+    secret = await context.registry.upload_secret.load()
     try:
         return UploadState.unpack(text, secret, context.name, context.route.variable)
     except StateInvalid as error:
@@ -293,7 +293,7 @@ async def _out_of_order_error(
 async def _progress_headers(
     context: RequestContext, upload: Upload, algorithm: str
 ) -> list[tuple[str, str]]:
-    secret = await context.registry.upload_secret()
+    secret = await context.registry.upload_secret.load()
     owner = context.grant.user or None
     state = UploadState(context.name, upload.id, upload.size, owner).pack(secret)
     query = [("_state", state)]

@@ -18,7 +18,7 @@ from twisted_registry.gc.reference_db import ReferenceDatabase
 from twisted_registry.gc.sweep import Sweeper
 from twisted_registry.repository.concurrency import RateLimiter
 from twisted_registry.repository.inventory import Inventory
-from twisted_registry.repository.recall import Recall
+from twisted_registry.repository.trash import Trash
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def make_collector(
         untagged,
         dry_run,
         observer or CollectorObserver(),
-        Recall(driver) if maintenance.trash.keep else None,
+        Trash(driver) if maintenance.trash.keep else None,
         RateLimiter(reactor, maintenance.gc.rate),
         # A system call ends with its process. A request to a bucket may still be executed later.
         SETTLE_S if configuration.storage.bucket is not None else 0.0,
@@ -80,7 +80,7 @@ def make_trash_expiry(
     """
     references = _make_references(configuration, reactor)
     mark_phase = MarkPhase(Inventory(driver), references)
-    return TrashExpiry(mark_phase, TrashRecovery(Recall(driver), references), keep)
+    return TrashExpiry(mark_phase, TrashRecovery(Trash(driver), references), keep)
 
 
 def _make_references(configuration: Configuration, reactor: Any) -> ReferenceDatabase:

@@ -35,7 +35,7 @@ from twisted_registry.oci.patterns import Glob, GlobSet
 from twisted_registry.repository.concurrency import RateLimiter
 from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.policy import TagSelector
-from twisted_registry.repository.trash import Deleter, Trash
+from twisted_registry.repository.trash import Deleter, IDeleter, TrashDeleter
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
@@ -290,13 +290,13 @@ def make_gate_heartbeat(
     return GateHeartbeat(gate, reactor, interval_s, _HEARTBEAT_S)
 
 
-def make_trash(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> Deleter:
+def make_trash(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> IDeleter:
     """Make what deletes content: into the trash if it keeps entries, otherwise for good.
 
     :param driver: of the store of the configuration.
     """
     if configuration.storage.maintenance.trash.keep:
-        return Trash(driver, reactor)
+        return TrashDeleter(driver, reactor)
     return Deleter(driver)
 
 

@@ -49,7 +49,7 @@ class _LazySigner:
     async def __call__(self) -> TokenSigner:
         if self._signer is None:
             options = self._options
-            secret = await self._registry.upload_secret()
+            secret = await self._registry.upload_secret.load()
             self._signer = TokenSigner(
                 secret, self._reactor, options.service, options.lifetime, options.rotation
             )

@@ -25,9 +25,9 @@ from twisted_registry.maintenance.undelete import NotRecoverable, Undelete
 from twisted_registry.oci.digest import Digest, DigestInvalid
 from twisted_registry.oci.names import is_name, is_tag
 from twisted_registry.repository.trash import (
-    TagChangeRecord,
-    TagHistory,
-    TrashContents,
+    MAX_TAG_RECORD_BYTES,
+    TagChange,
+    Trash,
     TrashedKind,
 )
 
@@ -37,10 +37,8 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.registry import Registry
-    from twisted_registry.repository.trash import TrashedItem
+    from twisted_registry.repository.trash import TrashEntry
     from twisted_registry.storage.interfaces import IStorageDriver
-
-_MAX_RECORD_BYTES = 1024
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -86,10 +84,10 @@ def run(options: Namespace) -> int:
 
 async def _list(configuration: Configuration, options: Namespace, reactor: Any) -> int:
     async with open_store(configuration, reactor) as driver:
-        contents = TrashContents(driver)
-        async for items in contents.pages():
+        trash = Trash(driver)
+        async for items in trash.pages():
             for item in items:
-                facts = await _item_data(contents, item)
+                facts = await _item_data(trash, item)
                 # A tag without a previous digest is new: it is in the history, but not removed.
                 if facts.get("before", "") is not None:
                     _print(facts, _item_line(facts), options)
@@ -101,7 +99,7 @@ async def _history(configuration: Configuration, options: Namespace, reactor: An
     if not target.tag:
         raise CommandFailed(f"{options.what}: not a tag, expected REPO:TAG")
     async with open_store(configuration, reactor) as driver:
-        for change in await TagHistory(driver).changes(target.repository, target.tag):
+        for change in await Trash(driver).tag_changes(target.repository, target.tag):
             facts = {
                 "time": _format_time(change.seconds),
                 "before": _optional_text(change.before),
@@ -142,7 +140,7 @@ async def _restore_target(
     """
     undelete, name = Undelete(registry), target.repository
     if target.tag:
-        digest = await TagHistory(driver).tag_at(name, target.tag, at)
+        digest = await Trash(driver).tag_at(name, target.tag, at)
         if digest is None:
             when = "before its latest change" if at is None else "at that time"
             raise CommandFailed(f"{name}:{target.tag}: the trash has no digest of it {when}")
@@ -226,7 +224,7 @@ def parse_time(text: str | None) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-async def _item_data(contents: TrashContents, item: TrashedItem) -> dict[str, Any]:
+async def _item_data(trash: Trash, item: TrashEntry) -> dict[str, Any]:
     facts = {
         "time": _format_time(item.entry_name.seconds),
         "cause": item.entry_name.reason.value,
@@ -237,7 +235,8 @@ async def _item_data(contents: TrashContents, item: TrashedItem) -> dict[str, An
         "size": item.size if item.kind is TrashedKind.BLOB else None,
     }
     if item.kind is TrashedKind.TAG:
-        record = TagChangeRecord.from_bytes(await contents.content(item, _MAX_RECORD_BYTES) or b"")
+        content = await trash.read_entry(item, MAX_TAG_RECORD_BYTES)
+        record = TagChange.from_bytes(content or b"")
         if record is not None:
             facts |= {"before": _optional_text(record.before), "now": _optional_text(record.now)}
     return facts

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from twisted_registry.gc.sweep import Sweeper
     from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.inventory import Inventory
-    from twisted_registry.repository.recall import Recall
+    from twisted_registry.repository.trash import Trash
 
 #: Digests on the first list, and the least on a later one. They are removed in about ten seconds; a
 #: push may wait that long.
@@ -89,7 +89,7 @@ class Collector:
     :ivar grace: seconds for which everything that was stored is kept.
     :ivar untagged: whether manifests that no tag holds are removed as well.
     :ivar dry_run: only report what would be removed.
-    :ivar recall: restores needed content from the trash; None without a trash.
+    :ivar trash: restores needed content; None without a trash.
     :ivar rate_limiter: limits manifests read and items removed, together, per second.
     :ivar settle_s: see :class:`~twisted_registry.gc.delete_list.DeleteListProtocol`.
     :ivar min_list_digests: digests on the first list, and the least on a later one.
@@ -104,7 +104,7 @@ class Collector:
     untagged: bool = False
     dry_run: bool = False
     observer: CollectorObserver = field(factory=CollectorObserver)
-    recall: Recall | None = None
+    trash: Trash | None = None
     rate_limiter: RateLimiter = field()
     settle_s: float = SETTLE_S
     min_list_digests: int = _MIN_LIST_DIGESTS
@@ -298,13 +298,13 @@ class Collector:
         self._needs_another_round |= (
             bool(removed_revisions)
             or not protocol.in_time()
-            or (bool(removed_blobs) and self.recall is not None)
+            or (bool(removed_blobs) and self.trash is not None)
         )
 
     async def _mark(self, before: float, observer: CollectorObserver) -> MarkResult:
         marked = await self._mark_phase.mark(before, observer, self.rate_limiter.throttle)
-        if self.recall is not None and not self.dry_run:
-            recovery = TrashRecovery(self.recall, self.references)
+        if self.trash is not None and not self.dry_run:
+            recovery = TrashRecovery(self.trash, self.references)
             while await recovery.restore_needed():
                 # Restored manifests may refer to more.
                 marked = await self._mark_phase.mark(before)

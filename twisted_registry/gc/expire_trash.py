@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from twisted_registry.repository import layout
 from twisted_registry.repository.inventory import store_time
-from twisted_registry.repository.trash import TrashedItem, TrashedKind, TrashReason
+from twisted_registry.repository.trash import TrashedKind, TrashReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from twisted_registry.gc.mark import MarkPhase
     from twisted_registry.gc.reference_db import ReferenceDatabase
     from twisted_registry.oci.digest import Digest
-    from twisted_registry.repository.recall import Recall
+    from twisted_registry.repository.trash import Trash, TrashEntry
 
 log = Logger()
 
@@ -68,9 +68,9 @@ class TrashExpiry:
         before = await store_time(self.mark_phase.inventory.driver) - self.keep
         removed = size = seen = 0
         restored: set[Digest] | None = None
-        contents = self.recovery.recall.contents
+        trash = self.recovery.trash
         tag_records = _TagRecordLimiter()
-        async for items in contents.pages():
+        async for items in trash.pages():
             seen += len(items)
             self.progress(seen)
             expired = [item for item in items if item.entry_name.seconds < before]
@@ -80,7 +80,7 @@ class TrashExpiry:
             doomed = [item for item in expired if not restored or item.digest not in restored]
             doomed += tag_records.excess(items, set(expired))
             if doomed:
-                await contents.remove(doomed)
+                await trash.remove_entries(doomed)
             removed += len(doomed)
             size += sum(item.size for item in doomed if item.kind is TrashedKind.BLOB)
         log.info(
@@ -105,9 +105,9 @@ class _TagRecordLimiter:
     """Finds excess records of tags. They arrive tag by tag, in the order of time."""
 
     _folder: str = field(init=False, default="")
-    _latest: deque[TrashedItem] = field(init=False, factory=deque)
+    _latest: deque[TrashEntry] = field(init=False, factory=deque)
 
-    def excess(self, items: Sequence[TrashedItem], expired: set[TrashedItem]) -> list[TrashedItem]:
+    def excess(self, items: Sequence[TrashEntry], expired: set[TrashEntry]) -> list[TrashEntry]:
         """Return excess records of this batch or earlier ones, besides the expired ones."""
         found = []
         for item in items:
@@ -127,7 +127,7 @@ class _TagRecordLimiter:
 class TrashRecovery:
     """Restores needed content from the trash after a mark."""
 
-    recall: Recall
+    trash: Trash
     references: ReferenceDatabase
 
     async def restore_needed(self) -> set[Digest]:
@@ -136,13 +136,13 @@ class TrashRecovery:
         Links of repositories to it that the collector removed are restored as well.
         """
         restored: set[Digest] = set()
-        async for items in self.recall.contents.pages(layout.TRASHED_BLOBS):
+        async for items in self.trash.pages(layout.TRASHED_BLOBS):
             digests = {item.digest for item in items if item.digest is not None}
             unreachable = set(await self.references.unreachable(sorted(digests)))
             for digest in sorted(digests - unreachable):
-                if await self.recall.blob_size(digest) is not None:
+                if await self.trash.blob_size(digest) is not None:
                     continue
-                if await self.recall.restore_blob(digest) is not None:
+                if await self.trash.restore_blob(digest) is not None:
                     log.warn(
                         "restored from the trash, still needed: digest={digest}", digest=digest
                     )
@@ -152,11 +152,11 @@ class TrashRecovery:
         return restored
 
     async def _restore_links(self, restored: set[Digest]) -> None:
-        async for items in self.recall.contents.pages(layout.TRASHED_REPOSITORIES):
+        async for items in self.trash.pages(layout.TRASHED_REPOSITORIES):
             for item in items:
                 if (
                     item.kind is TrashedKind.LAYER
                     and item.digest in restored
                     and item.entry_name.reason is TrashReason.COLLECTED
                 ):
-                    await self.recall.restore_layer(item.repository, item.digest)
+                    await self.trash.restore_layer(item.repository, item.digest)

@@ -12,7 +12,9 @@ from attrs import define, field
 from twisted_registry.oci.digest import Digest
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.concurrency import map_in_batches
+from twisted_registry.repository.deletion import prune_empty_repository
 from twisted_registry.repository.errors import translate_storage_errors
+from twisted_registry.repository.inventory import iterate_folders
 from twisted_registry.repository.trash import Deleter, TrashReason
 from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound
@@ -20,10 +22,8 @@ from twisted_registry.storage.interfaces import PathNotFound
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container
 
+    from twisted_registry.repository.trash import IDeleter
     from twisted_registry.storage.interfaces import IBulkLookup, IStorageDriver
-
-#: Links listed per call: the folder is read again for each page.
-_LINK_PAGE_ENTRIES = 5000
 
 
 @define(eq=False)
@@ -36,11 +36,11 @@ class Sweeper:
     """
 
     driver: IStorageDriver
-    deleter: Deleter = field()
+    deleter: IDeleter = field()
     _bulk: IBulkLookup = field(init=False)
 
     @deleter.default
-    def _make_deleter(self) -> Deleter:
+    def _make_deleter(self) -> IDeleter:
         return Deleter(self.driver)
 
     @_bulk.default
@@ -83,10 +83,9 @@ class Sweeper:
                 return True
             if entry.modified is None or entry.modified / 1e9 >= before:
                 return False
-            await self.deleter.delete_revision(name, digest, TrashReason.COLLECTED)
+            return await self.deleter.delete_revision(name, digest, TrashReason.COLLECTED)
         except PathNotFound:
             return False
-        return True
 
     async def unlink_blobs(self, digests: Collection[Digest]) -> None:
         """Remove the links of all repositories to blobs that no longer exist."""
@@ -101,7 +100,7 @@ class Sweeper:
         """Remove repositories without content from the catalog, and return how many that were."""
         count = 0
         async for name in catalog.walk_repositories(self.driver, markers=layout.LEFTOVER_MARKERS):
-            count += await catalog.prune_empty_repository(self.driver, name)
+            count += await prune_empty_repository(self.driver, name)
         return count
 
     @translate_storage_errors
@@ -110,15 +109,8 @@ class Sweeper:
             digest = Digest(algorithm, hex_digest)
             await self.deleter.delete_layer(name, digest, TrashReason.COLLECTED)
 
-        folder, last = f"{layout.layers(name)}/{algorithm}", ""
-        while True:
-            try:
-                names = await self._bulk.list_folders(folder, last, _LINK_PAGE_ENTRIES)
-            except PathNotFound:
-                return
+        folder = f"{layout.layers(name)}/{algorithm}"
+        async for names in iterate_folders(self._bulk, folder):
             await map_in_batches(
                 delete_link, [hex_digest for hex_digest in names if hex_digest in removed]
             )
-            if len(names) < _LINK_PAGE_ENTRIES:
-                return
-            last = names[-1]

@@ -13,8 +13,7 @@ from twisted_registry.integrity.findings import Finding, FindingKind
 from twisted_registry.integrity.walk import list_folder
 from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository import layout
-from twisted_registry.repository.registry import MIN_SECRET_BYTES
-from twisted_registry.repository.uploads import find_abandoned_uploads
+from twisted_registry.repository.uploads import MIN_SECRET_BYTES, find_abandoned_uploads
 from twisted_registry.storage.fallbacks import leftovers
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 

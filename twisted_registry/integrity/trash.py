@@ -11,14 +11,13 @@ from twisted_registry.integrity.findings import Finding, FindingKind
 from twisted_registry.integrity.walk import walk_files
 from twisted_registry.oci.manifest import is_media_type
 from twisted_registry.repository import layout
-from twisted_registry.repository.trash import TagChangeRecord, TrashedKind, parse_trash_path
+from twisted_registry.repository.trash import TagChange, TrashedKind, TrashEntry
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from twisted_registry.integrity.blobs import Quarantine
-    from twisted_registry.repository.trash import TrashedItem
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
 #: Bytes of a record.
@@ -49,7 +48,7 @@ class TrashCheck:
                     yield finding
 
     async def _examine(self, entry: Entry) -> Finding | None:
-        item = parse_trash_path(entry)
+        item = TrashEntry.parse(entry)
         if item is None:
             return Finding(FindingKind.FILE_STRAY, entry.path, "nothing reads it there")
         try:
@@ -66,7 +65,7 @@ class TrashCheck:
                 item.repository,
             )
 
-    async def _blob(self, item: TrashedItem) -> Finding | None:
+    async def _blob(self, item: TrashEntry) -> Finding | None:
         digest = item.digest
         assert digest is not None
         found = await stored_digest(self.driver, item.path, digest.algorithm, self.throttle)
@@ -79,10 +78,10 @@ class TrashCheck:
             repair=lambda: self.quarantine.isolate(item.path),
         )  # fmt: skip
 
-    async def _record(self, item: TrashedItem) -> Finding | None:
+    async def _record(self, item: TrashEntry) -> Finding | None:
         content = await self.driver.get(item.path, _MAX_RECORD_BYTES)
         if item.kind is TrashedKind.TAG:
-            whole = TagChangeRecord.from_bytes(content) is not None
+            whole = TagChange.from_bytes(content) is not None
         elif item.kind is TrashedKind.MANIFEST:
             whole = not content or is_media_type(content.decode("ascii", "replace"))
         else:

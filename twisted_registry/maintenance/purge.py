@@ -8,6 +8,9 @@ from attrs import define, frozen
 from twisted.logger import Logger
 
 from twisted_registry.oci.errors import RegistryError
+from twisted_registry.repository.errors import translate_storage_errors
+from twisted_registry.repository.uploads import find_abandoned_uploads
+from twisted_registry.storage.fallbacks import leftovers as find_leftovers
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -54,7 +57,7 @@ class UploadPurge:
         """
         before = self.clock.seconds() - self.age
         found = removed = failed = 0
-        async for upload in self.registry.find_abandoned_uploads(before):
+        async for upload in find_abandoned_uploads(self.registry.driver, before):
             found += 1
             if self.dry_run:
                 self._log_upload("would purge", upload)
@@ -66,13 +69,17 @@ class UploadPurge:
             except RegistryError:
                 # The storage error is logged already.
                 failed += 1
-        leftovers = 0 if self.dry_run else await self.registry.remove_leftovers(before)
+        leftovers = 0 if self.dry_run else await self._remove_leftovers(before)
         log.info(
             "abandoned uploads found={found} purged={removed} failed={failed}, "
             "unfinished files removed={leftovers}",
             found=found, removed=removed, failed=failed, leftovers=leftovers,
         )  # fmt: skip
         return UploadPurgeResult(found, removed, failed, leftovers)
+
+    @translate_storage_errors
+    async def _remove_leftovers(self, before: float) -> int:
+        return await find_leftovers(self.registry.driver).remove_leftovers(before)
 
     def _log_upload(self, what: str, upload: AbandonedUpload) -> None:
         log.info(

@@ -20,16 +20,15 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import map_concurrently
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import read_link, write_link
-from twisted_registry.repository.recall import Recall
-from twisted_registry.repository.trash import TagHistory, TrashedKind, TrashReason
+from twisted_registry.repository.trash import Trash, TrashedKind, TrashReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted_registry.oci.digest import Digest
     from twisted_registry.oci.manifest import Manifest
-    from twisted_registry.repository.recall import RecoverableManifest
     from twisted_registry.repository.registry import Registry
+    from twisted_registry.repository.trash import RecoverableManifest
 
 #: Tags that are set by one manifest PUT. Collectors wait for its end.
 _TAGS_PER_PUT = 100
@@ -58,16 +57,11 @@ class Undelete:
 
     registry: Registry
     tags_per_put: int = _TAGS_PER_PUT
-    recall: Recall = field(init=False)
-    history: TagHistory = field(init=False)
+    trash: Trash = field(init=False)
 
-    @recall.default
-    def _make_recall(self) -> Recall:
-        return Recall(self.registry.driver)
-
-    @history.default
-    def _make_history(self) -> TagHistory:
-        return TagHistory(self.registry.driver)
+    @trash.default
+    def _make_trash(self) -> Trash:
+        return Trash(self.registry.driver)
 
     async def manifest(self, name: str, digest: Digest, tags: Sequence[str] = ()) -> int:
         """Restore a manifest with all that it needs, and then its tags.
@@ -88,7 +82,7 @@ class Undelete:
         for member, kept in plan.manifests.items():
             own_tags = tags if member == digest else ()
             await manifests.put(member, kept.content, kept.media_type, own_tags)
-            await self.recall.discard_restored(name, member)
+            await self.trash.discard_restored(name, member)
         return len(plan.blobs) + len(plan.manifests)
 
     @translate_storage_errors
@@ -99,18 +93,18 @@ class Undelete:
         :raises RegistryError: if the store fails.
         """
         async with self.registry.gate.protect_push(name, digest):
-            if await self.recall.restore_blob(digest) is None:
+            if await self.trash.restore_blob(digest) is None:
                 raise NotRecoverable(f"{digest} no longer exists")
             link = layout.layer_link(name, digest)
-            if await read_link(self.recall.driver, link) != digest:
-                await write_link(self.recall.driver, link, digest)
-        kept = await self.recall.contents.folder(layout.trashed_layer(name, digest))
+            if await read_link(self.trash.driver, link) != digest:
+                await write_link(self.trash.driver, link, digest)
+        kept = await self.trash.list_folder(layout.trashed_layer(name, digest))
         if kept:
-            await self.recall.contents.remove(kept)
+            await self.trash.remove_entries(kept)
 
     async def has_trashed_layer(self, name: str, digest: Digest) -> bool:
         """Return whether the trash has a repository's link to a blob."""
-        return bool(await self.recall.contents.folder(layout.trashed_layer(name, digest)))
+        return bool(await self.trash.list_folder(layout.trashed_layer(name, digest)))
 
     async def repository(self, name: str) -> list[str]:
         """Restore everything that was deleted in a repository: tags, manifests, links to blobs.
@@ -132,7 +126,7 @@ class Undelete:
             folder_of = (
                 layout.trashed_revision if kind is TrashedKind.MANIFEST else layout.trashed_layer
             )
-            if not await self.recall.contents.folder(folder_of(name, digest)):
+            if not await self.trash.list_folder(folder_of(name, digest)):
                 # It was restored with a manifest before.
                 continue
             try:
@@ -148,7 +142,7 @@ class Undelete:
         """Return tags that ever changed, and manifests and links to blobs that were deleted."""
         tags: set[str] = set()
         others: list[tuple[TrashedKind, Digest]] = []
-        async for items in self.recall.contents.pages(layout.trashed_repository(name)):
+        async for items in self.trash.pages(layout.trashed_repository(name)):
             for item in items:
                 if item.repository != name or item.entry_name.reason is TrashReason.COLLECTED:
                     continue
@@ -162,7 +156,7 @@ class Undelete:
         """Return the digests that deleted tags named, each with its tags that do not exist now."""
 
         async def last_digest(tag: str) -> Digest | None:
-            changes = await self.history.changes(name, tag)
+            changes = await self.trash.tag_changes(name, tag)
             if not changes or changes[-1].now is not None:
                 return None
             current = await self.registry.repository(name).tags.resolve(tag)
@@ -177,8 +171,8 @@ class Undelete:
     async def _plan_manifest(self, name: str, digest: Digest, plan: _UndeletePlan) -> None:
         if digest in plan.manifests or digest in plan.missing:
             return
-        records = await self.recall.contents.folder(layout.trashed_revision(name, digest))
-        kept = await self.recall.find_manifest(digest, records[-1] if records else None)
+        records = await self.trash.list_folder(layout.trashed_revision(name, digest))
+        kept = await self.trash.find_manifest(digest, records[-1] if records else None)
         manifest = None if kept is None else _parse_kept(kept)
         if kept is None or manifest is None:
             plan.missing[digest] = None
@@ -193,7 +187,7 @@ class Undelete:
         plan.manifests[digest] = kept
 
     async def _is_available(self, digest: Digest) -> bool:
-        return await self.recall.blob_size(digest) is not None or await self.recall.has_blob(digest)
+        return await self.trash.blob_size(digest) is not None or await self.trash.has_blob(digest)
 
 
 def _parse_kept(kept: RecoverableManifest) -> Manifest | None:

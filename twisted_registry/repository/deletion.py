@@ -1,49 +1,55 @@
-"""Deleting a whole repository, while clients push to it.
+"""Deletion of a repository, and removal of empty repositories from the catalog.
 
-Tags go first, then manifests, then the links to blobs; then it is looked whether anything is there
-again. A push that has its manifest's link by then is seen, and goes as well, as if the delete had
-come after it. One that writes the link later looks afterwards for the blobs that it needs, finds
-none, and is refused. So no tag is left that was answered for and is not whole, on any number of
-machines.
+:class:`RepositoryDeletion` is safe beside clients that push. It deletes tags first, then manifests,
+then links to blobs, and then looks whether anything is there again. A push whose manifest has its
+link by then is seen, and is deleted too, as if the deletion had come after it. A push that writes
+the link later looks for the blobs that it needs afterwards, finds none, and is refused. So no tag
+of an incomplete image remains that was answered with success, on any number of machines. What a
+crash or a disconnect leaves is deleted by the next attempt.
 
-What a crash, or a client that leaves, cuts short goes with the next attempt.
+A repository is listed because of its folders. When its manifests, tags and blobs are gone, some may
+remain: the marker for CNCF Distribution 2.8.3, links of referrers, empty folders.
+:func:`prune_empty_repository` removes them. Uploads are not content: they stay, and a repository
+that has nothing else is not listed. It is safe beside pushes by the order of steps: a manifest PUT
+writes its link and then looks for the marker; the pruning removes the marker and then looks for
+links. So one of the two sees the other.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from twisted_registry.oci.digest import Digest, DigestInvalid
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.names import is_tag, is_upload_id
 from twisted_registry.repository import layout
-from twisted_registry.repository.catalog import prune_empty_repository
+from twisted_registry.repository.catalog import mark_repository
 from twisted_registry.repository.concurrency import map_concurrently
 from twisted_registry.repository.errors import translate_storage_errors
-from twisted_registry.repository.inventory import Inventory
+from twisted_registry.repository.inventory import Inventory, iterate_files, iterate_folders
 from twisted_registry.repository.trash import TrashReason
-from twisted_registry.storage.fallbacks import bulk_lookup
-from twisted_registry.storage.interfaces import PathNotFound
+from twisted_registry.storage.fallbacks import bulk_lookup, folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from twisted_registry.repository.context import StoreContext
+    from twisted_registry.repository.interfaces import EventPublisher
     from twisted_registry.repository.tags import Tags
     from twisted_registry.repository.uploads import Uploads
-    from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.storage.interfaces import IBulkLookup, IStorageDriver
 
-#: How often it is begun anew because of clients that push meanwhile.
+#: Rounds of deletion, because clients may push meanwhile.
 _MAX_ROUNDS = 10
-_PAGE_ENTRIES = 1000
 
 
 @frozen
 class DeletedCounts:
-    """How many things are gone.
+    """The number of deleted items.
 
-    :ivar blobs: links to blobs; their bytes go when they are collected.
+    :ivar blobs: links to blobs; a collector removes the bytes.
     """
 
     tags: int = 0
@@ -51,113 +57,89 @@ class DeletedCounts:
     blobs: int = 0
 
 
+@define(eq=False)
 class RepositoryDeletion:
-    """Deletes one repository.
+    """The deletion of one repository.
 
-    :ivar tags: of the repository, which say how things are removed and who hears of it.
-    :ivar progress: told what is gone so far.
+    :ivar tags: the tags of the repository.
+    :ivar uploads: the uploads of the repository.
+    :ivar progress: called with the number of items deleted so far.
     """
 
-    def __init__(
-        self,
-        driver: IStorageDriver,
-        name: str,
-        tags: Tags,
-        uploads: Uploads,
-        progress: Callable[[DeletedCounts], object],
-    ) -> None:
-        self.driver = driver
-        self.bulk = bulk_lookup(driver)
-        self.name = name
-        self.tags = tags
-        self.uploads = uploads
-        self.progress = progress
-        self._tags = 0
-        self._manifests = 0
-        self._blobs = 0
+    store: StoreContext
+    name: str
+    publish_event: EventPublisher
+    tags: Tags
+    uploads: Uploads
+    progress: Callable[[DeletedCounts], object]
+    _tag_count: int = field(init=False, default=0)
+    _manifest_count: int = field(init=False, default=0)
+    _blob_count: int = field(init=False, default=0)
 
     async def delete_repository(self) -> DeletedCounts:
-        """Remove all that there is.
+        """Delete everything.
 
-        :raises RegistryError: DENIED if a tag is immutable, UNAVAILABLE if clients push all the
-            time.
+        :raises RegistryError: DENIED if a tag is immutable, UNAVAILABLE if clients keep pushing.
         """
         await self.tags.check_may_delete_all()
         for _ in range(_MAX_ROUNDS):
-            await self._remove_all()
-            if await prune_empty_repository(self.driver, self.name):
+            await self._delete_content()
+            if await prune_empty_repository(self.store.driver, self.name):
                 return self._counts()
         raise RegistryError(
             ErrorCode.UNAVAILABLE,
-            message="clients push to this repository all the time; try again",
+            message="clients keep pushing to this repository; try again",
             headers=(("Retry-After", "10"),),
         )
 
-    async def _remove_all(self) -> None:
-        inventory = Inventory(self.driver)
+    async def _delete_content(self) -> None:
+        inventory = Inventory(self.store.driver)
         async for count in self.tags.delete_all():
-            self._tags += count
+            self._tag_count += count
             self.progress(self._counts())
         async for digests in inventory.revisions(self.name):
-            self._manifests += await self._remove_revisions(digests)
+            self._manifest_count += await self._delete_revisions(digests)
             self.progress(self._counts())
         async for digests in inventory.layers(self.name):
-            await self._remove_layers(digests)
-            self._blobs += len(digests)
+            await self._delete_layers(digests)
+            self._blob_count += len(digests)
             self.progress(self._counts())
-        await self._discard_uploads()
+        async for names in iterate_folders(self.store.bulk, layout.uploads(self.name)):
+            for upload_id in filter(is_upload_id, names):
+                await self.uploads.resume(upload_id, 0).discard()
         for folder in layout.manifests(self.name), layout.layers(self.name):
-            await self._remove_stray_files(folder)
+            await self._delete_stray_files(folder)
 
     @translate_storage_errors
-    async def _remove_revisions(self, digests: Sequence[Digest]) -> int:
-        async def remove(digest: Digest) -> bool:
-            try:
-                await self.tags.deleter.delete_revision(self.name, digest, TrashReason.DELETED)
-            except PathNotFound:
-                return False
-            self.tags.publish_event("delete", "manifest", digest)
-            return True
+    async def _delete_revisions(self, digests: Sequence[Digest]) -> int:
+        async def delete(digest: Digest) -> bool:
+            deleted = await self.store.deleter.delete_revision(
+                self.name, digest, TrashReason.DELETED
+            )
+            if deleted:
+                self.publish_event("delete", "manifest", digest)
+            return deleted
 
-        return sum(await map_concurrently(remove, digests))
-
-    @translate_storage_errors
-    async def _remove_layers(self, digests: Sequence[Digest]) -> None:
-        async def remove(digest: Digest) -> None:
-            await self.tags.deleter.delete_layer(self.name, digest, TrashReason.DELETED)
-            self.tags.publish_event("delete", "blob", digest)
-
-        await map_concurrently(remove, digests)
+        return sum(await map_concurrently(delete, digests))
 
     @translate_storage_errors
-    async def _discard_uploads(self) -> None:
-        last = ""
-        while True:
-            try:
-                found = await self.bulk.list_folders(layout.uploads(self.name), last, _PAGE_ENTRIES)
-            except PathNotFound:
-                return
-            for upload in filter(is_upload_id, found):
-                await self.uploads.resume(upload, 0).discard()
-            if len(found) < _PAGE_ENTRIES:
-                return
-            last = found[-1]
+    async def _delete_layers(self, digests: Sequence[Digest]) -> None:
+        async def delete(digest: Digest) -> None:
+            await self.store.deleter.delete_layer(self.name, digest, TrashReason.DELETED)
+            self.publish_event("delete", "blob", digest)
+
+        await map_concurrently(delete, digests)
 
     @translate_storage_errors
-    async def _remove_stray_files(self, folder: str) -> None:
-        """Remove what is no content: whatever a crash, a hand or another program has left."""
-        last = ""
-        while True:
-            entries = await self.driver.walk(folder, last, _PAGE_ENTRIES)
+    async def _delete_stray_files(self, folder: str) -> None:
+        """Delete files that are not content, such as those of crashes or of other programs."""
+        async for entries in iterate_files(self.store.driver, folder):
             stray = [entry.path for entry in entries if not self._is_content(entry.path)]
             if stray:
-                await self.bulk.delete_many(stray)
-            if len(entries) < _PAGE_ENTRIES:
-                return
-            last = entries[-1].path
+                await self.store.bulk.delete_many(stray)
 
     def _is_content(self, path: str) -> bool:
-        """Whether a file belongs to something that a push has made."""
+        """Return whether a file belongs to content that a push has stored."""
         parts = path.removeprefix(f"{layout.repository(self.name)}/").split("/")
         if parts[0] == "_layers":
             return len(parts) == 4 and parts[3] == "link" and _is_digest(*parts[1:3])
@@ -166,12 +148,54 @@ class RepositoryDeletion:
         return len(parts) == 5 and parts[1] == "revisions" and _is_digest(*parts[2:4])
 
     def _counts(self) -> DeletedCounts:
-        return DeletedCounts(self._tags, self._manifests, self._blobs)
+        return DeletedCounts(self._tag_count, self._manifest_count, self._blob_count)
 
 
-def _is_digest(algorithm: str, hexadecimal: str) -> bool:
+@translate_storage_errors
+async def prune_empty_repository(driver: IStorageDriver, name: str) -> bool:
+    """Remove a repository from the catalog if it has no content; return whether it was removed.
+
+    An unknown file counts as content.
+
+    :raises RegistryError: if the store fails.
+    """
+    marker = layout.layers_marker(name)
+    bulk, pruner = bulk_lookup(driver), folders(driver)
+    if await _has_files(driver, layout.layers(name), except_path=marker):
+        return False
+    if await _has_files(driver, layout.manifests(name)):
+        return False
+    async for entries in iterate_files(driver, layout.all_referrers(name)):
+        await bulk.delete_many([entry.path for entry in entries])
+    await bulk.delete_many([marker])
+    for folder in layout.layers(name), layout.manifests(name), layout.all_referrers(name):
+        await pruner.prune(await _list_tree(bulk, folder))
+    parts = name.split("/")
+    above = ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    await pruner.prune([layout.uploads(name), *map(layout.repository, above)])
+    if not await _has_files(driver, layout.manifests(name)):
+        return True
+    await mark_repository(driver, name)
+    return False
+
+
+async def _list_tree(bulk: IBulkLookup, path: str) -> list[str]:
+    """Return a nearly empty folder and all folders below it, the deepest first."""
+    found = []
+    async for names in iterate_folders(bulk, path):
+        for name in names:
+            found += await _list_tree(bulk, f"{path}/{name}")
+    return [*found, path]
+
+
+async def _has_files(driver: IStorageDriver, folder: str, except_path: str = "") -> bool:
+    """Return whether a folder contains any file but one."""
+    return any(entry.path != except_path for entry in await driver.walk(folder, "", 2))
+
+
+def _is_digest(algorithm: str, hex_digest: str) -> bool:
     try:
-        Digest.parse(f"{algorithm}:{hexadecimal}")
+        Digest.parse(f"{algorithm}:{hex_digest}")
     except DigestInvalid:
         return False
     return True

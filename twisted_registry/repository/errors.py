@@ -1,7 +1,7 @@
-"""What the store could not do, in the registry's words.
+"""Translation of storage errors into registry errors.
 
-Functions of the domain handle the storage errors that they expect; every other one means that
-the store is full or broken, which is the client's business only as far as trying again later.
+The methods of this package handle the storage errors that they expect. Every other one means that
+the store is full or broken; to the client this is an error that may be temporary.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def translate_storage_errors(
-    function: Callable[P, Awaitable[T]],
-) -> Callable[P, Coroutine[object, object, T]]:
+    function: Callable[_P, Awaitable[_T]],
+) -> Callable[_P, Coroutine[object, object, _T]]:
     """Make ``function`` raise :class:`RegistryError` instead of :class:`StorageError`.
 
-    A full store is 507 Insufficient Storage, anything else 503, both with the code UNAVAILABLE.
+    A full store becomes 507 Insufficient Storage, anything else 503; both with the code
+    UNAVAILABLE. The storage error is logged.
     """
 
     @wraps(function)
-    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
             return await function(*args, **kwargs)
         except StorageError as error:
@@ -42,7 +43,7 @@ def translate_storage_errors(
             if error.full:
                 raise insufficient_storage() from error
             raise RegistryError(
-                ErrorCode.UNAVAILABLE, message="the store does not answer as it should"
+                ErrorCode.UNAVAILABLE, message="the storage backend failed"
             ) from error
 
     return call

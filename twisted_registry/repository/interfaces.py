@@ -1,11 +1,11 @@
-"""What is plugged into the domain: the collector's gate, and whoever wants to hear of events."""
+"""Interfaces of plug-ins of the domain: the collector's gate, and listeners to events."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
-from zope.interface import Interface, implementer
+from zope.interface import Interface
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence
@@ -20,48 +20,48 @@ if TYPE_CHECKING:
 
 
 class IPresenceGate(Interface):
-    """Asked before anybody is told that a blob or manifest is here.
+    """Asked before a blob or manifest is reported present.
 
-    A collector that is about to remove something says no, or notes that it is wanted.
-    :mod:`twisted_registry.gc.gate` says how the three work together.
+    A collector that is about to remove content refuses, or records that it is wanted.
+    :mod:`twisted_registry.gc.gate` describes the protocol of the four methods.
     """
 
     def may_report_present(repository: str | None, digest: Digest) -> bool | Deferred[bool]:
-        """Whether the content may be called present, at once or as a Deferred.
+        """Return whether content may be reported present, at once or by a Deferred.
 
-        :param repository: the repository that is asked, None for the store as a whole.
+        :param repository: the repository of the request, None for the store as a whole.
         """
 
     def wait_until_unlisted(repository: str, digests: Iterable[Digest]) -> Awaitable[None]:
         """Wait until ``digests`` are not being removed, for some seconds at most.
 
-        Asked before a manifest is refused for what it needs: a collector may be about to let go
-        of it, or have done so already.
+        Called before a manifest is refused because content that it needs is missing: a collector
+        may be about to release it, or have released it since.
         """
 
     def protect_push(repository: str, digest: Digest) -> AbstractAsyncContextManager[None]:
-        """Keep a blob or manifest from being removed while it is stored, inside the block.
+        """Prevent the removal of a blob or manifest while it is stored, inside the block.
 
-        :raises RegistryError: UNAVAILABLE, if it is being removed just now.
+        :raises RegistryError: UNAVAILABLE, if it is being removed.
         """
 
     def find_listed(repository: str, digests: Iterable[Digest]) -> Awaitable[Sequence[Digest]]:
-        """Which of ``digests`` are about to be removed, as the store itself says at this moment.
+        """Return which of ``digests`` are about to be removed, by the current list in the store.
 
-        Asked when a manifest has its link and before its push is answered.
+        Called after a manifest has its link, and before its push is answered.
         """
 
 
 @frozen
 class Origin:
-    """Who caused an event, as the edge knows it.
+    """The cause of an event.
 
-    :ivar user: the name that was authenticated, or empty.
-    :ivar address: of the client.
-    :ivar method: of the request.
-    :ivar host: that the client asked for.
-    :ivar user_agent: as sent.
-    :ivar request_id: as logged.
+    :ivar user: the name of the authenticated user, or empty.
+    :ivar address: the address of the client.
+    :ivar method: the method of the request.
+    :ivar host: the host in the request.
+    :ivar user_agent: the field of the request.
+    :ivar request_id: as in the log.
     """
 
     user: str = ""
@@ -74,12 +74,12 @@ class Origin:
 
 @frozen
 class Event:
-    """Something that happened to content.
+    """A push, pull, mount or delete of content.
 
-    :ivar kind: what kind of content.
-    :ivar digest: None where only a tag was removed.
-    :ivar size: bytes, or None if it was not looked up.
-    :ivar tag: by which it was reached or that was set, or None.
+    :ivar kind: the kind of content.
+    :ivar digest: None if only a tag was deleted.
+    :ivar size: in bytes, or None if it was not determined.
+    :ivar tag: the tag of the request, or the tag that was set, or None.
     :ivar source: the repository that a blob was mounted from, or None.
     """
 
@@ -95,25 +95,20 @@ class Event:
 
 
 class IRegistryListener(Interface):
-    """Hears of what happened, after it is durable and before the client is answered."""
+    """Receives events, after their effect is durable and before the client gets its response."""
 
     def handle_event(event: Event) -> None:
-        """Take note; must neither block nor raise."""
-
-
-@implementer(IRegistryListener)
-class NullListener:
-    """Listens to nothing."""
-
-    def handle_event(self, event: Event) -> None:
-        """Pass over it."""
+        """Handle an event; must neither block nor raise."""
 
 
 @frozen
 class EventPublisher:
-    """Tells the listener of what one request did to one repository."""
+    """Publishes the events of one request to one repository.
 
-    listener: IRegistryListener
+    :ivar listener: None discards them.
+    """
+
+    listener: IRegistryListener | None
     repository: str
     origin: Origin
 
@@ -124,9 +119,8 @@ class EventPublisher:
         digest: Digest | None,
         **fields: Any,
     ) -> None:
-        """Announce an event; ``fields`` are further fields of :class:`Event`."""
-        if isinstance(self.listener, NullListener):
-            return
-        self.listener.handle_event(
-            Event(action, kind, self.repository, digest, self.origin, **fields)
-        )
+        """Publish an event; ``fields`` are further fields of :class:`Event`."""
+        if self.listener is not None:
+            self.listener.handle_event(
+                Event(action, kind, self.repository, digest, self.origin, **fields)
+            )

@@ -1,16 +1,17 @@
-"""What a store holds, for those who go through all of it: in batches, never as a whole."""
+"""Iteration over a store in batches of bounded size: folders, files, and what they contain."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.oci.manifest import parse_references
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.errors import translate_storage_errors
+from twisted_registry.repository.links import parse_link
 from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
@@ -18,25 +19,79 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from twisted_registry.oci.manifest import References
-    from twisted_registry.storage.interfaces import Entry, IStorageDriver
+    from twisted_registry.storage.interfaces import Entry, IBulkLookup, IStorageDriver
 
-#: Names that are asked of the store at once.
+#: Entries in one listing.
 _PAGE_ENTRIES = 5000
-#: Manifests that are read at once: they may be large.
-_MANIFESTS_AT_ONCE = 64
+#: Manifests that are read by one call: they may be large.
+_MANIFESTS_PER_READ = 64
 
 
-@frozen
-class StoredBlob:
-    """Bytes in the store.
+async def iterate_folders(
+    bulk: IBulkLookup, path: str, after: str = "", containing: str = ""
+) -> AsyncIterator[Sequence[str]]:
+    """Yield the names of the folders in a folder, in pages and in order.
 
-    :ivar modified: when they were stored, in seconds since the epoch, or None if the store does
-        not tell.
+    Folders may be deleted meanwhile.
+
+    :param after: yield only names greater than this.
+    :param containing: yield only folders in which this path is a file that is not empty.
+    :raises RegistryError: if the store fails. A folder that does not exist is empty.
     """
+    while True:
+        names = await _list_folders(bulk, path, after, containing)
+        if names:
+            yield names
+        if len(names) < _PAGE_ENTRIES:
+            return
+        after = names[-1]
 
-    digest: Digest
-    size: int
-    modified: float | None
+
+async def iterate_digests(
+    bulk: IBulkLookup, path: str, algorithm: str
+) -> AsyncIterator[list[Digest]]:
+    """Yield the digests after which the folders in a folder are named, in pages and in order.
+
+    :param algorithm: the algorithm of the digests; the folders have the names of their hex parts.
+        Other folders are skipped.
+    :raises RegistryError: if the store fails.
+    """
+    async for names in iterate_folders(bulk, path):
+        digests = []
+        for name in names:
+            with suppress(DigestInvalid):
+                digests.append(Digest.parse(f"{algorithm}:{name}"))
+        yield digests
+
+
+async def iterate_files(driver: IStorageDriver, path: str) -> AsyncIterator[Sequence[Entry]]:
+    """Yield all files below a folder, in pages, in the order of the tree.
+
+    Files may be deleted meanwhile.
+
+    :raises RegistryError: if the store fails. A folder that does not exist is empty.
+    """
+    after = ""
+    while True:
+        entries = await _walk(driver, path, after)
+        if entries:
+            yield entries
+        if len(entries) < _PAGE_ENTRIES:
+            return
+        after = entries[-1].path
+
+
+@translate_storage_errors
+async def _list_folders(bulk: IBulkLookup, path: str, after: str, containing: str) -> Sequence[str]:
+    try:
+        return await bulk.list_folders(path, after, _PAGE_ENTRIES, containing)
+    except PathNotFound:
+        return ()
+
+
+@translate_storage_errors
+async def _walk(driver: IStorageDriver, path: str, after: str) -> Sequence[Entry]:
+    return await driver.walk(path, after, _PAGE_ENTRIES)
 
 
 @translate_storage_errors
@@ -48,16 +103,36 @@ async def store_time(driver: IStorageDriver) -> float:
     :raises RegistryError: if the store fails.
     """
     await driver.put(layout.CLOCK, b"", durable=False)
-    entry = await driver.stat(layout.CLOCK)
-    return (entry.modified or 0) / 1e9
+    return (await driver.stat(layout.CLOCK)).modified_s or 0
 
 
+@frozen
+class StoredBlob:
+    """The bytes of a blob or manifest in the store.
+
+    :ivar size: in bytes.
+    :ivar modified: when they were stored, in seconds since the epoch, or None if the store has no
+        times.
+    """
+
+    digest: Digest
+    size: int
+    modified: float | None
+
+
+@define(eq=False)
 class Inventory:
-    """Goes through a store. What is damaged counts as not there, and is said to be so."""
+    """Iterates over the content of a store.
 
-    def __init__(self, driver: IStorageDriver) -> None:
-        self.driver = driver
-        self.bulk = bulk_lookup(driver)
+    Damaged links and manifests count as missing.
+    """
+
+    driver: IStorageDriver
+    _bulk: IBulkLookup = field(init=False)
+
+    @_bulk.default
+    def _adapt_driver(self) -> IBulkLookup:
+        return bulk_lookup(self.driver)
 
     def repositories(self) -> AsyncIterator[str]:
         """Yield the names of all repositories that have manifests, in order."""
@@ -65,67 +140,62 @@ class Inventory:
 
     async def blobs(self) -> AsyncIterator[Sequence[StoredBlob]]:
         """Yield all blobs and manifests, in batches, in the order of the tree."""
-        last = ""
-        while True:
-            entries = await self._walk(last)
+        async for entries in iterate_files(self.driver, layout.BLOBS):
             found = []
             for entry in entries:
                 digest = layout.digest_of_blob(entry.path)
                 if digest is not None:
-                    modified = None if entry.modified is None else entry.modified / 1e9
-                    found.append(StoredBlob(digest, entry.size or 0, modified))
+                    found.append(StoredBlob(digest, entry.size or 0, entry.modified_s))
             yield found
-            if len(entries) < _PAGE_ENTRIES:
-                return
-            last = entries[-1].path
 
     @translate_storage_errors
     async def stat_blob(self, digest: Digest) -> StoredBlob | None:
-        """A blob or manifest, or None if there is none."""
+        """Return a blob or manifest, or None if the store has none."""
         try:
             entry = await self.driver.stat(layout.blob(digest))
         except PathNotFound:
             return None
-        modified = None if entry.modified is None else entry.modified / 1e9
-        return StoredBlob(digest, entry.size or 0, modified)
+        return StoredBlob(digest, entry.size or 0, entry.modified_s)
 
     async def revisions(self, name: str) -> AsyncIterator[Sequence[Digest]]:
-        """Yield the manifests of a repository, in batches: whatever has a folder, to be safe."""
+        """Yield the manifests of a repository, in batches.
+
+        A manifest counts if it has a folder, also without a link: this errs on the safe side.
+        """
         for algorithm in ALGORITHMS:
-            async for digests in self._digests(layout.revisions(name, algorithm), algorithm):
+            async for digests in iterate_digests(
+                self._bulk, layout.revisions(name, algorithm), algorithm
+            ):
                 yield digests
 
     async def layers(self, name: str) -> AsyncIterator[Sequence[Digest]]:
         """Yield the blobs that a repository links, in batches."""
         for algorithm in ALGORITHMS:
-            async for digests in self._digests(f"{layout.layers(name)}/{algorithm}", algorithm):
+            async for digests in iterate_digests(
+                self._bulk, f"{layout.layers(name)}/{algorithm}", algorithm
+            ):
                 yield digests
 
     async def tags(self, name: str) -> AsyncIterator[Sequence[tuple[str, Digest]]]:
-        """Yield the tags of a repository and what they name, in batches."""
-        last = ""
-        while True:
-            names = await self._folders(layout.tags(name), last)
-            links = await self._contents(
+        """Yield the tags of a repository and the digests that they name, in batches."""
+        async for names in iterate_folders(self._bulk, layout.tags(name)):
+            links = await self._read_many(
                 [layout.tag_current(name, tag) for tag in names], layout.MAX_LINK_BYTES
             )
             found = []
             for tag, content in zip(names, links, strict=True):
-                with suppress(DigestInvalid, UnicodeDecodeError):
-                    if content is not None:
-                        found.append((tag, Digest.parse(content.decode("ascii").strip())))
+                digest = None if content is None else parse_link(content)
+                if digest is not None:
+                    found.append((tag, digest))
             yield found
-            if len(names) < _PAGE_ENTRIES:
-                return
-            last = names[-1]
 
     async def manifests(
         self, digests: Sequence[Digest]
     ) -> AsyncIterator[tuple[Digest, References | None]]:
-        """Read what manifests refer to; None stands for one that is missing or damaged."""
-        for start in range(0, len(digests), _MANIFESTS_AT_ONCE):
-            batch = digests[start : start + _MANIFESTS_AT_ONCE]
-            contents = await self._contents(
+        """Yield the references of manifests; None for one that is missing or damaged."""
+        for start in range(0, len(digests), _MANIFESTS_PER_READ):
+            batch = digests[start : start + _MANIFESTS_PER_READ]
+            contents = await self._read_many(
                 [layout.blob(digest) for digest in batch], layout.MAX_MANIFEST_READ_BYTES
             )
             for digest, content in zip(batch, contents, strict=True):
@@ -136,50 +206,27 @@ class Inventory:
 
     @translate_storage_errors
     async def pushed_at(self, name: str, digest: Digest) -> float | None:
-        """When a manifest was pushed to a repository last, in seconds since the epoch.
+        """Return when a manifest was pushed to a repository last, in seconds since the epoch.
 
-        None if the store does not tell; 0 if it is not there: a crash may have left its folder.
+        :returns: None if the store has no times; 0 if there is no link: a crash may have left the
+            folder alone.
         """
         try:
             entry = await self.driver.stat(layout.revision_link(name, digest))
         except PathNotFound:
             return 0.0
-        return None if entry.modified is None else entry.modified / 1e9
-
-    async def _digests(self, folder: str, algorithm: str) -> AsyncIterator[Sequence[Digest]]:
-        last = ""
-        while True:
-            names = await self._folders(folder, last)
-            found = []
-            for name in names:
-                with suppress(DigestInvalid):
-                    found.append(Digest.parse(f"{algorithm}:{name}"))
-            yield found
-            if len(names) < _PAGE_ENTRIES:
-                return
-            last = names[-1]
+        return entry.modified_s
 
     @translate_storage_errors
-    async def _folders(self, path: str, after: str) -> Sequence[str]:
+    async def _read_many(self, paths: Sequence[str], limit: int) -> Sequence[bytes | None]:
         try:
-            return await self.bulk.list_folders(path, after, _PAGE_ENTRIES)
-        except PathNotFound:
-            return ()
-
-    @translate_storage_errors
-    async def _contents(self, paths: Sequence[str], limit: int) -> Sequence[bytes | None]:
-        try:
-            return await self.bulk.get_many(paths, limit)
+            return await self._bulk.get_many(paths, limit)
         except StorageError:
-            # One by one, so that a bad one does not hide the others.
-            return [await self._content(path, limit) for path in paths]
+            # One by one, so that an unreadable file does not hide the others.
+            return [await self._read(path, limit) for path in paths]
 
-    async def _content(self, path: str, limit: int) -> bytes | None:
+    async def _read(self, path: str, limit: int) -> bytes | None:
         try:
             return await self.driver.get(path, limit)
         except StorageError:
             return None
-
-    @translate_storage_errors
-    async def _walk(self, after: str) -> Sequence[Entry]:
-        return await self.driver.walk(layout.BLOBS, after, _PAGE_ENTRIES)

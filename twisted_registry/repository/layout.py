@@ -1,7 +1,7 @@
-"""Where things lie: the only module that knows the paths of the store.
+"""Paths in the store. No other module builds them.
 
-The tree is that of CNCF Distribution, unchanged, so that either can serve what the other
-wrote::
+The tree is that of CNCF Distribution, so that each of the two can serve what the other has
+written::
 
     docker/registry/v2/
       blobs/<algorithm>/<first two hex>/<hex>/data
@@ -11,7 +11,7 @@ wrote::
       repositories/<name>/_manifests/tags/<tag>/index/<algorithm>/<hex>/link
       repositories/<name>/_uploads/<id>/data, startedat
 
-What Distribution does not know, it ignores::
+Distribution ignores the paths that it does not know::
 
       repositories/<name>/_manifests/revisions/<algorithm>/<hex>/mediatype
       repositories/<name>/_referrers/<algorithm>/<hex>/<algorithm>/<hex>/link
@@ -34,9 +34,11 @@ What Distribution does not know, it ignores::
     twisted-registry/trash/repositories/<name>/_layers/<algorithm>/<hex>/<stamp>
     twisted-registry/trash/repositories/<name>/_revisions/<algorithm>/<hex>/<stamp>
     twisted-registry/trash/repositories/<name>/_tags/<tag>/<stamp>
-    twisted-registry/tls/ is that of :mod:`twisted_registry.tls.sources`, in directories alone
 
-A link is a file that holds a digest as text.
+:mod:`twisted_registry.tls.sources` uses ``twisted-registry/tls/``, in filesystems only.
+
+A link is a file that contains a digest as text. ``<stamp>`` is the name of a file in the trash, see
+:class:`~twisted_registry.repository.trash.TrashEntryName`.
 """
 
 from __future__ import annotations
@@ -49,20 +51,20 @@ REPOSITORIES = f"{_ROOT}/repositories"
 BLOBS = f"{_ROOT}/blobs"
 UPLOAD_SECRET = "twisted-registry/upload-secret"  # noqa: S105 - a path
 
-#: Of tokens that are good until they expire or are revoked.
+#: The folder of the records of tokens.
 TOKENS = "twisted-registry/tokens"
 
-#: Inside the folder of a tag: says which manifest it names.
+#: In the folder of a tag: the link to the manifest that it names.
 CURRENT_LINK = "current/link"
 
 _COLLECTOR = "twisted-registry/collector"
-#: What a collector means to remove.
+#: The list of content that a collector is about to remove.
 DELETE_LIST = f"{_COLLECTOR}/list"
-#: Written to learn what time it is for the store.
+#: A file that is written to read the clock of the store.
 CLOCK = f"{_COLLECTOR}/clock"
 LEASES = f"{_COLLECTOR}/leases"
 PROCESSES = f"{_COLLECTOR}/processes"
-#: Blobs on their way from another store.
+#: Blobs that are being copied from another store.
 INCOMING = "twisted-registry/incoming"
 
 TRASH = "twisted-registry/trash"
@@ -72,14 +74,14 @@ TRASHED_REPOSITORIES = f"{TRASH}/repositories"
 _TASKS = "twisted-registry/tasks"
 
 _PULLS = "twisted-registry/pulls"
-#: By its time: since when pulls are recorded without a gap, and when that was done last.
+#: Files whose times say since when pulls are recorded without a gap, and when that was done last.
 PULLS_SINCE = f"{_PULLS}/since"
 PULLS_RECORDING = f"{_PULLS}/recording"
-#: What was pulled lately, as processes note it.
+#: Recent pulls, as each process has recorded them.
 PULL_BATCHES = f"{_PULLS}/batches"
-#: How far the scrub has come.
+#: The position of the scrub.
 SCRUB = "twisted-registry/scrub"
-#: What was found to be damaged.
+#: Files that were found to be damaged.
 QUARANTINE = "twisted-registry/quarantine"
 
 #: Bytes that are read of a link at most. A longer file is damaged.
@@ -90,7 +92,7 @@ MAX_MEDIA_TYPE_BYTES = 1024
 #: that stored it may have had another limit.
 MAX_MANIFEST_READ_BYTES = 64 * 1024 * 1024
 
-#: The folders in which nothing lies but what has one of these names.
+#: Folders that only the registry uses, and the names that may occur in them.
 KNOWN_FOLDERS = {
     _ROOT: frozenset({"blobs", "repositories"}),
     "twisted-registry": frozenset(
@@ -101,32 +103,33 @@ KNOWN_FOLDERS = {
     ),
 }
 
-#: What the folders in a repository begin with, and no component of a name.
+#: Folders that belong to a repository begin with this. No component of a name does.
 RESERVED_PREFIX = "_"
-#: A folder with one of these is a repository. 2.8.3 looks for the first, 3.x for the second.
+#: A folder that has one of these is a repository. Distribution 2.8.3 looks for the first, 3.x for
+#: the second.
 REPOSITORY_MARKERS = ("_layers", "_manifests")
-#: A folder with one of these is, or was, a repository.
+#: A folder that has one of these is, or was, a repository.
 LEFTOVER_MARKERS = (*REPOSITORY_MARKERS, "_referrers")
-#: A folder with this has manifests, which may refer to blobs.
+#: A folder that has this may have manifests.
 MANIFEST_MARKERS = ("_manifests",)
-#: A folder with this links blobs.
+#: A folder that has this may have links to blobs.
 LAYER_MARKERS = ("_layers",)
-#: A folder with this has uploads, though it may hold nothing yet.
+#: A folder that has this may have uploads; it need not be a repository yet.
 UPLOAD_MARKERS = ("_uploads",)
 
 
 def blob(digest: Digest) -> str:
-    """The bytes of a blob or manifest."""
+    """Return the file with the bytes of a blob or manifest."""
     return f"{BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}/data"
 
 
 def blob_folder(digest: Digest) -> str:
-    """The folder that holds nothing but the bytes of a blob or manifest."""
+    """Return the folder that contains only the bytes of a blob or manifest."""
     return f"{BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
 
 
 def digest_of_blob(path: str) -> Digest | None:
-    """The digest whose bytes lie under a path, or None if it is not the path of any."""
+    """Return the digest whose bytes a path is for, or None if it is for none."""
     parts = path.removeprefix(f"{BLOBS}/").split("/")
     if len(parts) != 4:
         return None
@@ -138,62 +141,62 @@ def digest_of_blob(path: str) -> Digest | None:
 
 
 def repository(name: str) -> str:
-    """The folder of a repository, and of those below it."""
+    """Return the folder of a repository and of those below it."""
     return f"{REPOSITORIES}/{name}"
 
 
 def layers(name: str) -> str:
-    """The folder whose presence makes a folder a repository for 2.8.3."""
+    """Return the folder of links to blobs. It makes a repository for Distribution 2.8.3."""
     return f"{REPOSITORIES}/{name}/_layers"
 
 
 def layers_marker(name: str) -> str:
-    """A file that makes that folder in a repository without blobs of its own."""
+    """Return the file that creates that folder in a repository that links no blob."""
     return f"{layers(name)}/repository"
 
 
 def layer(name: str, digest: Digest) -> str:
-    """The folder of the link of a repository to a blob."""
+    """Return the folder of the link of a repository to a blob."""
     return f"{layers(name)}/{digest.algorithm}/{digest.hex}"
 
 
 def layer_link(name: str, digest: Digest) -> str:
-    """Says that the repository holds a blob."""
+    """Return the link that makes a repository hold a blob."""
     return f"{REPOSITORIES}/{name}/_layers/{digest.algorithm}/{digest.hex}/link"
 
 
 def manifests(name: str) -> str:
-    """The folder of a repository's revisions and tags."""
+    """Return the folder of a repository's revisions and tags."""
     return f"{REPOSITORIES}/{name}/_manifests"
 
 
 def revisions(name: str, algorithm: str) -> str:
-    """The folder of the manifests of one digest algorithm."""
+    """Return the folder of the manifests of a repository with one digest algorithm."""
     return f"{all_revisions(name)}/{algorithm}"
 
 
 def revision(name: str, digest: Digest) -> str:
-    """The folder of one manifest."""
+    """Return the folder of one manifest."""
     return f"{revisions(name, digest.algorithm)}/{digest.hex}"
 
 
 def revision_link(name: str, digest: Digest) -> str:
-    """Says that the repository holds a manifest."""
+    """Return the link that makes a repository hold a manifest."""
     return f"{REPOSITORIES}/{name}/_manifests/revisions/{digest.algorithm}/{digest.hex}/link"
 
 
 def revision_media_type(name: str, digest: Digest) -> str:
-    """The media type of a manifest that does not tell its own."""
+    """Return the file with the media type of a manifest that does not declare one."""
     return f"{revision(name, digest)}/mediatype"
 
 
 def all_revisions(name: str) -> str:
-    """The folder of a repository's manifests, whatever their digest algorithm."""
+    """Return the folder of a repository's manifests: a folder for each digest algorithm."""
     return f"{manifests(name)}/revisions"
 
 
 def digest_of_link(path: str) -> Digest | None:
-    """The digest that a link is named after, or None if it is not named after any."""
+    """Return the digest in the path of a link, or None if there is none."""
     parts = path.split("/")
     if len(parts) < 3 or parts[-1] != "link":
         return None
@@ -204,149 +207,149 @@ def digest_of_link(path: str) -> Digest | None:
 
 
 def tags(name: str) -> str:
-    """The folder of a repository's tags."""
+    """Return the folder of a repository's tags."""
     return f"{manifests(name)}/tags"
 
 
 def tag(name: str, tag_name: str) -> str:
-    """The folder of a tag."""
+    """Return the folder of a tag."""
     return f"{tags(name)}/{tag_name}"
 
 
 def tag_current(name: str, tag_name: str) -> str:
-    """Says which manifest a tag names."""
+    """Return the link to the manifest that a tag names."""
     return f"{REPOSITORIES}/{name}/_manifests/tags/{tag_name}/{CURRENT_LINK}"
 
 
 def index(digest: Digest) -> str:
-    """Inside the folder of a tag: says that it names or named a manifest."""
+    """Return the path in the folder of a tag that says that it names or named a manifest."""
     return f"index/{digest.algorithm}/{digest.hex}/link"
 
 
 def tag_index(name: str, tag_name: str, digest: Digest) -> str:
-    """Says that a tag names or named a manifest."""
+    """Return the link that says that a tag names or named a manifest."""
     return f"{tag(name, tag_name)}/{index(digest)}"
 
 
 def uploads(name: str) -> str:
-    """The folder of a repository's uploads."""
+    """Return the folder of a repository's uploads."""
     return f"{REPOSITORIES}/{name}/_uploads"
 
 
 def upload(name: str, upload_id: str) -> str:
-    """The folder of an upload."""
+    """Return the folder of an upload."""
     return f"{uploads(name)}/{upload_id}"
 
 
 def upload_data(name: str, upload_id: str) -> str:
-    """The bytes of an upload so far."""
+    """Return the file with the bytes of an upload so far."""
     return f"{upload(name, upload_id)}/data"
 
 
 def upload_started(name: str, upload_id: str) -> str:
-    """When an upload began (RFC 3339)."""
+    """Return the file with the time at which an upload began (RFC 3339)."""
     return f"{upload(name, upload_id)}/startedat"
 
 
 def upload_checkpoint(name: str, upload_id: str) -> str:
-    """The digest of an upload's bytes so far."""
+    """Return the file with the digest of an upload's bytes so far."""
     return f"{upload(name, upload_id)}/checkpoint"
 
 
 def all_referrers(name: str) -> str:
-    """The folder of what a repository knows of referrers."""
+    """Return the folder of the referrers of a repository."""
     return f"{REPOSITORIES}/{name}/_referrers"
 
 
 def referrers(name: str, subject: Digest) -> str:
-    """The folder of what refers to a subject: a folder for each algorithm."""
+    """Return the folder of the referrers of a subject: a folder for each digest algorithm."""
     return f"{all_referrers(name)}/{subject.algorithm}/{subject.hex}"
 
 
 def referrer_link(name: str, subject: Digest, digest: Digest) -> str:
-    """Says that a manifest names a subject."""
+    """Return the link that says that a manifest names a subject."""
     return f"{referrers(name, subject)}/{digest.algorithm}/{digest.hex}/link"
 
 
 def referrers_scanned(name: str) -> str:
-    """Which revisions were searched for a subject."""
+    """Return the file that lists the revisions that were searched for a subject."""
     return f"{all_referrers(name)}/scanned"
 
 
 def leases(list_id: str) -> str:
-    """The folder of the leases on what a collector has listed."""
+    """Return the folder of the leases on the content of a list."""
     return f"{LEASES}/{list_id}"
 
 
 def lease(list_id: str, digest: Digest) -> str:
-    """Says that a client was told of this content while it was proposed for removal."""
+    """Return the file that says that listed content was reported present to a client."""
     return f"{leases(list_id)}/{digest.algorithm}/{digest.hex}"
 
 
 def token(token_id: str) -> str:
-    """The record of a token, without the token."""
+    """Return the record of a token, which does not contain the token."""
     return f"{TOKENS}/{token_id}"
 
 
 def process(process_id: str) -> str:
-    """The record of a serving process: which list it obeys, and by its time that it lives."""
+    """Return the record of a serving process: its list, and by its time that it still runs."""
     return f"{PROCESSES}/{process_id}"
 
 
 def task_running(task: str) -> str:
-    """Says who runs a task, and by its time that he goes on."""
+    """Return the file that says who runs a task, and by its time that it still runs."""
     return f"{_TASKS}/{task}/running"
 
 
 def task_last(task: str) -> str:
-    """How the run of a task that ended last went."""
+    """Return the file with the result of the last run of a task."""
     return f"{_TASKS}/{task}/last"
 
 
 def quarantine_path(stamp: str, path: str) -> str:
-    """Where something lies that was found to be damaged.
+    """Return the path to which a damaged file is moved.
 
-    :param stamp: tells the runs apart that found it.
-    :param path: where it lay before.
+    :param stamp: identifies the run that found it.
+    :param path: its path before.
     """
     return f"{QUARANTINE}/{stamp}/{path}"
 
 
 def incoming(digest: Digest) -> str:
-    """The bytes of a blob that is being copied from another store."""
+    """Return the file with the bytes of a blob that is being copied from another store."""
     return f"{INCOMING}/{digest.algorithm}/{digest.hex}"
 
 
 def pull_batch(batch: str) -> str:
-    """What one process saw pulled in one stretch of time."""
+    """Return the file with the pulls that one process has seen in one interval."""
     return f"{PULL_BATCHES}/{batch}"
 
 
 def pull_times(name: str) -> str:
-    """When the manifests of a repository were pulled last."""
+    """Return the file with the times at which the manifests of a repository were pulled last."""
     return f"{_PULLS}/times/{name}/_times"
 
 
 def trashed_blob(digest: Digest) -> str:
-    """The folder of what was kept of a blob's or manifest's bytes: each file holds all of them."""
+    """Return the folder of the trashed bytes of a blob or manifest: each file has all of them."""
     return f"{TRASHED_BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
 
 
 def trashed_repository(name: str) -> str:
-    """The folder of what was taken out of a repository, and out of those below it."""
+    """Return the folder of the trash of a repository, and of those below it."""
     return f"{TRASHED_REPOSITORIES}/{name}"
 
 
 def trashed_layer(name: str, digest: Digest) -> str:
-    """The folder of what was kept of a repository's link to a blob."""
+    """Return the folder of a repository's trashed links to a blob."""
     return f"{trashed_repository(name)}/_layers/{digest.algorithm}/{digest.hex}"
 
 
 def trashed_revision(name: str, digest: Digest) -> str:
-    """The folder of what was kept of a manifest: the media type, if it does not tell its own."""
+    """Return the folder of records of a trashed manifest: its media type if it declares none."""
     return f"{trashed_repository(name)}/_revisions/{digest.algorithm}/{digest.hex}"
 
 
 def trashed_tag(name: str, tag_name: str) -> str:
-    """The folder of what a tag named, a file for each change."""
+    """Return the folder of the changes of a tag: a file for each."""
     return f"{trashed_repository(name)}/_tags/{tag_name}"

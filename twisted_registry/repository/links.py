@@ -1,7 +1,7 @@
-"""Link files: a digest as text, under a name that says what it means.
+"""Link files: a digest as text, whose path says what it means.
 
-Distribution writes them in place, so that a crash of its leaves empty ones. An empty or
-malformed link counts as not there, is reported, and is healed by the next push.
+CNCF Distribution overwrites them in place, so that its crashes leave empty ones. An empty or
+malformed link counts as missing, is logged, and is repaired by the next push.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: How often one is read that holds no digest: the way may be bad, and not the store.
-_READ_ATTEMPTS = 2
+#: Reads of a link without a valid digest: the transfer may be at fault, and not the stored bytes.
+_MAX_READS = 2
 
 
 async def read_link(driver: IStorageDriver, path: str) -> Digest | None:
-    """The digest that a link holds, or None if there is no sound link."""
+    """Return the digest in a link, or None if there is no valid link."""
     digest = None
     try:
-        for _ in range(_READ_ATTEMPTS):
+        for _ in range(_MAX_READS):
             digest = parse_link(await driver.get(path, layout.MAX_LINK_BYTES))
             if digest is not None:
                 break
@@ -37,15 +37,15 @@ async def read_link(driver: IStorageDriver, path: str) -> Digest | None:
         return None
     if digest is None:
         log.warn(
-            "the link {path} holds no digest and counts as missing; a push of the same content "
-            "repairs it",
+            "link {path} has no valid digest and counts as missing; push the same content again to "
+            "repair it",
             path=path,
         )
     return digest
 
 
 def parse_link(content: bytes) -> Digest | None:
-    """The digest that the bytes of a link are, or None."""
+    """Return the digest in the content of a link, or None if it is not valid."""
     try:
         return Digest.parse(content.decode("ascii").strip())
     except (UnicodeDecodeError, DigestInvalid):
@@ -53,7 +53,7 @@ def parse_link(content: bytes) -> Digest | None:
 
 
 async def match_links(bulk: IBulkLookup, digest: Digest, paths: Sequence[str]) -> list[bool]:
-    """Which of some links hold a digest; what is not there, or no sound link, holds none."""
+    """Return for each path whether it is a link to ``digest``."""
     contents = await bulk.get_many(paths, layout.MAX_LINK_BYTES)
     wanted = str(digest)
     return [
@@ -63,10 +63,10 @@ async def match_links(bulk: IBulkLookup, digest: Digest, paths: Sequence[str]) -
 
 
 def put_link(path: str, digest: Digest) -> Put:
-    """The change that stores a link."""
+    """Return the change that stores a link."""
     return Put(path, str(digest).encode("ascii"))
 
 
 async def write_link(driver: IStorageDriver, path: str, digest: Digest) -> None:
-    """Store a link, durably."""
+    """Store a link durably."""
     await driver.put(path, put_link(path, digest).content)

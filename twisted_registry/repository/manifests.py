@@ -1,8 +1,8 @@
-"""The manifests that a repository holds, and how tags come to name them.
+"""The manifests of a repository, and the pushes that make tags name them.
 
-The order of writes makes a crash leave garbage at worst, never a tag that names nothing: blob,
-media type, revision link, referrers link, tag link last; after that the revision link is looked
-at once more, because a DELETE may have taken it in between.
+The order of writes is such that a crash leaves garbage at worst, never a tag of a missing manifest:
+bytes, media type, revision link, referrers link, and the link of the tag last. After that the
+revision link is read once more, because a DELETE may have removed it meanwhile.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
@@ -34,14 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted_registry.oci.manifest import Descriptor
-    from twisted_registry.repository.cache import CachedManifest, MetadataCache
+    from twisted_registry.repository.cache import CachedManifest
+    from twisted_registry.repository.context import StoreContext
     from twisted_registry.repository.interfaces import EventPublisher
-    from twisted_registry.repository.policy import Policy
-    from twisted_registry.repository.presence import Presence
     from twisted_registry.repository.referrers import Referrers
     from twisted_registry.repository.tags import Tags
-    from twisted_registry.repository.trash import Deleter
-    from twisted_registry.storage.interfaces import IStorageDriver
 
 
 @frozen
@@ -58,10 +55,11 @@ class StoredManifest:
 
 @frozen
 class Precondition:
-    """What a client wants to be true of a tag before it moves it (RFC 9110 section 13.1).
+    """A condition on a tag for a push (RFC 9110 section 13.1).
 
-    :ivar digests: the tag must name one of these (If-Match); None asks nothing; empty means any.
-    :ivar absent: the tag must not name any manifest (If-None-Match: ``*``).
+    :ivar digests: the tag must name one of these (If-Match). Empty means any manifest, None no
+        condition.
+    :ivar absent: the tag must not exist (If-None-Match: ``*``).
     :ivar none_of: the tag must name none of these (If-None-Match with digests).
     """
 
@@ -70,7 +68,7 @@ class Precondition:
     none_of: frozenset[str] = frozenset()
 
     def is_met_by(self, current: Digest | None) -> bool:
-        """Whether a tag that names ``current`` (None: that is not there) may be moved."""
+        """Return whether a tag may be set that names ``current``; None means that it is missing."""
         if current is None:
             return self.digests is None
         if self.absent or str(current) in self.none_of:
@@ -78,35 +76,15 @@ class Precondition:
         return not self.digests or str(current) in self.digests
 
 
+@define(eq=False)
 class Manifests:
-    """The manifests of one repository.
+    """The manifests of one repository."""
 
-    :ivar pulls: is added what was pulled: the name and the tag or digest; None if nobody cares.
-    """
-
-    def __init__(
-        self,
-        driver: IStorageDriver,
-        cache: MetadataCache,
-        presence: Presence,
-        policy: Policy,
-        tags: Tags,
-        referrers: Referrers,
-        deleter: Deleter,
-        name: str,
-        publish_event: EventPublisher,
-        pending_pulls: set[tuple[str, Digest | str]] | None = None,
-    ) -> None:
-        self.driver = driver
-        self.cache = cache
-        self.presence = presence
-        self.policy = policy
-        self.tags = tags
-        self.referrers = referrers
-        self.deleter = deleter
-        self.name = name
-        self.publish_event = publish_event
-        self.pending_pulls = pending_pulls
+    store: StoreContext
+    name: str
+    publish_event: EventPublisher
+    tags: Tags
+    referrers: Referrers
 
     @translate_storage_errors
     async def get(self, reference: Digest | str, *, is_query: bool = False) -> StoredManifest:
@@ -119,13 +97,13 @@ class Manifests:
         """
         # A tag protects the manifest that it names.
         is_query = is_query and isinstance(reference, Digest)
-        cached = await self.presence.cached_pull(self.name, reference, is_query=is_query)
+        cached = await self.store.presence.cached_pull(self.name, reference, is_query=is_query)
         if cached is None:
             cached = await self._find(reference, is_query=is_query)
-            self.cache.remember_pull(self.name, reference, cached.digest)
+            self.store.cache.remember_pull(self.name, reference, cached.digest)
         stored = await self._stored(cached)
-        if self.pending_pulls is not None:
-            self.pending_pulls.add((self.name, reference))
+        if self.store.pending_pulls is not None:
+            self.store.pending_pulls.add((self.name, reference))
         self.publish_event(
             "pull",
             "manifest",
@@ -138,8 +116,8 @@ class Manifests:
 
     @translate_storage_errors
     async def get_parsed(self, digest: Digest) -> tuple[StoredManifest, Manifest] | None:
-        """A manifest and what it says, or None if it is not here or not sound."""
-        cached = await self.presence.manifest_content(self.name, digest)
+        """Return a manifest, also parsed, or None if it is missing, damaged or invalid."""
+        cached = await self.store.presence.manifest_content(self.name, digest)
         if cached is None:
             return None
         stored = await self._stored(cached)
@@ -157,13 +135,13 @@ class Manifests:
         tags: Sequence[str] = (),
         precondition: Precondition | None = None,
     ) -> Manifest:
-        """Store a manifest, then let tags name it.
+        """Store a manifest, and make tags name it.
 
-        :param digest: what the content must hash to.
+        :param digest: the digest that the content must have.
         :param media_type: the Content-Type, or None if there was none.
-        :param precondition: what must hold of every tag.
+        :param precondition: a condition on every tag.
         :raises RegistryError: DIGEST_INVALID, MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN with all
-            that is missing, DENIED, PRECONDITION_FAILED.
+            missing digests, DENIED, PRECONDITION_FAILED.
         """
         if not digest.matches(content):
             raise RegistryError(ErrorCode.DIGEST_INVALID, detail={"digest": str(digest)})
@@ -171,22 +149,24 @@ class Manifests:
             manifest = parse_manifest(content, media_type)
         except ManifestInvalid as error:
             raise RegistryError(ErrorCode.MANIFEST_INVALID, detail=str(error)) from error
-        self.policy.check_manifest(manifest)
-        if self.policy.check_references:
-            await self.presence.gate.wait_until_unlisted(self.name, _referenced_digests(manifest))
-            await self._check_references(manifest, recall=True)
-        # Before anything is written: a push that is refused leaves nothing behind.
+        self.store.policy.check_manifest(manifest)
+        if self.store.policy.check_references:
+            await self.store.presence.gate.wait_until_unlisted(
+                self.name, _referenced_digests(manifest)
+            )
+            await self._check_references(manifest, restore=True)
+        # Before anything is written: a refused push leaves nothing behind.
         for tag in tags:
             if precondition is not None:
                 self._check_precondition(precondition, tag, await self.tags.resolve(tag))
             await self.tags.check_may_set(tag, digest)
-        async with self.presence.gate.protect_push(self.name, digest):
+        async with self.store.presence.gate.protect_push(self.name, digest):
             await self._store(digest, content, manifest)
             await self._recheck_references(digest, manifest)
             for tag in tags:
                 await self._tag(tag, digest, precondition)
             revision = layout.revision_link(self.name, digest)
-            if tags and await read_link(self.driver, revision) != digest:
+            if tags and await read_link(self.store.driver, revision) != digest:
                 await self._store(digest, content, manifest)
                 await self._recheck_or_untag(digest, manifest, tags)
         for name in tags or (None,):
@@ -202,30 +182,29 @@ class Manifests:
 
     @translate_storage_errors
     async def delete(self, digest: Digest) -> list[str]:
-        """Remove a manifest and every tag that names it; the tags are returned.
+        """Delete a manifest and every tag that names it; return the tags.
 
-        :raises RegistryError: MANIFEST_UNKNOWN if the repository does not hold it, DENIED if an
+        :raises RegistryError: MANIFEST_UNKNOWN if the repository does not have it, DENIED if an
             immutable tag names it.
         """
-        if await self.presence.manifest_size(self.name, digest) is None:
+        if await self.store.presence.manifest_size(self.name, digest) is None:
             raise _manifest_unknown(digest)
         await self.tags.check_may_delete_manifest(digest)
-        held = await self.get_parsed(digest)
-        removed = await self.tags.delete_tags_of(digest)
-        with suppress(PathNotFound):
-            await self.deleter.delete_revision(self.name, digest, TrashReason.DELETED)
-        # Again, for a push that came in between.
-        removed += await self.tags.delete_tags_of(digest, indexed=True)
-        if held is not None and held[1].subject is not None:
-            await self.referrers.remove(held[1].subject.digest, digest)
+        parsed = await self.get_parsed(digest)
+        tags = await self.tags.delete_tags_of(digest)
+        await self.store.deleter.delete_revision(self.name, digest, TrashReason.DELETED)
+        # Again, for a push that set a tag meanwhile.
+        tags += await self.tags.delete_tags_of(digest, indexed=True)
+        if parsed is not None and parsed[1].subject is not None:
+            await self.referrers.remove(parsed[1].subject.digest, digest)
         self.publish_event("delete", "manifest", digest)
-        return removed
+        return tags
 
     async def _find(self, reference: Digest | str, *, is_query: bool) -> CachedManifest:
         digest = reference if isinstance(reference, Digest) else await self.tags.resolve(reference)
         if digest is None:
             raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": reference})
-        manifest = await self.presence.manifest_content(self.name, digest, is_query=is_query)
+        manifest = await self.store.presence.manifest_content(self.name, digest, is_query=is_query)
         if manifest is None:
             raise _manifest_unknown(digest)
         return manifest
@@ -237,33 +216,33 @@ class Manifests:
         return StoredManifest(manifest.digest, media_type, manifest.content)
 
     async def _store(self, digest: Digest, content: bytes, manifest: Manifest) -> None:
-        if await self.cache.read_manifest(digest) is None:
-            await self.driver.put(layout.blob(digest), content)
+        if await self.store.cache.read_manifest(digest) is None:
+            await self.store.driver.put(layout.blob(digest), content)
         if declared_media_type(content) is None:
             await self._store_media_type(digest, content, manifest.media_type)
-        await write_link(self.driver, layout.revision_link(self.name, digest), digest)
-        await catalog.mark_repository(self.driver, self.name)
+        await write_link(self.store.driver, layout.revision_link(self.name, digest), digest)
+        await catalog.mark_repository(self.store.driver, self.name)
         if manifest.subject is not None:
             await self.referrers.add(manifest.subject.digest, digest)
 
     async def _recheck_references(self, digest: Digest, manifest: Manifest) -> None:
-        """See to it that what the manifest needs is still there, now that it has its link.
+        """Check that the content that a manifest needs still exists, now that it has its link.
 
-        If not, the link stays, as that of a manifest that nobody was told of: taking it away
-        could take that of another push of the same manifest.
+        If not, the link stays, as the link of a manifest that was never acknowledged: deleting it
+        could delete the link of another push of the same manifest.
         """
-        refused = await self.presence.gate.find_listed(
+        refused = await self.store.presence.gate.find_listed(
             self.name, [digest, *_referenced_digests(manifest)]
         )
         if refused:
             raise _blobs_unknown(refused)
-        if self.policy.check_references:
+        if self.store.policy.check_references:
             await self._check_references(manifest)
 
     async def _recheck_or_untag(
         self, digest: Digest, manifest: Manifest, tags: Sequence[str]
     ) -> None:
-        """See to it once more, and else take the tags away: the whole repository was deleted."""
+        """Check the references again; delete the tags if the repository was deleted meanwhile."""
         try:
             await self._recheck_references(digest, manifest)
         except RegistryError:
@@ -276,11 +255,11 @@ class Manifests:
     async def _store_media_type(self, digest: Digest, content: bytes, media_type: str) -> None:
         path = layout.revision_media_type(self.name, digest)
         if media_type != (guess_media_type(content) or OCI_IMAGE):
-            await self.driver.put(path, media_type.encode("ascii"))
+            await self.store.driver.put(path, media_type.encode("ascii"))
             return
-        # An earlier push of the same bytes may have given them another type.
+        # An earlier push of the same bytes may have stored another type.
         with suppress(PathNotFound):
-            await self.driver.delete(path)
+            await self.store.driver.delete(path)
 
     async def _tag(self, tag: str, digest: Digest, precondition: Precondition | None) -> None:
         async with self.tags.lock(tag):
@@ -297,70 +276,75 @@ class Manifests:
         if not precondition.is_met_by(current):
             raise _precondition_failed(tag)
 
-    async def _check_references(self, manifest: Manifest, *, recall: bool = False) -> None:
-        """Refuse a manifest that names what the repository does not hold.
+    async def _check_references(self, manifest: Manifest, *, restore: bool = False) -> None:
+        """Check that the repository has all content that a manifest refers to.
 
-        :param recall: whether what a collector took may come back from the trash.
+        :param restore: whether content that a collector removed is restored from the trash.
+        :raises RegistryError: MANIFEST_BLOB_UNKNOWN.
         """
 
         async def missing_blob(descriptor: Descriptor) -> Descriptor | None:
-            there = await self.presence.blob_size(self.name, descriptor.digest)
-            return descriptor if there is None else None
+            size = await self.store.presence.blob_size(self.name, descriptor.digest)
+            return descriptor if size is None else None
 
         async def missing_child(descriptor: Descriptor) -> Descriptor | None:
-            there = await self.presence.manifest_size(self.name, descriptor.digest)
-            if there is None:
-                # An index may list anything, blobs as well.
-                there = await self.presence.blob_size(self.name, descriptor.digest)
-            return descriptor if there is None else None
+            size = await self.store.presence.manifest_size(self.name, descriptor.digest)
+            if size is None:
+                # An index may list blobs too.
+                size = await self.store.presence.blob_size(self.name, descriptor.digest)
+            return descriptor if size is None else None
 
-        # Only layers may stay elsewhere: what their configuration says of itself is no matter.
+        # Only layers may be stored elsewhere. The URLs of a config are ignored.
         blobs = [layer for layer in manifest.layers if not layer.is_foreign]
         if manifest.config is not None:
             blobs.insert(0, manifest.config)
-        children = [child for child in manifest.manifests if self.policy.requires_child(child)]
-        gone = [
-            part.digest for part in await map_concurrently(missing_blob, blobs) if part is not None
+        children = [
+            child for child in manifest.manifests if self.store.policy.requires_child(child)
         ]
-        lost = [
-            child.digest
-            for child in await map_concurrently(missing_child, children)
-            if child is not None
+        missing_blobs = [
+            found.digest for found in await map_concurrently(missing_blob, blobs) if found
         ]
-        if recall and self.presence.recall is not None:
-            gone = [digest for digest in gone if not await self._restore_blob(digest)]
-            lost = [digest for digest in lost if not await self._restore_manifest(digest)]
-        if gone or lost:
-            raise _blobs_unknown([*gone, *lost])
+        missing_children = [
+            found.digest for found in await map_concurrently(missing_child, children) if found
+        ]
+        if restore and self.store.presence.trash is not None:
+            missing_blobs = [
+                digest for digest in missing_blobs if not await self._restore_blob(digest)
+            ]
+            missing_children = [
+                digest for digest in missing_children if not await self._restore_manifest(digest)
+            ]
+        if missing_blobs or missing_children:
+            raise _blobs_unknown([*missing_blobs, *missing_children])
 
     async def _restore_blob(self, digest: Digest) -> bool:
-        recall = self.presence.recall
-        assert recall is not None
-        if not await recall.collected_layer_entries(self.name, digest):
+        trash = self.store.presence.trash
+        assert trash is not None
+        if not await trash.collected_layer_entries(self.name, digest):
             return False
-        async with self.presence.gate.protect_push(self.name, digest):
-            return await recall.restore_layer(self.name, digest)
+        async with self.store.presence.gate.protect_push(self.name, digest):
+            return await trash.restore_layer(self.name, digest)
 
     async def _restore_manifest(self, digest: Digest) -> bool:
-        """Push a manifest again that a collector took, with what it needs of its own."""
-        recall = self.presence.recall
-        assert recall is not None
-        kept = await recall.find_collected_manifest(self.name, digest)
-        if kept is None:
+        """Push a manifest again that a collector removed, with the content that it needs."""
+        trash = self.store.presence.trash
+        assert trash is not None
+        manifest = await trash.find_collected_manifest(self.name, digest)
+        if manifest is None:
             return False
         try:
-            await self.put(digest, kept.content, kept.media_type)
+            await self.put(digest, manifest.content, manifest.media_type)
         except RegistryError as error:
             if error.code is not ErrorCode.MANIFEST_BLOB_UNKNOWN:
                 raise
             return False
-        await recall.discard_restored(self.name, digest)
+        await trash.discard_restored(self.name, digest)
         return True
 
     async def _read_media_type(self, digest: Digest, content: bytes) -> str:
         """Return the media type of a manifest that does not declare one."""
         with suppress(PathNotFound):
-            stored = await self.driver.get(
+            stored = await self.store.driver.get(
                 layout.revision_media_type(self.name, digest), layout.MAX_MEDIA_TYPE_BYTES
             )
             media_type = stored.decode("ascii", "replace")
@@ -371,7 +355,7 @@ class Manifests:
 
 
 def _referenced_digests(manifest: Manifest) -> list[Digest]:
-    """All that a manifest names."""
+    """Return the digests of all blobs and manifests that a manifest refers to."""
     return [part.digest for part in (*manifest.blobs, *manifest.manifests)]
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.cache import CachedManifest, MetadataCache
-    from twisted_registry.repository.recall import Recall
+    from twisted_registry.repository.trash import Trash
     from twisted_registry.storage.interfaces import IReader
 
 
@@ -70,12 +70,12 @@ class Presence:
     """Existence checks for all repositories of a store.
 
     :ivar gate: asked before content is reported present.
-    :ivar recall: restores collected content that a push needs; None if there is no trash.
+    :ivar trash: restores collected content that a push needs; None if there is no trash.
     """
 
     cache: MetadataCache
     gate: IPresenceGate = field(factory=NullGate)
-    recall: Recall | None = None
+    trash: Trash | None = None
 
     async def blob_size(self, repository: str, digest: Digest) -> int | None:
         """Return the size of a blob of a repository in bytes, or None if it has none."""

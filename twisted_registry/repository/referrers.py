@@ -1,10 +1,12 @@
-"""Who names a manifest as its subject (distribution specification, "Listing Referrers").
+"""Referrers: the manifests that name another as their subject.
 
-A push with a subject writes a link beside the repository's manifests. A store that another
-registry served for a while holds manifests without such links, those of the referrers tag
-schema among them; so each answer first compares the revisions that are there with those that
-were searched, and reads the new ones. What was searched is kept in a file, so that a restart
-reads no manifest twice. The answer checks every link against its manifest.
+(Distribution specification, "Listing Referrers".)
+
+A push of a manifest with a subject writes a link below the repository's ``_referrers``. A store
+that another registry has served contains manifests without such links, for example those of the
+referrers tag schema. So each answer compares the existing revisions with those that were searched
+for a subject, and reads the new ones. The digests of the searched revisions are stored in a file,
+so that no restart reads a manifest twice. The caller checks every link against its manifest.
 """
 
 from __future__ import annotations
@@ -13,113 +15,126 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from attrs import define, field
+
 from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.oci.manifest import ManifestInvalid, parse_manifest
 from twisted_registry.repository import layout
-from twisted_registry.repository.concurrency import KeyedLock, map_concurrently
+from twisted_registry.repository.concurrency import map_concurrently
 from twisted_registry.repository.errors import translate_storage_errors
+from twisted_registry.repository.inventory import iterate_digests
 from twisted_registry.repository.links import write_link
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
-    from twisted_registry.storage.interfaces import IBulkLookup, IStorageDriver
+    from twisted_registry.repository.context import StoreContext
 
-_PAGE_ENTRIES = 5000
-#: Repositories whose list of searched manifests a process keeps in memory.
-_MAX_REPOSITORIES = 64
+#: Digests of searched revisions that a process caches, of all repositories.
+_MAX_SCANNED_DIGESTS = 200_000
+#: Bytes of the list of searched revisions that are read, at most.
+_MAX_SCANNED_BYTES = 64 * 1024 * 1024
 
 
+@define(eq=False)
 class ScannedRevisions:
-    """Which revisions were searched for a subject, by repository."""
+    """A cache of the revisions that were searched for a subject, by repository.
 
-    def __init__(self) -> None:
-        self._known: OrderedDict[str, set[Digest]] = OrderedDict()
+    It contains the sets that this process has stored. Each use compares the set with the existing
+    revisions. The sets of the least recently used repositories are evicted.
+
+    :ivar max_digests: digests in all sets, at most.
+    """
+
+    max_digests: int = _MAX_SCANNED_DIGESTS
+    _by_name: OrderedDict[str, set[Digest]] = field(init=False, factory=OrderedDict)
+    _count: int = field(init=False, default=0)
 
     def get(self, name: str) -> set[Digest] | None:
-        """The set, or None if this process has not read it."""
-        return self._known.get(name)
+        """Return the set of a repository, or None if it is not cached."""
+        digests = self._by_name.get(name)
+        if digests is not None:
+            self._by_name.move_to_end(name)
+        return digests
 
-    def keep(self, name: str, digests: set[Digest]) -> None:
-        """Remember the set."""
-        self._known[name] = digests
-        self._known.move_to_end(name)
-        if len(self._known) > _MAX_REPOSITORIES:
-            self._known.popitem(last=False)
+    def put(self, name: str, digests: set[Digest]) -> None:
+        """Cache the set of a repository."""
+        self._count += len(digests) - len(self._by_name.pop(name, ()))
+        self._by_name[name] = digests
+        while self._count > self.max_digests:
+            _, evicted = self._by_name.popitem(last=False)
+            self._count -= len(evicted)
 
 
+@define(eq=False)
 class Referrers:
     """The referrers of one repository."""
 
-    def __init__(
-        self,
-        driver: IStorageDriver,
-        bulk: IBulkLookup,
-        scanned: ScannedRevisions,
-        locks: KeyedLock,
-        name: str,
-    ) -> None:
-        self.driver = driver
-        self.bulk = bulk
-        self.scanned = scanned
-        self.locks = locks
-        self.name = name
+    store: StoreContext
+    name: str
 
     @translate_storage_errors
     async def add(self, subject: Digest, digest: Digest) -> None:
-        """Note that a manifest names a subject."""
-        await write_link(self.driver, layout.referrer_link(self.name, subject, digest), digest)
+        """Store that a manifest names a subject."""
+        link = layout.referrer_link(self.name, subject, digest)
+        await write_link(self.store.driver, link, digest)
 
     @translate_storage_errors
     async def remove(self, subject: Digest, digest: Digest) -> None:
-        """Forget a manifest that is gone.
+        """Remove the link of a deleted manifest.
 
-        It is taken off the list of the searched as well: if another registry takes it in again,
-        it is new.
+        The manifest leaves the list of searched revisions too: if another registry stores it again,
+        it is searched again.
         """
-        async with self.locks.lock(("referrers", self.name)):
-            known = await self._load_scanned()
-            if digest in known:
-                await self._save_scanned(known - {digest})
+        async with self.store.locks.lock(("referrers", self.name)):
+            scanned = await self._load_scanned()
+            if digest in scanned:
+                await self._save_scanned(scanned - {digest})
             with suppress(PathNotFound):
                 path = layout.referrer_link(self.name, subject, digest)
-                await self.driver.delete(path.rpartition("/")[0])
+                await self.store.driver.delete(path.rpartition("/")[0])
 
     @translate_storage_errors
     async def list_referrers(self, subject: Digest, after: str = "") -> list[Digest]:
-        """What names ``subject``, in the order of the digests' text.
+        """Return the manifests that name ``subject``, in the order of the digests' text.
 
-        A digest may be of a manifest that is gone: whoever asks looks at each.
+        A manifest may have been deleted: the caller checks each.
 
-        :param after: only digests greater than this.
+        :param after: return only digests greater than this.
         """
         await self._scan_new_revisions()
         found: list[Digest] = []
         folder = layout.referrers(self.name, subject)
         for algorithm in sorted(ALGORITHMS):
-            found += await self._digests_in(f"{folder}/{algorithm}", algorithm)
+            async for digests in iterate_digests(
+                self.store.bulk, f"{folder}/{algorithm}", algorithm
+            ):
+                found += digests
         return [digest for digest in found if str(digest) > after]
 
     async def _scan_new_revisions(self) -> None:
-        async with self.locks.lock(("referrers", self.name)):
-            known = await self._load_scanned()
+        async with self.store.locks.lock(("referrers", self.name)):
+            scanned = await self._load_scanned()
             present: set[Digest] = set()
             for algorithm in ALGORITHMS:
                 folder = layout.revisions(self.name, algorithm)
-                present.update(await self._digests_in(folder, algorithm))
-            if present == known:
+                async for digests in iterate_digests(self.store.bulk, folder, algorithm):
+                    present.update(digests)
+            if present == scanned:
                 return
-            unread = await map_concurrently(self._scan_revision, sorted(present - known))
-            await self._save_scanned(present.difference(digest for digest in unread if digest))
+            failed = await map_concurrently(self._scan_revision, sorted(present - scanned))
+            await self._save_scanned(present.difference(digest for digest in failed if digest))
 
     async def _scan_revision(self, digest: Digest) -> Digest | None:
-        """Read one manifest and link its subject; return the digest if it has to be read again."""
+        """Link a manifest to its subject; return its digest if it has to be read again."""
         try:
-            content = await self.driver.get(layout.blob(digest), layout.MAX_MANIFEST_READ_BYTES)
+            content = await self.store.driver.get(
+                layout.blob(digest), layout.MAX_MANIFEST_READ_BYTES
+            )
         except StorageError:
-            # Gone or unreadable: the next listing tries again.
+            # It is missing or unreadable now.
             return digest
         if not digest.matches(content):
-            # Damaged: the next push of it may be to a registry that writes no link.
+            # It is damaged. The push that repairs it may reach a registry that writes no link.
             return digest
         with suppress(ManifestInvalid):
             subject = parse_manifest(content, None).subject
@@ -128,12 +143,12 @@ class Referrers:
         return None
 
     async def _load_scanned(self) -> set[Digest]:
-        known = self.scanned.get(self.name)
-        if known is not None:
-            return known
+        cached = self.store.scanned_revisions.get(self.name)
+        if cached is not None:
+            return cached
         try:
-            content = await self.driver.get(
-                layout.referrers_scanned(self.name), layout.MAX_MANIFEST_READ_BYTES
+            content = await self.store.driver.get(
+                layout.referrers_scanned(self.name), _MAX_SCANNED_BYTES
             )
         except PathNotFound:
             return set()
@@ -144,24 +159,9 @@ class Referrers:
         return digests
 
     async def _save_scanned(self, digests: set[Digest]) -> None:
-        self.scanned.keep(self.name, digests)
-        await self.driver.put(
+        self.store.scanned_revisions.put(self.name, digests)
+        await self.store.driver.put(
             layout.referrers_scanned(self.name),
             "\n".join(str(digest) for digest in sorted(digests)).encode("ascii"),
             durable=False,
         )
-
-    async def _digests_in(self, folder: str, algorithm: str) -> list[Digest]:
-        digests: list[Digest] = []
-        after = ""
-        while True:
-            try:
-                names = await self.bulk.list_folders(folder, after, _PAGE_ENTRIES)
-            except PathNotFound:
-                return digests
-            for name in names:
-                with suppress(DigestInvalid):
-                    digests.append(Digest.parse(f"{algorithm}:{name}"))
-            if len(names) < _PAGE_ENTRIES:
-                return digests
-            after = names[-1]

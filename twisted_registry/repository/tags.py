@@ -6,11 +6,14 @@ from contextlib import asynccontextmanager
 from itertools import compress
 from typing import TYPE_CHECKING
 
+from attrs import define
+
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.names import is_tag
 from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import map_concurrently
 from twisted_registry.repository.errors import translate_storage_errors
+from twisted_registry.repository.inventory import iterate_folders
 from twisted_registry.repository.links import match_links, read_link, write_link
 from twisted_registry.repository.policy import immutable_error
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
@@ -19,72 +22,45 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from twisted_registry.oci.digest import Digest
-    from twisted_registry.repository.cache import MetadataCache
-    from twisted_registry.repository.concurrency import KeyedLock
+    from twisted_registry.repository.context import StoreContext
     from twisted_registry.repository.interfaces import EventPublisher
-    from twisted_registry.repository.policy import TagSelector
-    from twisted_registry.repository.trash import Deleter
-    from twisted_registry.storage.interfaces import IBulkLookup, IHostLock, IStorageDriver
-
-#: Names that are asked of the store at once.
-_PAGE_ENTRIES = 5000
 
 
+@define(eq=False)
 class Tags:
-    """The tags of one repository.
+    """The tags of one repository."""
 
-    :ivar immutable: those that are neither moved nor deleted once they are there.
-    """
-
-    def __init__(
-        self,
-        driver: IStorageDriver,
-        bulk: IBulkLookup,
-        host_lock: IHostLock,
-        cache: MetadataCache,
-        locks: KeyedLock,
-        deleter: Deleter,
-        name: str,
-        publish_event: EventPublisher,
-        immutable: tuple[TagSelector, ...] = (),
-    ) -> None:
-        self.driver = driver
-        self.bulk = bulk
-        self.host_lock = host_lock
-        self.cache = cache
-        self.locks = locks
-        self.deleter = deleter
-        self.name = name
-        self.publish_event = publish_event
-        self.immutable = immutable
+    store: StoreContext
+    name: str
+    publish_event: EventPublisher
 
     @property
     def has_immutable(self) -> bool:
-        """Whether any tag here could be immutable."""
-        return any(self.name in choice.repositories for choice in self.immutable)
+        """Whether a tag of this repository can be immutable."""
+        return any(self.name in selector.repositories for selector in self.store.policy.immutable)
 
     def is_immutable(self, tag: str) -> bool:
-        """Whether a tag stays as it is once it is there."""
-        return any(choice.matches(self.name, tag) for choice in self.immutable)
+        """Return whether a tag is neither moved nor deleted once it exists."""
+        return any(selector.matches(self.name, tag) for selector in self.store.policy.immutable)
 
     @translate_storage_errors
     async def check_may_set(self, tag: str, digest: Digest) -> None:
-        """Refuse to let a tag name a manifest if it is immutable and names another.
+        """Check that a tag may name a manifest.
 
-        :raises RegistryError: DENIED.
+        :raises RegistryError: DENIED if it is immutable and names another.
         """
         if self.is_immutable(tag) and await self.resolve(tag) not in (None, digest):
             raise immutable_error(tag)
 
     @asynccontextmanager
     async def lock(self, tag: str) -> AsyncIterator[None]:
-        """Keep others of this host from moving a tag between a look at it and its change.
+        """Exclude other requests on this host between reading a tag and changing it.
 
-        Who moves it without a look takes part: else a delete by digest could take away what was
-        set meanwhile.
+        Requests that set a tag without reading it use it as well: otherwise a delete by digest
+        could delete a tag that was set meanwhile.
         """
-        async with self.locks.lock(("tag", self.name, tag)):
-            release = await self.host_lock.lock(f"{self.name}:{tag}")
+        async with self.store.locks.lock(("tag", self.name, tag)):
+            release = await self.store.host_lock.lock(f"{self.name}:{tag}")
             try:
                 yield
             finally:
@@ -92,58 +68,54 @@ class Tags:
 
     @translate_storage_errors
     async def resolve(self, tag: str) -> Digest | None:
-        """Which manifest a tag names, or None if there is no such tag."""
-        return await self.cache.read_link(layout.tag_current(self.name, tag))
+        """Return the digest that a tag names, or None if there is no such tag."""
+        return await self.store.cache.read_link(layout.tag_current(self.name, tag))
 
     @translate_storage_errors
     async def set(self, tag: str, digest: Digest, *, only_new: bool = False) -> bool:
-        """Let a tag name a manifest.
+        """Make a tag name a manifest.
 
-        :param only_new: leave a tag that there is already alone.
-        :returns: whether the tag names the manifest now; false only with ``only_new``.
+        :param only_new: do not change a tag that exists.
+        :returns: whether the tag names the manifest now; False only with ``only_new``.
         :raises RegistryError: DENIED if it is immutable and names another.
         """
-        if not self.deleter.keeps_deleted:
+        if not self.store.deleter.keeps_deleted:
             return await self._set(tag, digest, only_new=only_new)
         before = await self.resolve(tag)
         done = await self._set(tag, digest, only_new=only_new)
         if done and before != digest:
-            await self.deleter.record_tag_change(self.name, tag, before, digest)
+            await self.store.deleter.record_tag_change(self.name, tag, before, digest)
         return done
 
     async def _set(self, tag: str, digest: Digest, *, only_new: bool) -> bool:
+        driver = self.store.driver
+        await write_link(driver, layout.tag_index(self.name, tag, digest), digest)
         if self.is_immutable(tag):
-            return await self._set_immutable(tag, digest, only_new=only_new)
-        await write_link(self.driver, layout.tag_index(self.name, tag, digest), digest)
-        current = layout.tag_current(self.name, tag)
-        if not only_new:
-            await write_link(self.driver, current, digest)
-            return True
-        return await self._create(tag, digest)
-
-    async def _create(self, tag: str, digest: Digest) -> bool:
-        current = layout.tag_current(self.name, tag)
-        try:
-            await self.driver.create(current, str(digest).encode("ascii"))
-        except (PathExists, MethodUnsupported):
-            # A torn link counts as no tag at all. A store without conditional writes is looked at
-            # first, and only requests to this process are kept from coming between.
-            if await read_link(self.driver, current) is not None:
-                return False
-            await write_link(self.driver, current, digest)
+            # If two machines set it at the same time, one of the two remains.
+            if await self._create(tag, digest):
+                return True
+            await self.check_may_set(tag, digest)
+            return not only_new
+        if only_new:
+            return await self._create(tag, digest)
+        await write_link(driver, layout.tag_current(self.name, tag), digest)
         return True
 
-    async def _set_immutable(self, tag: str, digest: Digest, *, only_new: bool) -> bool:
-        # Another machine may set it at the same time, and one of the two stays.
-        await write_link(self.driver, layout.tag_index(self.name, tag, digest), digest)
-        if await self._create(tag, digest):
-            return True
-        await self.check_may_set(tag, digest)
-        return not only_new
+    async def _create(self, tag: str, digest: Digest) -> bool:
+        driver, current = self.store.driver, layout.tag_current(self.name, tag)
+        try:
+            await driver.create(current, str(digest).encode("ascii"))
+        except (PathExists, MethodUnsupported):
+            # A torn link counts as no tag. On a store without conditional writes, only requests on
+            # this host are excluded between the read and the write.
+            if await read_link(driver, current) is not None:
+                return False
+            await write_link(driver, current, digest)
+        return True
 
     @translate_storage_errors
     async def delete(self, tag: str) -> None:
-        """Remove a tag, and what it once named.
+        """Delete a tag, and its history of digests.
 
         :raises RegistryError: MANIFEST_UNKNOWN if there is no such tag, DENIED if it is immutable.
         """
@@ -154,10 +126,10 @@ class Tags:
 
     @translate_storage_errors
     async def delete_if_unchanged(self, tag: str, digest: Digest, pushed: float) -> bool:
-        """Remove a tag if it still is what it was found to be; return whether that is done.
+        """Delete a tag unless it was set since; return whether it was deleted.
 
-        :param digest: what it named.
-        :param pushed: when it was set to that, in seconds since the epoch by the store's clock.
+        :param digest: the digest that it named.
+        :param pushed: when it was set, in seconds since the epoch by the store's clock.
         """
         async with self.lock(tag):
             if await self.pushed_at(tag) != pushed or await self.resolve(tag) != digest:
@@ -166,33 +138,32 @@ class Tags:
 
     @translate_storage_errors
     async def pushed_at(self, tag: str) -> float | None:
-        """When a tag was set last, in seconds since the epoch by the store's clock.
+        """Return when a tag was set last, in seconds since the epoch by the store's clock.
 
-        None if there is no such tag, or if the store does not tell.
+        :returns: None if there is no such tag, or if the store has no times.
         """
         try:
-            entry = await self.driver.stat(layout.tag_current(self.name, tag))
+            return (await self.store.driver.stat(layout.tag_current(self.name, tag))).modified_s
         except PathNotFound:
             return None
-        return None if entry.modified is None else entry.modified / 1e9
 
     @translate_storage_errors
     async def check_may_delete_manifest(self, digest: Digest) -> None:
-        """Refuse to remove a manifest that an immutable tag names.
+        """Check that no immutable tag names a manifest.
 
         :raises RegistryError: DENIED.
         """
         if not self.has_immutable:
             return
         async for names in self._pages("", layout.CURRENT_LINK):
-            kept = list(filter(self.is_immutable, names))
-            paths = [layout.tag_current(self.name, tag) for tag in kept]
-            for tag in compress(kept, await match_links(self.bulk, digest, paths)):
+            immutable = list(filter(self.is_immutable, names))
+            paths = [layout.tag_current(self.name, tag) for tag in immutable]
+            for tag in compress(immutable, await match_links(self.store.bulk, digest, paths)):
                 raise immutable_error(tag)
 
     @translate_storage_errors
     async def check_may_delete_all(self) -> None:
-        """Refuse to remove all tags if one of them is immutable.
+        """Check that no tag is immutable.
 
         :raises RegistryError: DENIED.
         """
@@ -202,7 +173,7 @@ class Tags:
                     raise immutable_error(tag)
 
     async def delete_all(self) -> AsyncIterator[int]:
-        """Remove all tags, and folders that look like one; yield how many, again and again.
+        """Delete all tags, and folders that look like one; yield counts of deleted tags.
 
         :raises RegistryError: DENIED at an immutable one.
         """
@@ -211,86 +182,77 @@ class Tags:
 
     @translate_storage_errors
     async def _delete_many(self, tags: Sequence[str]) -> int:
-        async def remove(tag: str) -> bool:
+        async def delete(tag: str) -> bool:
             async with self.lock(tag):
                 if self.is_immutable(tag) and await self.resolve(tag) is not None:
                     raise immutable_error(tag)
                 return await self.remove(tag)
 
-        return sum(await map_concurrently(remove, tags))
+        return sum(await map_concurrently(delete, tags))
 
     @translate_storage_errors
     async def delete_tags_of(self, digest: Digest, *, indexed: bool = False) -> list[str]:
-        """Remove every tag that names a manifest, and return them.
+        """Delete every tag that names a manifest, and return them.
 
-        :param indexed: look only at tags that any registry has set to it. One that moves a tag
-            writes the index first; so this finds all that were moved since the last look, and
-            reads no other tag's link.
+        :param indexed: look only at tags whose index says that they were set to it. A push that
+            moves a tag writes the index first. So this finds all tags that were moved since the
+            last look, without reading the link of every tag.
         """
 
-        async def remove(tag: str) -> bool:
+        async def delete(tag: str) -> bool:
             async with self.lock(tag):
-                # A push may have moved it on meanwhile.
+                # A push may have moved it meanwhile.
                 return await self.resolve(tag) == digest and await self.remove(tag)
 
-        removed: list[str] = []
+        deleted: list[str] = []
         async for names in self._pages("", layout.index(digest) if indexed else ""):
             paths = [layout.tag_current(self.name, tag) for tag in names]
-            linked = await match_links(self.bulk, digest, paths)
-            found = list(compress(names, linked))
-            removed += compress(found, await map_concurrently(remove, found))
-        return removed
+            found = list(compress(names, await match_links(self.store.bulk, digest, paths)))
+            deleted += compress(found, await map_concurrently(delete, found))
+        return deleted
 
-    async def pages(self, after: str = "") -> AsyncIterator[list[str]]:
-        """All tags in the order of their code points, in lists of bounded length.
+    def pages(self, after: str = "") -> AsyncIterator[list[str]]:
+        """Yield all tags in the order of their code points, in lists of bounded length.
 
-        :param after: only tags greater than this.
+        :param after: yield only tags greater than this.
         """
-        async for names in self._pages(after, layout.CURRENT_LINK):
-            yield names
-
-    async def page(self, after: str, limit: int) -> tuple[list[str], bool]:
-        """One page of tags, and whether there are more.
-
-        :param after: only tags greater than this; it need not be one.
-        :param limit: how many; a folder with no link, or an empty one, is no tag.
-        """
-        return await self._page(after, limit, layout.CURRENT_LINK)
-
-    async def _pages(self, after: str, holding: str) -> AsyncIterator[list[str]]:
-        while True:
-            names, more = await self._page(after, _PAGE_ENTRIES, holding)
-            if names:
-                yield names
-                after = names[-1]
-            if not more:
-                return
+        return self._pages(after, layout.CURRENT_LINK)
 
     @translate_storage_errors
-    async def _page(self, after: str, limit: int, holding: str) -> tuple[list[str], bool]:
-        """A page of the tags whose folder holds something, such as a link with bytes.
+    async def page(self, after: str, limit: int) -> tuple[list[str], bool]:
+        """Return one page of tags, and whether there are more.
 
-        A link without any is what a crash of a registry that does not sync leaves.
+        A folder without a link, or with an empty one, is not a tag: a crash of a registry that does
+        not sync leaves them.
+
+        :param after: return only tags greater than this; it need not exist.
+        :param limit: the number of tags, at most.
         """
         names: list[str] = []
         while len(names) <= limit:
-            # One more than asked for tells whether there are more.
-            wanted = limit + 1 - len(names)
+            # One more than the limit tells whether there are more.
+            missing = limit + 1 - len(names)
             try:
-                found = await self.bulk.list_folders(layout.tags(self.name), after, wanted, holding)
+                found = await self.store.bulk.list_folders(
+                    layout.tags(self.name), after, missing, layout.CURRENT_LINK
+                )
             except PathNotFound:
                 break
             names += filter(is_tag, found)
-            if len(found) < wanted:
+            if len(found) < missing:
                 break
             after = found[-1]
         return names[:limit], len(names) > limit
 
+    async def _pages(self, after: str, containing: str) -> AsyncIterator[list[str]]:
+        """Yield the tags whose folder contains a file that is not empty, such as a link."""
+        folder = layout.tags(self.name)
+        async for names in iterate_folders(self.store.bulk, folder, after, containing):
+            yield list(filter(is_tag, names))
+
     async def remove(self, tag: str) -> bool:
-        """Remove a tag, whatever it is, and return whether it was there; others may move it."""
-        try:
-            await self.deleter.delete_tag(self.name, tag)
-        except PathNotFound:
-            return False
-        self.publish_event("delete", "tag", None, tag=tag)
-        return True
+        """Delete a tag without further checks, and return whether it existed."""
+        deleted = await self.store.deleter.delete_tag(self.name, tag)
+        if deleted:
+            self.publish_event("delete", "tag", None, tag=tag)
+        return deleted

@@ -1,44 +1,47 @@
-"""Bytes on their way in (distribution specification, "Pushing blobs").
+"""Uploads of blobs (distribution specification, "Pushing blobs").
 
-An upload is a folder with the bytes so far. One writer at a time holds it; whatever was written
-when a client leaves stays, so that it can go on, after a restart as well. The digest is compared
-before the bytes move under their name, so that no name ever shows anything else.
+An upload is a folder with the bytes that have arrived. One writer at a time holds it. Bytes that
+were written before a client disconnects remain, so that it can resume, also after a restart. The
+digest is compared before the bytes are moved to the path of the digest, so that this path never
+has other content.
 
-Digests of uploads that are still growing.
+The state of a hash cannot be stored. So the process that receives an upload keeps the running hash
+in memory (:class:`RunningHash`), and stores a :class:`Checkpoint` beside the upload: the digest of
+all bytes so far. With it, any other process, or this one after a restart, can finish the upload
+without reading the bytes again, as long as none were added without it. Otherwise the bytes are read
+once, at the end.
 
-hashlib can not save its state. So the process that takes an upload keeps the running hash in
-memory, and a checkpoint beside the upload (the digest of everything so far) lets any other
-process, or this one after a restart, close the upload without a second read as long as no
-bytes were added without it. Whoever has neither reads the bytes once, at the end.
-
-Uploads that nobody goes on with.
-
-When an upload was last touched is told by the newest of its files, which an upload that still
-grows keeps young; where the store tells no times, by its ``startedat``; where there is no file at
-all, by its folder. An upload of which nothing tells a time is kept.
+:func:`find_abandoned_uploads` finds uploads without activity. The last activity is the time of the
+newest file of an upload; if the store has no times, the time in ``startedat``; if there are no
+files, the time of the folder. An upload without any of these is kept.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections import OrderedDict
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from twisted_registry.oci.digest import CANONICAL, Digest, hasher
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.names import is_upload_id
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.errors import translate_storage_errors
+from twisted_registry.repository.inventory import iterate_folders
 from twisted_registry.repository.links import put_link
 from twisted_registry.repository.streaming import stream_body
+from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import (
+    MethodUnsupported,
     Move,
     OffsetInvalid,
+    PathExists,
     PathNotFound,
     Remove,
     WriterBusy,
@@ -46,45 +49,80 @@ from twisted_registry.storage.interfaces import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from hashlib import _Hash
 
-    from twisted.internet.interfaces import IReactorTime
     from twisted.web.iweb import IBodyProducer
 
-    from twisted_registry.repository.blobs import Blobs
-    from twisted_registry.storage.interfaces import Change, Entry, IStorageDriver, IWriter
+    from twisted_registry.repository.context import StoreContext
+    from twisted_registry.repository.interfaces import EventPublisher
+    from twisted_registry.storage.interfaces import Change, IStorageDriver, IWriter
 
-#: Uploads whose running hash a process keeps; the one longest untouched is dropped.
+#: Bytes. A smaller upload is neither synced nor given a checkpoint at the end of a request: reading
+#: it again costs less. After a power cut it may have to be sent again.
+MIN_CHECKPOINT_BYTES = 1024 * 1024
+#: Uploads whose running hash a process keeps; the least recently used one is dropped.
 _MAX_HASHES = 4096
+#: Bytes of a ``startedat`` or a checkpoint that are read, at most.
+_MAX_RECORD_BYTES = 1024
+#: Bytes of the text of an upload secret, at least. A new secret has twice as many.
+MIN_SECRET_BYTES = 32
+#: Bytes of an upload secret that are read, at most.
+_MAX_SECRET_BYTES = 1024
 
 
+@define(eq=False)
 class RunningHash:
     """A hash of the first ``size`` bytes of an upload.
 
-    ``update`` runs on the thread that stores, one call at a time.
-
-    :ivar content_id: identifies the bytes to their writer: another history of the upload may be
-        as long.
+    :ivar content_id: identifies the bytes to their writer: another sequence of writes may have led
+        to the same size.
     """
 
-    def __init__(self, algorithm: str, size: int = 0, content_id: str = "") -> None:
-        self.algorithm = algorithm
-        self.size = size
-        self.content_id = content_id
-        self._hasher = hasher(algorithm)
+    algorithm: str
+    size: int = 0
+    content_id: str = ""
+    _hasher: _Hash = field(init=False)
+
+    @_hasher.default
+    def _make_hasher(self) -> _Hash:
+        return hasher(self.algorithm)
 
     def update(self, data: bytes) -> None:
-        """Take more bytes."""
+        """Add bytes. Called on the thread that writes them, one call at a time."""
         self._hasher.update(data)
         self.size += len(data)
 
     def digest(self) -> Digest:
-        """The digest of everything so far."""
+        """Return the digest of all bytes so far."""
         return Digest.from_hasher(self._hasher)
+
+
+@define(eq=False)
+class RunningHashes:
+    """The running hashes of one process, by upload ID."""
+
+    _hashes: OrderedDict[str, RunningHash] = field(init=False, factory=OrderedDict)
+
+    def pop(self, upload_id: str, size: int, algorithm: str) -> RunningHash | None:
+        """Remove and return the hash of exactly ``size`` bytes of an upload, or None.
+
+        The caller owns it until :meth:`put`: two writers never share one.
+        """
+        running_hash = self._hashes.pop(upload_id, None)
+        if size == 0:
+            return RunningHash(algorithm)
+        return running_hash if running_hash is not None and running_hash.size == size else None
+
+    def put(self, upload_id: str, running_hash: RunningHash) -> None:
+        """Store a hash for the next request to the same upload."""
+        self._hashes[upload_id] = running_hash
+        if len(self._hashes) > _MAX_HASHES:
+            self._hashes.popitem(last=False)
 
 
 @frozen
 class Checkpoint:
-    """The digest of an upload's first ``size`` bytes, as kept beside it.
+    """The digest of the first ``size`` bytes of an upload, stored beside it.
 
     :ivar content_id: identifies the bytes to their writer.
     """
@@ -94,7 +132,7 @@ class Checkpoint:
     content_id: str = ""
 
     def to_bytes(self) -> bytes:
-        """The content of the file."""
+        """Return the content of the file."""
         document = {"size": self.size, "digest": str(self.digest)}
         if self.content_id:
             document["mark"] = self.content_id
@@ -102,7 +140,7 @@ class Checkpoint:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Checkpoint | None:
-        """Read the file; None if it is torn."""
+        """Parse the file; return None if it is torn."""
         try:
             document = json.loads(content)
             digest = Digest.parse(document["digest"])
@@ -111,67 +149,30 @@ class Checkpoint:
             return None
 
 
-class RunningHashes:
-    """The tallies of one process, by upload id."""
-
-    def __init__(self) -> None:
-        self._hashes: OrderedDict[str, RunningHash] = OrderedDict()
-
-    def pop(self, upload_id: str, size: int, algorithm: str) -> RunningHash | None:
-        """A tally of exactly the upload's ``size`` bytes, or None if there is none.
-
-        It is the caller's until :meth:`put`: two writers never share one.
-        """
-        running_hash = self._hashes.pop(upload_id, None)
-        if size == 0:
-            return RunningHash(algorithm)
-        return running_hash if running_hash is not None and running_hash.size == size else None
-
-    def put(self, upload_id: str, running_hash: RunningHash) -> None:
-        """Keep a tally for the next request to the same upload."""
-        self._hashes[upload_id] = running_hash
-        if len(self._hashes) > _MAX_HASHES:
-            self._hashes.popitem(last=False)
-
-
-#: Bytes. A smaller upload is neither synced nor given a checkpoint when a request ends: to read it
-#: again costs less, and after a power cut it may have to be sent again.
-MIN_CHECKPOINT_BYTES = 1024 * 1024
-
-
 @frozen(eq=False)
 class UploadOutOfOrder(RegistryError):
-    """These bytes do not follow those that are stored, or somebody else is writing.
+    """The bytes do not follow the stored ones, or another request is writing.
 
-    :ivar size: bytes stored, from which to go on.
+    :ivar size: the number of bytes stored, at which the client can resume.
     """
 
     size: int = field(default=0, kw_only=True)
 
 
+@define(eq=False)
 class Uploads:
     """The uploads of one repository."""
 
-    def __init__(
-        self,
-        driver: IStorageDriver,
-        clock: IReactorTime,
-        name: str,
-        blobs: Blobs,
-        running_hashes: RunningHashes,
-    ) -> None:
-        self.driver = driver
-        self.clock = clock
-        self.name = name
-        self.blobs = blobs
-        self.running_hashes = running_hashes
+    store: StoreContext
+    name: str
+    publish_event: EventPublisher
 
     @translate_storage_errors
     async def start(self) -> Upload:
-        """Begin an upload."""
+        """Start an upload."""
         upload = Upload(self, str(uuid4()), 0)
-        now = datetime.fromtimestamp(self.clock.seconds(), UTC)
-        await self.driver.put(
+        now = datetime.fromtimestamp(self.store.clock.seconds(), UTC)
+        await self.store.driver.put(
             layout.upload_started(self.name, upload.id),
             now.strftime("%Y-%m-%dT%H:%M:%SZ").encode("ascii"),
             durable=False,
@@ -180,45 +181,45 @@ class Uploads:
 
     @translate_storage_errors
     async def find(self, upload_id: str) -> Upload:
-        """Look up an upload.
+        """Return an upload.
 
         :raises RegistryError: BLOB_UPLOAD_UNKNOWN.
         """
         if is_upload_id(upload_id):
-            size = await self._stored(layout.upload_data(self.name, upload_id))
+            size = await self._file_size(layout.upload_data(self.name, upload_id))
             if size or await self.is_started(upload_id):
                 return Upload(self, upload_id, size or 0)
         raise _upload_unknown(upload_id)
 
     def resume(self, upload_id: str, size: int) -> Upload:
-        """An upload as its client knows it; whether it is so shows when it is written to.
+        """Return an upload in the state that its client claims; the next write checks it.
 
-        :param size: how many bytes the client says are stored.
-        :raises RegistryError: BLOB_UPLOAD_UNKNOWN for what can not be an upload's id.
+        :param size: the number of bytes that are stored.
+        :raises RegistryError: BLOB_UPLOAD_UNKNOWN for an invalid ID.
         """
         if not is_upload_id(upload_id):
             raise _upload_unknown(upload_id)
         return Upload(self, upload_id, size)
 
     async def is_started(self, upload_id: str) -> bool:
-        """Whether an upload without bytes was begun and has not ended.
+        """Return whether an upload without bytes was started and has not ended.
 
-        An upload that has ended must not begin anew: a process that knows the digest of the
-        first bytes would believe it of others. So its ``startedat`` is the first that goes, and
-        if a crash or a failure keeps the rest from being removed, no bytes can follow. A power
-        cut may bring ``startedat`` back, and takes all that processes know; but then a
-        checkpoint, which is on the disk, beside no bytes tells that they have moved.
+        An upload that has ended must not start again: a process that has the running hash of its
+        first bytes would take it for that of others. So its ``startedat`` is deleted first; if a
+        crash or an error prevents the rest, no bytes can follow. A power cut may restore
+        ``startedat``, but also ends all processes; then a checkpoint, which is on the disk, without
+        bytes tells that they were moved.
         """
-        started = await self._stored(layout.upload_started(self.name, upload_id))
+        started = await self._file_size(layout.upload_started(self.name, upload_id))
         if started is None:
             return False
-        return await self._stored(layout.upload_checkpoint(self.name, upload_id)) is None
+        return await self._file_size(layout.upload_checkpoint(self.name, upload_id)) is None
 
     @translate_storage_errors
     async def store_blob(self, digest: Digest, body: IBodyProducer) -> int:
-        """Take a whole blob in one request (end-4b), and return its size.
+        """Store a blob that arrives in one request (end-4b), and return its size in bytes.
 
-        Nothing stays behind if it does not come whole or has another digest.
+        Nothing remains if it is incomplete or has another digest.
         """
         upload = Upload(self, str(uuid4()), 0, is_single_request=True)
         try:
@@ -227,49 +228,42 @@ class Uploads:
             await upload.discard()
             raise
 
-    async def _stored(self, path: str) -> int | None:
+    async def _file_size(self, path: str) -> int | None:
         try:
-            return (await self.driver.stat(path)).size
+            return (await self.store.driver.stat(path)).size
         except PathNotFound:
             return None
 
 
+@define(eq=False)
 class Upload:
     """One upload.
 
-    :ivar size: bytes stored when it was looked up, or after what was done through this object.
-    :ivar secret: whether nobody was told its id, so that one request is all that it sees.
+    :ivar size: bytes stored when it was found, or after the last operation of this object.
+    :ivar is_single_request: whether no client has its ID, so that no other request continues it.
     """
 
-    def __init__(
-        self,
-        uploads: Uploads,
-        id: str,  # noqa: A002 - what clients and the layout call it
-        size: int,
-        *,
-        is_single_request: bool = False,
-    ) -> None:
-        self.uploads = uploads
-        self.id = id
-        self.size = size
-        self.is_single_request = is_single_request
+    uploads: Uploads
+    id: str
+    size: int
+    is_single_request: bool = field(default=False, kw_only=True)
 
     @translate_storage_errors
     async def append(
         self, body: IBodyProducer, *, start: int | None = None, algorithm: str = CANONICAL
     ) -> int:
-        """Take more bytes (end-5), and return how many there are now.
+        """Append bytes (end-5), and return how many are stored.
 
-        :param body: what to append; it is asked to start when nothing stands against it.
-        :param start: the offset that the client believes to be next; None takes any.
-        :param algorithm: which digest to compute along the way.
+        :param body: the bytes; it is started only if they can be appended.
+        :param start: the offset that the client claims to be next; None accepts any.
+        :param algorithm: the algorithm of the running hash.
         :raises UploadOutOfOrder: if ``start`` is not the end, or another request is writing.
         """
         writer, running_hash = await self._open(start, algorithm)
         try:
             await stream_body(body, writer)
         finally:
-            # Also when the client has left: what came stays, and can be continued.
+            # After a disconnect too: the bytes that have arrived remain, and can be continued.
             self.size = await self._close_and_checkpoint(writer, running_hash)
         return self.size
 
@@ -277,107 +271,106 @@ class Upload:
     async def finish(
         self, digest: Digest, body: IBodyProducer | None = None, *, start: int | None = None
     ) -> int:
-        """Take the last bytes if there are any, check the digest, store the blob (end-6).
+        """Append the last bytes, if any, check the digest, and store the blob (end-6).
 
-        :param digest: what the client says the whole is.
-        :returns: the blob's size.
-        :raises RegistryError: DIGEST_INVALID, and the upload is gone, as in Distribution.
+        :param digest: the digest that the client claims.
+        :returns: the size of the blob in bytes.
+        :raises RegistryError: DIGEST_INVALID, and the upload is deleted, as in CNCF Distribution.
         :raises UploadOutOfOrder: as :meth:`append`.
         """
-        # Whoever brings all bytes at once says beforehand what they will be called.
-        whole = body is not None and self.size == 0
-        destination = layout.blob(digest) if whole else None
+        # The final path of an upload in a single request is known before it is written.
+        destination = layout.blob(digest) if body is not None and self.size == 0 else None
         writer, running_hash = await self._open(start, digest.algorithm, destination)
-        closing = _Commit(self, digest, running_hash)
-        # Whether nothing is left that another request could go on with.
-        over = self.is_single_request
+        commit = _Commit(self, digest, running_hash)
+        is_over = self.is_single_request
         try:
             if body is not None:
                 await stream_body(body, writer)
-            async with self.uploads.blobs.presence.gate.protect_push(self.uploads.name, digest):
-                self.size = await self._conclude(writer, closing)
+            gate = self.uploads.store.presence.gate
+            async with gate.protect_push(self.uploads.name, digest):
+                self.size = await self._finalize(writer, commit)
         except PathNotFound as error:
-            # Cancelled by another request while this one was under way.
-            over = True
+            # Another request has cancelled it meanwhile.
+            is_over = True
             raise _upload_unknown(self.id) from error
         finally:
-            if over or closing.decided:
+            if is_over or commit.is_decided:
                 await writer.close()
             else:
                 await self._close_and_checkpoint(writer, running_hash)
-        if closing.found != digest:
+        if commit.found != digest:
             raise RegistryError(
                 ErrorCode.DIGEST_INVALID,
-                detail={"digest": str(digest), "found": str(closing.found), "size": self.size},
+                detail={"digest": str(digest), "found": str(commit.found), "size": self.size},
             )
-        self.uploads.blobs.publish_push(digest, self.size)
+        self.uploads.publish_event("push", "blob", digest, size=self.size)
         return self.size
 
-    async def _conclude(self, writer: IWriter, closing: _Commit) -> int:
+    async def _finalize(self, writer: IWriter, commit: _Commit) -> int:
         try:
-            return await writer.finalize(closing.changes)
+            return await writer.finalize(commit.changes)
         except _DigestUnknown:
-            closing.found = await self._stored_digest(closing.digest.algorithm, writer)
-            return await writer.finalize(closing.changes)
+            commit.found = await self._stored_digest(commit.digest.algorithm, writer)
+            return await writer.finalize(commit.changes)
 
     @translate_storage_errors
     async def discard(self) -> None:
-        """Remove the upload; no error if it is gone already (end-14)."""
-        self.uploads.running_hashes.pop(self.id, 0, CANONICAL)
-        # In this order: see is_fresh().
-        for path in self._started, layout.upload(self.uploads.name, self.id):
+        """Delete the upload (end-14). It is no error if it does not exist."""
+        self.uploads.store.running_hashes.pop(self.id, 0, CANONICAL)
+        # In this order, see Uploads.is_started().
+        for path in self._started_path, layout.upload(self.uploads.name, self.id):
             with suppress(PathNotFound):
-                await self.uploads.driver.delete(path)
+                await self.uploads.store.driver.delete(path)
 
     @property
-    def _started(self) -> str:
+    def _started_path(self) -> str:
         return layout.upload_started(self.uploads.name, self.id)
 
     @property
-    def _data(self) -> str:
+    def _data_path(self) -> str:
         return layout.upload_data(self.uploads.name, self.id)
 
     @property
-    def _checkpoint(self) -> str:
+    def _checkpoint_path(self) -> str:
         return layout.upload_checkpoint(self.uploads.name, self.id)
 
     async def _open(
         self, start: int | None, algorithm: str, destination: str | None = None
     ) -> tuple[IWriter, RunningHash | None]:
-        # The tally is taken for the size that we believe in; the writer checks that belief.
+        # The running hash is that of the expected size; the writer checks the size.
         expected = self.size if start is None else start
         if expected != self.size:
-            raise self._out_of_order(self.size)
-        running_hash = self.uploads.running_hashes.pop(self.id, expected, algorithm)
-        # Where nothing is stored yet, it must be an upload that has begun, and not ended.
-        begins = expected == 0 and not self.is_single_request
+            raise _out_of_order(self.size)
+        running_hash = self.uploads.store.running_hashes.pop(self.id, expected, algorithm)
+        # An upload without bytes must have been started, and not have ended.
+        is_first = expected == 0 and not self.is_single_request
         try:
-            writer = await self.uploads.driver.writer(
-                self._data,
+            writer = await self.uploads.store.driver.writer(
+                self._data_path,
                 expected,
                 None if running_hash is None else running_hash.update,
                 destination=destination,
-                present=self._started if begins else None,
-                absent=self._checkpoint if begins else None,
+                present=self._started_path if is_first else None,
+                absent=self._checkpoint_path if is_first else None,
             )
         except PathNotFound as error:
             raise _upload_unknown(self.id) from error
         except OffsetInvalid as error:
             if not error.size:
                 await self.uploads.find(self.id)
-            raise self._out_of_order(error.size) from error
+            raise _out_of_order(error.size) from error
         except WriterBusy as error:
             size = (await self.uploads.find(self.id)).size
-            raise self._out_of_order(size, "another request is writing to it") from error
+            raise _out_of_order(size, "another request is writing to it") from error
         if running_hash is not None and running_hash.content_id != writer.content_id:
-            # As many bytes, and others: another machine has written them.
+            # Another machine has written other bytes of the same size.
             running_hash = None
         return writer, running_hash
 
     async def _close_and_checkpoint(self, writer: IWriter, running_hash: RunningHash | None) -> int:
-        """Free the writer, and keep what is known of the bytes if it is known of all of them.
+        """Close the writer, and keep the running hash if it covers all bytes.
 
-        :returns: how many bytes are stored.
+        :returns: the number of bytes stored.
         """
         try:
             if writer.size < MIN_CHECKPOINT_BYTES:
@@ -386,27 +379,25 @@ class Upload:
                 size = await writer.flush()
                 if running_hash is not None and running_hash.size == size:
                     # After the flush: bytes that a power cut damages must not have a checkpoint.
-                    await self.uploads.driver.put(
-                        self._checkpoint,
+                    await self.uploads.store.driver.put(
+                        self._checkpoint_path,
                         Checkpoint(size, running_hash.digest(), writer.content_id).to_bytes(),
                         durable=False,
                     )
             if running_hash is not None and 0 < running_hash.size == size:
                 running_hash.content_id = writer.content_id
-                self.uploads.running_hashes.put(self.id, running_hash)
+                self.uploads.store.running_hashes.put(self.id, running_hash)
             return size
         finally:
             await writer.close()
 
-    def _out_of_order(self, size: int, detail: str = "not the end of what is stored") -> Exception:
-        return UploadOutOfOrder(ErrorCode.RANGE_INVALID, detail=detail, size=size)
-
     async def _stored_digest(self, algorithm: str, writer: IWriter) -> Digest:
-        """The digest of what is stored: as a checkpoint tells, or by reading everything."""
+        """Return the digest of the stored bytes, from a checkpoint or by reading them."""
+        driver = self.uploads.store.driver
         checkpoint = None
         with suppress(PathNotFound):
             checkpoint = Checkpoint.from_bytes(
-                await self.uploads.driver.get(self._checkpoint, 1024)
+                await driver.get(self._checkpoint_path, _MAX_RECORD_BYTES)
             )
         if (
             checkpoint is not None
@@ -414,41 +405,36 @@ class Upload:
             and checkpoint.digest.algorithm == algorithm
         ):
             return checkpoint.digest
-        reader = await self.uploads.driver.open(self._data)
-        running_hashes = hasher(algorithm)
-        await reader.feed(running_hashes.update)
-        return Digest.from_hasher(running_hashes)
+        reader = await driver.open(self._data_path)
+        digest_hash = hasher(algorithm)
+        await reader.feed(digest_hash.update)
+        return Digest.from_hasher(digest_hash)
 
 
 class _DigestUnknown(Exception):
-    """The digest of an upload was not computed along the way."""
+    """There is no running hash of all bytes of an upload."""
 
 
+@define(eq=False)
 class _Commit:
-    """Decides, on the thread that stores, what becomes of an upload that is whole.
+    """The end of a complete upload. The thread that writes calls :meth:`changes`.
 
-    :ivar digest: what the client says the whole is.
-    :ivar found: what it is, once that is known.
-    :ivar decided: whether the changes that end the upload were handed out.
+    :ivar digest: the digest that the client claims.
+    :ivar found: the digest of the bytes, once it is known.
+    :ivar is_decided: whether the changes that end the upload were returned.
     """
 
-    def __init__(
-        self,
-        upload: Upload,
-        digest: Digest,
-        running_hash: RunningHash | None,
-        found: Digest | None = None,
-    ) -> None:
-        self.upload = upload
-        self.digest = digest
-        self.running_hash = running_hash
-        self.found = found
-        self.decided = False
+    upload: Upload
+    digest: Digest
+    running_hash: RunningHash | None
+    found: Digest | None = None
+    is_decided: bool = False
 
     def changes(self, size: int) -> Sequence[Change]:
-        """What to change: the bytes get their name and a link, or go; the upload goes.
+        """Return the changes that store the blob and its link, or delete it; and end the upload.
 
-        :raises _DigestUnknown: if the digest is to be found out first.
+        :param size: the number of bytes stored.
+        :raises _DigestUnknown: if the bytes have to be read.
         """
         running_hash, upload = self.running_hash, self.upload
         if self.found is None:
@@ -461,7 +447,7 @@ class _Commit:
         name = upload.uploads.name
         changes: list[Change] = []
         if not upload.is_single_request:
-            # First: see Uploads.is_fresh().
+            # First, see Uploads.is_started().
             changes.append(Remove(layout.upload_started(name, upload.id)))
         if self.found == self.digest:
             changes += (
@@ -469,7 +455,7 @@ class _Commit:
                 put_link(layout.layer_link(name, self.digest), self.digest),
             )
         changes.append(Remove(layout.upload(name, upload.id)))
-        self.decided = True
+        self.is_decided = True
         return changes
 
 
@@ -477,44 +463,88 @@ def _upload_unknown(upload_id: str) -> RegistryError:
     return RegistryError(ErrorCode.BLOB_UPLOAD_UNKNOWN, detail={"id": upload_id})
 
 
-#: Uploads that are asked of the store at once.
-_PAGE_SIZE = 1000
-#: Bytes of a ``startedat``.
-_MAX_STARTEDAT_BYTES = 1024
+def _out_of_order(size: int, detail: str = "not the end of what is stored") -> UploadOutOfOrder:
+    return UploadOutOfOrder(ErrorCode.RANGE_INVALID, detail=detail, size=size)
 
 
-class AbandonedUpload:
-    """An upload that was not touched for long.
+@define(eq=False)
+class UploadSecret:
+    """The key that signs the state in the URLs of uploads.
 
-    :ivar repository: the name of its repository.
-    :ivar touched: when it was, in seconds since the epoch.
-    :ivar before: the time before which it had to be touched last to be called abandoned.
+    All processes that share a store use the same key, so that any of them can continue an upload,
+    also after a restart. Without a configured key, the first process that needs one creates it in
+    the store.
+
+    :ivar configured: the key of the operator (``http.secret``), or None.
     """
 
-    def __init__(
-        self,
-        driver: IStorageDriver,
-        repository: str,
-        id: str,  # noqa: A002 - what the layout calls it
-        last_activity: float,
-        before: float,
-    ) -> None:
-        self.driver = driver
-        self.repository = repository
-        self.id = id
-        self.last_activity = last_activity
-        self.before = before
+    driver: IStorageDriver
+    configured: bytes | None = None
+    _stored: bytes | None = field(init=False, default=None)
+
+    @translate_storage_errors
+    async def load(self) -> bytes:
+        """Return the key.
+
+        :raises RegistryError: if the store fails.
+        """
+        if self.configured is not None:
+            return self.configured
+        if self._stored is None:
+            self._stored = await self._load_or_create()
+        return self._stored
+
+    async def _load_or_create(self) -> bytes:
+        new = secrets.token_hex(MIN_SECRET_BYTES).encode("ascii")
+        try:
+            stored = await self._read()
+        except PathNotFound:
+            try:
+                await self.driver.create(layout.UPLOAD_SECRET, new)
+            except PathExists:
+                stored = await self._read()
+            except MethodUnsupported:
+                # If several processes start at the same time on such a store, the last one wins,
+                # and uploads that another has started must start again. http.secret prevents it.
+                await self.driver.put(layout.UPLOAD_SECRET, new)
+                stored = await self._read()
+            else:
+                return new
+        if len(stored) < MIN_SECRET_BYTES:
+            # It is torn or empty: anybody could sign with it.
+            await self.driver.put(layout.UPLOAD_SECRET, new)
+            return new
+        return stored
+
+    async def _read(self) -> bytes:
+        return await self.driver.get(layout.UPLOAD_SECRET, _MAX_SECRET_BYTES)
+
+
+@define(eq=False)
+class AbandonedUpload:
+    """An upload without recent activity.
+
+    :ivar repository: the name of its repository.
+    :ivar last_activity: in seconds since the epoch.
+    :ivar before: activity since this time, in seconds since the epoch, keeps it.
+    """
+
+    driver: IStorageDriver
+    repository: str
+    id: str
+    last_activity: float
+    before: float
 
     @translate_storage_errors
     async def remove(self) -> bool:
-        """Remove it, and return whether it is gone.
+        """Delete the upload, and return whether it was deleted.
 
-        It stays if somebody writes to it, or has gone on with it since it was found.
+        It is kept if a request writes to it, or has written to it since it was found.
         """
         path = layout.upload_data(self.repository, self.id)
         writer = None
         try:
-            # A writer makes the file if there is none; then nothing can be under way.
+            # A writer would create a missing file. Without a file no request is writing.
             with suppress(PathNotFound):
                 await self.driver.stat(path)
                 writer = await self.driver.writer(path)
@@ -535,48 +565,34 @@ class AbandonedUpload:
 async def find_abandoned_uploads(
     driver: IStorageDriver, before: float
 ) -> AsyncIterator[AbandonedUpload]:
-    """Find the uploads of all repositories that were last touched before a time.
+    """Yield the uploads of all repositories without activity since a time.
 
-    :param before: seconds since the epoch.
+    :param before: the time in seconds since the epoch.
+    :raises RegistryError: if the store fails.
     """
+    bulk = bulk_lookup(driver)
     async for name in catalog.walk_repositories(driver, markers=layout.UPLOAD_MARKERS):
-        last = ""
-        while True:
-            entries = await _list_uploads(driver, name, last)
-            for entry in entries:
-                if not entry.is_folder or not is_upload_id(entry.path):
-                    continue
-                last_activity = await _last_activity(driver, name, entry.path)
+        async for folders in iterate_folders(bulk, layout.uploads(name)):
+            for upload_id in filter(is_upload_id, folders):
+                last_activity = await _last_activity(driver, name, upload_id)
                 if last_activity is not None and last_activity < before:
-                    yield AbandonedUpload(driver, name, entry.path, last_activity, before)
-            if len(entries) < _PAGE_SIZE:
-                break
-            last = entries[-1].path
-
-
-@translate_storage_errors
-async def _list_uploads(driver: IStorageDriver, name: str, after: str) -> Sequence[Entry]:
-    try:
-        return await driver.list(layout.uploads(name), after, _PAGE_SIZE)
-    except PathNotFound:
-        return ()
+                    yield AbandonedUpload(driver, name, upload_id, last_activity, before)
 
 
 @translate_storage_errors
 async def _last_activity(driver: IStorageDriver, name: str, upload_id: str) -> float | None:
-    """When an upload was last touched; None if it is gone or nothing tells."""
+    """Return the time of the last activity in seconds since the epoch, or None."""
     try:
         entries = await driver.list(layout.upload(name, upload_id))
     except PathNotFound:
         return None
-    times = [entry.modified / 1e9 for entry in entries if entry.modified is not None]
+    times = [entry.modified_s for entry in entries if entry.modified_s is not None]
     if times:
         return max(times)
     with suppress(PathNotFound, ValueError):
-        content = await driver.get(layout.upload_started(name, upload_id), _MAX_STARTEDAT_BYTES)
+        content = await driver.get(layout.upload_started(name, upload_id), _MAX_RECORD_BYTES)
         started = datetime.fromisoformat(content.decode("ascii").strip())
         return started.astimezone(UTC).timestamp()
     with suppress(PathNotFound):
-        folder = await driver.stat(layout.upload(name, upload_id))
-        return None if folder.modified is None else folder.modified / 1e9
+        return (await driver.stat(layout.upload(name, upload_id))).modified_s
     return None

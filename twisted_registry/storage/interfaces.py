@@ -150,6 +150,11 @@ class Entry:
         """Whether this is a folder (on object stores: a common prefix)."""
         return self.size is None
 
+    @property
+    def modified_s(self) -> float | None:
+        """The time in seconds since the epoch, or None."""
+        return None if self.modified is None else self.modified / 1e9
+
 
 def _validate_path(_: object, __: object, path: str) -> None:
     if not is_path_uncached(path):

@@ -1,0 +1,60 @@
+"""The parts of a registry that all its repositories share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_registry.oci.digest import Digest
+    from twisted_registry.repository.cache import MetadataCache
+    from twisted_registry.repository.concurrency import KeyedLock
+    from twisted_registry.repository.policy import Policy
+    from twisted_registry.repository.presence import Presence
+    from twisted_registry.repository.referrers import ScannedRevisions
+    from twisted_registry.repository.trash import IDeleter
+    from twisted_registry.repository.uploads import RunningHashes
+    from twisted_registry.storage.interfaces import (
+        IBulkLookup,
+        IHostLock,
+        IPresigner,
+        IStorageDriver,
+    )
+
+
+@define(eq=False)
+class StoreContext:
+    """One store, and the state of this process for it.
+
+    :ivar clock: the time of uploads.
+    :ivar bulk: the driver's operations on many files.
+    :ivar host_lock: excludes other processes of this host.
+    :ivar presigner: makes URLs of the store; None if it has none.
+    :ivar cache: links, manifests and sizes.
+    :ivar presence: existence checks.
+    :ivar deleter: removes content.
+    :ivar policy: the rules for manifests and tags.
+    :ivar locks: exclude other requests of this process.
+    :ivar running_hashes: hashes of uploads that are not complete.
+    :ivar scanned_revisions: manifests that were searched for a subject.
+    :ivar url_lifetime_s: lifetime of URLs of the store in seconds.
+    :ivar pending_pulls: pulls to be recorded, see :class:`~.registry.Registry`.
+    """
+
+    driver: IStorageDriver
+    clock: IReactorTime
+    bulk: IBulkLookup
+    host_lock: IHostLock
+    presigner: IPresigner | None
+    cache: MetadataCache
+    presence: Presence
+    deleter: IDeleter
+    policy: Policy
+    locks: KeyedLock
+    running_hashes: RunningHashes
+    scanned_revisions: ScannedRevisions
+    url_lifetime_s: int
+    pending_pulls: set[tuple[str, Digest | str]] | None
