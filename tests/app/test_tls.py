@@ -76,6 +76,7 @@ def test_the_last_response_of_a_drain_arrives(tmp_path):
         assert served.process.wait(30) == 0
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
 def test_clients_without_tls_or_with_an_old_version_are_refused(tmp_path):
     path = write_configuration(tmp_path, more=tls_of(tmp_path))
     with RegistryProcess(*SERVE, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
@@ -168,7 +169,8 @@ def test_sighup_reloads_the_certificate(tmp_path, command):
             names = another.sock.getpeercert()["subjectAltName"]
         assert ("DNS", "more.example") in names
         connection.request("GET", "/v2/")
-        assert connection.getresponse().status == 200
+        with closing(connection), connection.getresponse() as response:
+            assert response.status == 200
 
 
 def test_sighup_without_tls_is_logged(tmp_path):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from threading import Event, Thread
@@ -131,12 +132,10 @@ class RegistryProcess:
 
     def ask(self, method="GET", path="/v2/", body=None, headers=None):
         """Send one request; returns the response and its body."""
-        connection = self.connection()
-        connection.request(method, path, body, headers or {})
-        response = connection.getresponse()
-        content = response.read()
-        connection.close()
-        return response, content
+        with closing(self.connection()) as connection:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return response, response.read()
 
     def stop(self):
         """Send SIGTERM; returns exit status, standard output, and lines of standard error."""
