@@ -61,6 +61,7 @@ class Family(RegistryProcess):
     """A registry of several processes, once all of them serve."""
 
     def __init__(self, *command, count=2, **more):
+        self._connections = []
         super().__init__(*command, **more)
         self.count = count
         self.settle()
@@ -78,6 +79,17 @@ class Family(RegistryProcess):
     def log_lines(self, text):
         """The lines of the log that contain a text."""
         return [line for line in self.lines if text in line]
+
+    def connection(self):
+        """A connection that is not open yet; closed at the end of the block."""
+        connection = super().connection()
+        self._connections.append(connection)
+        return connection
+
+    def __exit__(self, *reason):
+        for connection in self._connections:
+            connection.close()
+        return super().__exit__(*reason)
 
     def settle(self, started=None):
         """Wait until workers have begun to serve ``started`` times; once each by default."""

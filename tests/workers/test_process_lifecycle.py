@@ -43,6 +43,7 @@ def finish(connection):
     """Send the other half; return the status of the response."""
     connection.send(b"other")
     response = connection.getresponse()
+    response.read()
     assert response.getheader("Range") == "0-9"
     return response.status
 
@@ -288,6 +289,8 @@ def test_three_processes_serve_ipv6(tmp_path):
         made = [HTTPConnection("::1", port, timeout=30) for _ in range(6)]
         for connection in made:
             assert ask(connection, "GET", "/v2/")[0].status == 200
+        for connection in made:
+            connection.close()
         status, out, _ = family.stop()
     assert status == 0
     assert out.count("::1 - - ") == 6
@@ -349,6 +352,8 @@ def test_several_processes_under_a_twistd_daemon(tmp_path):
         connections = [HTTPConnection("127.0.0.1", port, timeout=30) for _ in range(2)]
         for connection in connections:
             assert ask(connection, "GET", "/v2/")[0].status == 200
+        for connection in connections:
+            connection.close()
     finally:
         os.kill(first, signal.SIGTERM)
     wait_until(lambda: not is_running(first))
