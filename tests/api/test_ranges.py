@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_registry.api.ranges import (
+from twisted_registry.api.preconditions import (
     ByteRange,
     ContentRangeInvalid,
     RangeUnsatisfiable,

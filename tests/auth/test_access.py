@@ -17,6 +17,7 @@ from twisted_registry.auth.access import (
     SchemeAccess,
     TokenScopePolicy,
 )
+from twisted_registry.auth.basic import Silly
 from twisted_registry.auth.interfaces import (
     ANONYMOUS,
     CATALOG,
@@ -29,7 +30,6 @@ from twisted_registry.auth.interfaces import (
     IIdentity,
     IPolicy,
 )
-from twisted_registry.auth.silly import Silly
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 PULL, PUSH = (Access("repository", "a/b", action) for action in ("pull", "push"))

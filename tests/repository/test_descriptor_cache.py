@@ -14,6 +14,7 @@ from twisted.logger import LogLevel, capturedLogs
 from zope.interface.verify import verifyObject
 
 from twisted_registry.app.errors import StartError
+from twisted_registry.app.redis import RedisDescriptorCache
 from twisted_registry.app.stores import make_descriptor_cache
 from twisted_registry.config.loading import load
 from twisted_registry.oci.digest import Digest
@@ -22,7 +23,6 @@ from twisted_registry.repository.cache import (
     MemoryDescriptorCache,
     NullDescriptorCache,
 )
-from twisted_registry.repository.redis_cache import RedisDescriptorCache
 
 ONE, TWO, THREE = (Digest.of(bytes([number])) for number in range(3))
 

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_registry.storage.interfaces import PathInvalid, StorageError
 from twisted_registry.storage.memory import MemoryDriver
-from twisted_registry.testing.contract_kit import RecordingConsumer
+from twisted_registry.testing.stream_contract import RecordingConsumer
 
 case = SynchronousTestCase()
 result_of, failure_of = case.successResultOf, case.failureResultOf

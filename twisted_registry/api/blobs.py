@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_registry.api.preconditions import etag_matches, parse_entity_tags
-from twisted_registry.api.ranges import RangeUnsatisfiable, parse_range
+from twisted_registry.api.preconditions import (
+    RangeUnsatisfiable,
+    etag_matches,
+    parse_entity_tags,
+    parse_range,
+)
 from twisted_registry.api.response import Response
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
     from twisted_registry.api.context import RequestContext
-    from twisted_registry.api.ranges import ByteRange
+    from twisted_registry.api.preconditions import ByteRange
     from twisted_registry.oci.digest import Digest
 
 #: Request headers that may ask for something else than the whole blob.

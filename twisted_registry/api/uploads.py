@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from twisted_registry.api.ranges import ContentRangeInvalid, parse_content_range
+from twisted_registry.api.preconditions import ContentRangeInvalid, parse_content_range
 from twisted_registry.api.response import Response
 from twisted_registry.auth.interfaces import CATALOG, Access
 from twisted_registry.oci.digest import ALGORITHMS, CANONICAL
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from twisted_registry.api.context import RequestContext
-    from twisted_registry.api.ranges import ByteRange
+    from twisted_registry.api.preconditions import ByteRange
     from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.uploads import Upload
 

@@ -20,10 +20,10 @@ from twisted_registry.auth.access import (
     SchemeAccess,
     TokenScopePolicy,
 )
+from twisted_registry.auth.basic import Silly
 from twisted_registry.auth.certificates import CertificateAccess, CertificateUserRule
 from twisted_registry.auth.htpasswd import HtpasswdInvalid
 from twisted_registry.auth.rules import AccessPolicy, AccessRule, Right
-from twisted_registry.auth.silly import Silly
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:

@@ -19,12 +19,11 @@ from twisted_registry.gc.gate import GateHeartbeat
 from twisted_registry.integrity.affected import AffectedTags
 from twisted_registry.integrity.blobs import BlobCheck, BlobSizes, Quarantine
 from twisted_registry.integrity.fsck import Fsck, Repairer
-from twisted_registry.integrity.leftovers import LeftoverCheck
+from twisted_registry.integrity.leftovers import LeftoverCheck, TrashCheck
 from twisted_registry.integrity.links import LinkCheck
 from twisted_registry.integrity.manifests import ManifestCheck
 from twisted_registry.integrity.repositories import RepositoryCheck
 from twisted_registry.integrity.scrub import Scrub, ScrubPosition
-from twisted_registry.integrity.trash import TrashCheck
 from twisted_registry.maintenance.lease import TaskLease
 from twisted_registry.maintenance.pull_times import PullTimes
 from twisted_registry.maintenance.purge import UploadPurge

@@ -1,4 +1,7 @@
-"""The Basic scheme: user names and passwords (RFC 7617), checked with :mod:`twisted.cred`."""
+"""Two simple schemes: Basic (RFC 7617), checked with :mod:`twisted.cred`, and ``silly``.
+
+``silly`` is Distribution's scheme that accepts any Authorization header, for testing clients.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import binascii
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
 from twisted.cred.portal import IRealm, Portal
@@ -19,10 +22,10 @@ from twisted_registry.auth.login_cache import (
     LOGIN_TTL_S,
     MAX_LOGINS,
     LoginCache,
+    SingleFlight,
     credentials_key,
 )
-from twisted_registry.auth.scopes import basic_challenge
-from twisted_registry.auth.single_flight import SingleFlight
+from twisted_registry.auth.scopes import basic_challenge, bearer_challenge, format_scope_by_action
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
@@ -207,3 +210,35 @@ def parse_basic(authorization: str) -> UsernamePassword | None:
     except (binascii.Error, ValueError):
         return None
     return UsernamePassword(name, password) if colon else None
+
+
+_LOGIN = Login(Identity("silly"))
+
+
+@implementer(IScheme)
+@frozen
+class Silly:
+    """A scheme that logs in every caller with an Authorization header as the user "silly".
+
+    :ivar realm: the realm of the challenge.
+    :ivar service: the service of the challenge.
+    """
+
+    realm: str
+    service: str
+
+    def find_cached_login(self, caller: Caller) -> Login | None:
+        """Return the login, or None without an Authorization header."""
+        return _LOGIN if caller.authorization else None
+
+    def authenticate(self, caller: Caller) -> Deferred[Login | None]:
+        """Fire with the login, or with None without an Authorization header."""
+        return succeed(self.find_cached_login(caller))
+
+    def challenge(self, caller: Caller, accesses: Sequence[Access], error: str) -> str:  # noqa: ARG002
+        """Return a challenge for a token, with a separate scope for each action."""
+        return bearer_challenge(self.realm, self.service, format_scope_by_action(accesses))
+
+    def close(self) -> Deferred[None]:
+        """Do nothing: there are no resources to release."""
+        return succeed(None)

@@ -22,7 +22,6 @@ from twisted_registry.config.environment import FILE_VARIABLE, apply_overrides
 from twisted_registry.config.http import check_tls, parse_address
 from twisted_registry.config.kinds import ReadContext
 from twisted_registry.config.middleware import check_middleware
-from twisted_registry.config.redis import check_redis
 from twisted_registry.config.s3 import check_s3
 from twisted_registry.config.schema import VERSION, Configuration
 from twisted_registry.config.sections import Section
@@ -30,6 +29,7 @@ from twisted_registry.config.storage import (
     DEFAULT_DESCRIPTORS,
     DRIVERS,
     SERVED_DRIVERS,
+    check_redis,
     check_retention,
 )
 

@@ -22,9 +22,8 @@ from twisted_registry.config.kinds import (
     text_list,
 )
 from twisted_registry.config.middleware import Middlewares
-from twisted_registry.config.redis import Redis
 from twisted_registry.config.sections import Section, SectionBase, key, section
-from twisted_registry.config.storage import Storage
+from twisted_registry.config.storage import Redis, Storage
 from twisted_registry.config.unserved import Health, Notifications, Proxy
 
 if TYPE_CHECKING:

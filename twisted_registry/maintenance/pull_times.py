@@ -85,7 +85,7 @@ class PullTimes:
 
     @translate_storage_errors
     async def recording_since(self) -> float | None:
-        """Return since when pulls are recorded: seconds since the epoch, or None if they are not."""
+        """Return when recording began, in seconds since the epoch; None if pulls are not recorded."""
         return await self._modified_at(layout.PULLS_SINCE)
 
     @translate_storage_errors

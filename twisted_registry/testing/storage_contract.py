@@ -41,8 +41,7 @@ from twisted_registry.storage.interfaces import (
     PathNotFound,
     StorageError,
 )
-from twisted_registry.testing.contract_kit import error_of
-from twisted_registry.testing.stream_contract import READER_CONTRACT, WRITER_CONTRACT
+from twisted_registry.testing.stream_contract import READER_CONTRACT, WRITER_CONTRACT, error_of
 
 ContractTest = Callable[[IStorageDriver], Awaitable[None]]
 

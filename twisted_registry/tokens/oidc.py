@@ -27,8 +27,8 @@ from zope.interface import implementer
 from twisted_registry.auth.access import LoginFailed
 from twisted_registry.auth.bearer import TokenVerifier
 from twisted_registry.auth.keys import Keyring, KeyUnusable, SigningKey
+from twisted_registry.auth.login_cache import SingleFlight
 from twisted_registry.auth.rules import IdentityWithRights, Right, Rights
-from twisted_registry.auth.single_flight import SingleFlight
 from twisted_registry.http.client import make_agent, read_limited_body
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.tokens.logins import IOIDCVerifier, Principal

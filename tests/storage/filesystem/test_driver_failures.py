@@ -10,7 +10,7 @@ import pytest
 from tests.storage.filesystem.counting_oscalls import BROKEN, FULL, FaultyFiles
 from tests.storage.filesystem.kit import descriptors, failure_of, make_driver, paths, result_of
 from twisted_registry.storage.interfaces import MoveRefused, OffsetInvalid, StorageError
-from twisted_registry.testing.contract_kit import RecordingConsumer
+from twisted_registry.testing.stream_contract import RecordingConsumer
 
 
 @pytest.mark.parametrize(

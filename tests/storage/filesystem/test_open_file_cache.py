@@ -9,7 +9,7 @@ from twisted.internet import reactor
 
 from tests.storage.filesystem.kit import descriptors
 from twisted_registry.storage.filesystem.driver import MAX_CACHED_FILE_BYTES, FilesystemDriver
-from twisted_registry.testing.contract_kit import RecordingConsumer
+from twisted_registry.testing.stream_contract import RecordingConsumer
 
 
 class Opens:

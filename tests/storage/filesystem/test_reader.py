@@ -16,7 +16,7 @@ from tests.storage.filesystem.kit import (
     result_of,
 )
 from twisted_registry.storage.filesystem.reader import PIECE_BYTES
-from twisted_registry.testing.contract_kit import RecordingConsumer
+from twisted_registry.testing.stream_contract import RecordingConsumer
 
 no_result = SynchronousTestCase().assertNoResult
 CONTENT = os.urandom(2 * PIECE_BYTES + 12_345)

@@ -12,7 +12,7 @@ from twisted_registry.storage.interfaces import MethodUnsupported, StorageError
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import S3Error
 from twisted_registry.storage.s3.files import CopyOptions, gather_limited
-from twisted_registry.testing.contract_kit import error_of
+from twisted_registry.testing.stream_contract import error_of
 
 MIB = 1024 * 1024
 CONTENT = bytes(range(256)) * (18 * 4096) + b"!"

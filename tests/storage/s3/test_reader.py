@@ -12,7 +12,7 @@ from tests.storage.s3.fake_bucket import FakeBucket
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import Unreachable
-from twisted_registry.testing.contract_kit import RecordingConsumer, error_of
+from twisted_registry.testing.stream_contract import RecordingConsumer, error_of
 
 MIB = 1024 * 1024
 CONTENT = bytes(range(256)) * (4 * 4096 + 1)

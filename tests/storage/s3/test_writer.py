@@ -18,7 +18,7 @@ from twisted_registry.storage.interfaces import (
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import S3Error, SlowDown
 from twisted_registry.storage.s3.sinks import PieceList, PieceSink
-from twisted_registry.testing.contract_kit import error_of, read_file
+from twisted_registry.testing.stream_contract import error_of, read_file
 
 
 @pytest_twisted.ensureDeferred

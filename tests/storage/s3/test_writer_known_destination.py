@@ -9,7 +9,7 @@ from twisted.internet.task import deferLater
 from tests.storage.s3.upload_helpers import CHUNK, noise
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.s3.errors import NoSuchUpload, S3Error, SlowDown
-from twisted_registry.testing.contract_kit import error_of
+from twisted_registry.testing.stream_contract import error_of
 
 
 @pytest_twisted.ensureDeferred
