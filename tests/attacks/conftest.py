@@ -7,7 +7,7 @@ from tests.attacks.defended import KINDS, defended
 
 @pytest_twisted.async_yield_fixture(scope="module", params=KINDS)
 async def world(request, tmp_path_factory):
-    """A registry under each scheme; a module attacks one after another what it attacks."""
+    """A registry of the module, under each authentication scheme."""
     async with defended(request.param, tmp_path_factory.mktemp("defended")) as made:
         yield made
         assert await made.serves()

@@ -1,4 +1,4 @@
-"""A registry with something to hide, and what its users show, under each scheme there is."""
+"""A registry with private images, and the credentials of its users, under each scheme."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ access:
   - {{repositories: ['**'], users: [root], allow: [admin]}}
 """
 
-#: Of root alone.
+#: A manifest that only root may read.
 TARGET = "/v2/secret/app/manifests/latest"
-#: What nobody but root may read, each with a text that is nowhere else.
+#: Content that only root may read; each has a unique text.
 LAYER = b"layer that nobody may read"
 CONFIG = b'{"config": "that nobody may read"}'
 SECRET_IMAGE = image(CONFIG, LAYER)
 SIGNATURE = image(CONFIG, subject=descriptor(SECRET_IMAGE), artifactType="application/hidden")
-#: Lies beside the store.
+#: Content of a file outside of the store.
 CANARY = b"outside of the store"
 HIDDEN = (LAYER, CONFIG, CANARY, b"application/hidden")
 
 
 @define(eq=False)
 class Defended:
-    """What a test attacks.
+    """The registry under test.
 
     :ivar kind: how its users log in.
-    :ivar folder: what is on its disk, and around it.
-    :ivar access_log: a line for each request.
-    :ivar events: what else it logs, with all that an event has.
-    :ivar shown: the Authorization headers of its users.
+    :ivar folder: the folder that holds the store and the files around it.
+    :ivar access_log: the access log, one line for each request.
+    :ivar events: all other log events, with all of their fields.
+    :ivar shown: the Authorization headers that its users sent.
     """
 
     kind: str
@@ -70,7 +70,7 @@ class Defended:
     basic_header: list[str] = field(factory=list)
 
     async def __call__(self, user, method, target, headers=(), body=None):
-        """A request by somebody who logs in as clients do, or by a stranger (``""``)."""
+        """Send a request as a user, logged in as clients do, or without a login (``""``)."""
         sent = dict(headers)
         if user and self.kind == PASSWORDS:
             sent["Authorization"] = basic_header(user, USERS[user])
@@ -86,7 +86,7 @@ class Defended:
         return await self.api.request_target(method, target, sent, body)
 
     async def token(self, user, scope):
-        """A token for a scope; the other service gives whatever is asked for."""
+        """Return a token for a scope; the trusted token server grants every scope."""
         if self.kind == SIGNED:
             return mint(key("P-256"), "ES256", self.claims(user, scope), kid="k")
         target = f"/auth/token?scope={quote(scope)}"
@@ -97,13 +97,13 @@ class Defended:
         return given.json()["token"]
 
     def claims(self, user, scope="", **more):
-        """What a good token says."""
+        """Return the claims of a valid token."""
         parts = [each.split(":") for each in scope.split()]
         access = [{"type": t, "name": n, "actions": a.split(",")} for t, n, a in parts]
         return claims(reactor.seconds(), sub=user, access=access, **more)
 
     async def serves(self):
-        """Whether it still answers those who may, and refuses those who may not."""
+        """Check that permitted requests still succeed and others are still refused."""
         digest = digest_of(SECRET_IMAGE)
         good = await self("root", "GET", f"/v2/secret/app/manifests/{digest}")
         assert (good.status, good.body) == (200, SECRET_IMAGE)
@@ -112,7 +112,7 @@ class Defended:
         return True
 
     async def refuses(self, authorization):
-        """The challenge that answers credentials; nothing of them may come back."""
+        """Check that credentials are refused and not repeated; return the challenge."""
         answer = await self.api.request_target("GET", TARGET, {"Authorization": authorization})
         assert answer.status == 401
         secret = authorization.partition(" ")[2]
@@ -120,7 +120,7 @@ class Defended:
         return answer.get("WWW-Authenticate")
 
     def tree(self):
-        """All that is on the disk but for uploads on their way."""
+        """Return all files on the disk and their content, except for unfinished uploads."""
         return {
             str(path.relative_to(self.folder)): path.read_bytes() if path.is_file() else None
             for path in self.folder.rglob("*")
@@ -129,12 +129,12 @@ class Defended:
 
 
 def scope_in(answer):
-    """The scope that a challenge asks for."""
+    """Return the scope in a challenge."""
     return "".join(re.findall('scope="([^"]*)"', answer.get("WWW-Authenticate")))
 
 
 def section(kind, folder, more=""):
-    """What the configuration says of users."""
+    """Return the sections of the configuration about users and rules."""
     if kind == SIGNED:
         (folder / "keys.json").write_bytes(jwks(jwk(key("P-256"), kid="k")))
         said = (
@@ -148,11 +148,11 @@ def section(kind, folder, more=""):
 
 @asynccontextmanager
 async def defended(kind, folder, http="", token="", more=""):
-    """A registry with images, one of them secret, and a file beside its store.
+    """Serve a registry with images, one of them private, and a file outside of its store.
 
-    :param http: what else its configuration says below ``http``.
-    :param token: the same, of ``auth.token``.
-    :param more: further sections.
+    :param http: further lines of the section ``http``.
+    :param token: further keys of the section ``auth.token``.
+    :param more: further sections of the configuration.
     """
     (folder / "canary").write_bytes(CANARY)
     access_log, events = io.StringIO(), []
@@ -169,7 +169,7 @@ async def defended(kind, folder, http="", token="", more=""):
         world = Defended(kind, folder, api, access_log, events)
         for name in ("secret/app", "team/app", "public/app"):
             await _fill(world, name, LAYER if name == "secret/app" else b"anybody's")
-            # The first question for referrers leaves a mark on the disk.
+            # The first request for referrers writes a marker to the disk.
             target = f"/v2/{name}/referrers/{digest_of(SECRET_IMAGE)}"
             assert (await world("root", "GET", target)).status == 200
         await _put(world, "secret/app", digest_of(SIGNATURE), SIGNATURE)

@@ -1,8 +1,8 @@
-"""Credentials that would follow a redirect, and hosts that a caller makes up.
+"""Credentials in redirects, and forged host headers.
 
-That our own clients follow no redirect, to a store or to an issuer of tokens, is in
-``storage/s3/test_s3_sender.py`` and ``tokens/test_vouchers.py``; that real clients leave their
-credentials at home, in ``integration/test_access.py``.
+``storage/s3/test_sender.py`` and ``tokens/test_oidc.py`` test that the clients of the registry
+follow no redirect; ``integration/test_access.py`` tests that real clients do not send their
+credentials to the target of a redirect.
 """
 
 from __future__ import annotations

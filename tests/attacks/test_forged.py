@@ -1,7 +1,7 @@
-"""Credentials that are none: tokens that nobody signed, of others, for others, and old ones.
+"""Invalid credentials: forged, unsigned, expired and foreign tokens, and unknown users.
 
-What a token check does with each detail is in ``auth/test_tokens.py`` and, for tokens of our own,
-``tokens/test_signing.py``; here is what a client on the network gets, under each scheme.
+``auth/test_token_verifier.py`` and ``tokens/test_signing.py`` test each check of a token. These
+tests send the credentials over the network, under each authentication scheme.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ from tests.support.tokens import (
 
 SCOPE = "repository:secret/app:pull,push,delete"
 OTHER = key("P-256", "attacker")
-#: What the other service signs with.
+#: The key of the trusted token server.
 TRUSTED = key("P-256")
 
 
 def parts(token):
-    """Head and claims of a token."""
+    """Return the header and the claims of a token."""
     head, said, _ = token.split(".")
     return [json.loads(urlsafe_b64decode(each + "=" * (-len(each) % 4))) for each in (head, said)]
 
 
 def changed(token, said=(), **head):
-    """A token with another head or other claims, whose signature stays."""
+    """Return a token with changed header or claims and the old signature."""
     old_head, old_said = parts(token)
     new_head, new_said = {**old_head, **head}, {**old_said, **dict(said)}
     return f"{segment(new_head)}.{segment(new_said)}.{token.rpartition('.')[2]}"
 
 
 def resigned(token, private, algorithm, said=(), **head):
-    """A token that the attacker signs."""
+    """Return the claims of a token, signed with the key of an attacker."""
     old_head, old_said = parts(token)
     old_head.pop("alg")
     return jwt.encode({**old_said, **dict(said)}, private, algorithm, headers={**old_head, **head})
 
 
 def hmacked(token, secret, **head):
-    """A token that the attacker signs with what they take for the secret."""
+    """Return a token that is signed with HMAC and a guessed secret."""
     old_head, said = parts(token)
     return forge({**old_head, "alg": "HS256", **head}, said, secret)
 
 
-#: What the attacker makes of a token that is good.
+#: Forgeries by name: each function makes one from a valid token.
 FORGERIES = {
     **{
         f"alg {name}": lambda token, name=name: forge({**parts(token)[0], "alg": name},
@@ -130,7 +130,7 @@ async def test_a_forged_token_is_refused(world, name):
         assert challenge == 'Basic realm="here"'
     elif forged:
         assert challenge.endswith('scope="repository:secret/app:pull",error="invalid_token"')
-    # Neither is it a password.
+    # A token is not accepted as a password.
     await world.refuses(basic_header("root", forged))
     assert await world.serves()
 
@@ -154,7 +154,7 @@ def signed(**more):
 )  # fmt: skip
 @pytest_twisted.ensureDeferred
 async def test_a_token_for_another_audience_issuer_or_time_is_refused(world, more):
-    """The key is the one that is trusted; what it says is not for us, or not for now."""
+    """The key is trusted, but the claims are for another service or another time."""
     challenge = await world.refuses(f"Bearer {signed(**more)}")
     assert ('error="invalid_token"' in challenge) == (world.kind != PASSWORDS)
 
@@ -170,7 +170,7 @@ async def test_credentials_of_another_scheme_are_refused(world):
     good = {
         PASSWORDS: {basic_header("root", USERS["root"])},
         SIGNED: {"Bearer " + mint(TRUSTED, "ES256", world.claims("root", SCOPE), kid="k")},
-        # A name and a password do there too, for those who know no tokens.
+        # Clients without support for tokens may send a name and a password.
         OWN: {f"Bearer {own}", basic_header("root", USERS["root"])},
     }
     for shows in set().union(*good.values()):
@@ -214,7 +214,7 @@ async def test_no_other_header_authenticates(world):
 
 @pytest_twisted.ensureDeferred
 async def test_two_authorization_headers_give_no_more_access_than_one(world):
-    """Whatever stands beside it: what is wrong lets nobody in that the right one would not."""
+    """A second, invalid Authorization header grants nothing that the valid one does not."""
     good = (await _shown(world, "ada"))["Authorization"]
     own = "/v2/team/app/tags/list"
     seen = set()
@@ -237,7 +237,7 @@ async def _shown(world, user):
 @pytest.mark.parametrize("entrance", ["api", "token", "form"])
 @pytest_twisted.ensureDeferred
 async def test_an_unknown_name_costs_what_a_wrong_password_does(world, monkeypatch, entrance):
-    """In checks of bcrypt, whose cost is all that could be told from outside."""
+    """Count bcrypt checks: their time is the only difference that a client could measure."""
     if world.kind == SIGNED or (world.kind == PASSWORDS and entrance != "api"):
         return
     counted = BcryptCosts(monkeypatch)
@@ -245,7 +245,7 @@ async def test_an_unknown_name_costs_what_a_wrong_password_does(world, monkeypat
     for name in ("root", "nobody", "", "root\x00", "robot:root", "ci:root", "\xff", "a" * 500):
         for password in ("wrong", "", "x" * 200, "\x00"):
             if not (name or password):
-                continue  # as good as no login at all
+                continue  # the same as no login
             answer = await _enter(world, entrance, name, password)
             assert answer.status == 401, (name, password)
             costs.add(tuple(counted.take()))

@@ -1,4 +1,4 @@
-"""What belongs to others: blobs by their digests, mounts, uploads, referrers, lists."""
+"""Access to the content of other users: blobs, mounts, uploads, referrers, lists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.http_client import with_query
 from tests.support.manifests import descriptor, digest_of, image
 
 BLOB, MANIFEST = digest_of(LAYER), digest_of(SECRET_IMAGE)
-#: Refusals: of somebody who may log in, and of somebody who has.
+#: Status of a refusal, without a login and with one.
 NO = {"": 401, "ada": 403}
 ABSENT = digest_of(b"nowhere")
 
@@ -56,7 +56,7 @@ async def test_a_forbidden_repository_looks_like_an_unknown_one(world, user, met
     assert seen[0] == seen[1]
 
 
-#: Targets below a repository that ada may push to, with what they answer: nothing is found.
+#: Methods and targets below a repository that ada may push to, with the expected status.
 THROUGH_MINE = [
     ("GET", f"blobs/{BLOB}", 404),
     ("HEAD", f"blobs/{BLOB}", 404),
@@ -71,7 +71,7 @@ THROUGH_MINE = [
     ("POST", f"blobs/uploads/?mount={BLOB}&from=", 202),
     ("POST", f"blobs/uploads/?mount={BLOB}&from=secret/not", 202),
     ("POST", f"blobs/uploads/?mount={BLOB}&from=public/app", 202),
-    # Said twice, and in other letters: what is asked for is what is looked at.
+    # Repeated and encoded parameters: the value that is used is the value that is authorized.
     ("POST", f"blobs/uploads/?mount={BLOB}&from=public/app&from=secret/app", 202),
     ("POST", f"blobs/uploads/?mount={BLOB}&from=secret/app&from=public/app", 202),
     ("POST", f"blobs/uploads/?mount={BLOB}&fr%6fm=secret%2Fapp", 202),
@@ -99,7 +99,7 @@ async def test_a_manifest_cannot_reference_content_of_others(world):
     for content in (SECRET_IMAGE, SIGNATURE, image(b"{}", LAYER), image(CONFIG)):
         answer = await world("ada", "PUT", "/v2/team/app/manifests/stolen", (), content)
         assert (answer.status, answer.code) == (400, "MANIFEST_BLOB_UNKNOWN")
-    # A subject may be missing, and that it is there elsewhere tells nothing.
+    # A subject may be missing; the response does not show that another repository has it.
     mine = image(b"{}", subject=descriptor(SECRET_IMAGE))
     assert (await world("ada", "PUT", "/v2/team/app/manifests/mine", (), mine)).status == 201
     answer = await world("ada", "GET", f"/v2/team/app/referrers/{MANIFEST}")

@@ -1,6 +1,6 @@
-"""Names that lead out of where they belong, in every place that takes one.
+"""Path traversal: malformed names in every parameter that takes a name.
 
-They come from somebody who may do everything, so that no rule hides what a path does.
+The caller is an administrator, so that no access rule hides the effect of a path.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import pytest_twisted
 from tests.attacks.defended import HIDDEN, LAYER, OWN, SECRET_IMAGE
 from tests.support.manifests import OCI_IMAGE, descriptor, digest_of
 
-#: As they stand in a URL. None of them is the name of a repository, a tag, a digest or an upload.
+#: As written in a URL. None of them is the name of a repository, a tag, a digest or an upload.
 OUTSIDE = [
     *("..", ".", "../..", "../../canary", "../../../../etc/passwd", "./app", "app/../../canary"),
     *("....//....//canary", "..;/canary", "..\\..\\canary", "~root", "/etc/passwd", "//canary"),
     # Encoded once, twice, and three times.
     *("%2e%2e", "%2E%2E%2F%2E%2E%2Fcanary", "..%2f..%2fcanary", "..%5c..%5ccanary", "%2f"),
     *("%2fetc%2fpasswd", "%252e%252e%252fcanary", "%25252e%25252e%25252f", "..%252fcanary"),
-    # Too long for UTF-8, halves of it, and what looks like dots and slashes.
+    # Overlong and truncated UTF-8, and characters that look like dots and slashes.
     *("%c0%ae%c0%ae%c0%afcanary", "%e0%80%ae%e0%80%ae", "%ff%fe", "%ed%a0%80", "%c3"),
     *("%ef%bc%8e%ef%bc%8e%ef%bc%8f", "%e2%80%a5%e2%88%95canary", "%e2%80%ae", "%cc%81"),
-    # Ends of texts and of lines, and what shells and databases take for more.
+    # NUL, line ends, and the syntax of shells and databases.
     *("%00", "app%00", "..%00/canary", "app%0a", "app%0d%0aX-Injected:%20yes", "%20", "app%20"),
     *("%7bapp%7d", "$(id)", "`id`", "%27%20OR%201=1--", "%25s%25n", "*", "**", "C:%5Ccanary"),
     *("sha256:", "sha256:..", "sha256:%2e%2e/canary", "sha256:" + "A" * 64, "sha256:" + "a" * 63),
@@ -34,7 +34,7 @@ KEPT = "6a1c4d0e-0000-4000-8000-000000000000"
 HELD = digest_of(SECRET_IMAGE)
 
 REFUSED = {400, 404}
-#: Method, target with a place for a name, and what may be answered.
+#: Method, target with a placeholder for a name, and the statuses that are allowed.
 PLACES = [
     ("GET", "/{}", REFUSED | {200}),
     ("GET", "/v2/{}", REFUSED | {200}),
@@ -79,7 +79,7 @@ async def test_a_malformed_name_reaches_no_file(world, method, target, answers):
     for name in OUTSIDE:
         body = b"{}" if method in {"PUT", "POST", "PATCH"} else None
         answer = await world("root", method, target.format(name), (), body)
-        # What ends a path early, or is a query that can not be read, is a 400 in its own right.
+        # A target that cannot be parsed is also a 400.
         assert answer.status in answers | {400}, (name, answer)
         assert not any(each in answer.raw for each in HIDDEN), name
         assert b"root:" not in answer.body
@@ -116,7 +116,7 @@ async def test_a_malformed_digest_in_a_manifest_reaches_no_file(world, place):
 
 @pytest_twisted.ensureDeferred
 async def test_a_malformed_name_in_a_scope_is_not_granted(world):
-    """Rules are made for names: one for ``team/**`` gives nothing that only begins like it."""
+    """A rule for ``team/**`` grants nothing for names that merely start with ``team/``."""
     if world.kind != OWN:
         return
     for name in (*OUTSIDE, "team/../secret/app", "team%2F..%2Fsecret/app", "team//app", "team/"):

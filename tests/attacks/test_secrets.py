@@ -1,4 +1,4 @@
-"""Passwords and tokens are in no log, error, text of an object, or list of processes."""
+"""Passwords and tokens are in no log, error, repr, command line or environment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WRONG = "a-password-that-was-mistyped"
 
 
 def secrets_of(world, more=()):
-    """All that must not be repeated: passwords as they are and encoded, tokens, signatures."""
+    """Return the secrets as texts: passwords, plain and encoded, tokens, and signatures."""
     texts = {SERVER_SECRET, WRONG, *USERS.values(), *more}
     for authorization in (
         *world.shown,
@@ -33,7 +33,7 @@ def secrets_of(world, more=()):
 
 
 async def traffic(world):
-    """Good and bad logins by every entrance; all answers, and what was given out."""
+    """Send valid and invalid logins to every endpoint; return responses and issued tokens."""
     target, given = "/v2/team/none/manifests/latest", []
     answers = [
         await world(user, method, target)
@@ -83,7 +83,7 @@ async def test_no_response_and_no_log_line_has_a_secret(world):
 
 @pytest_twisted.ensureDeferred
 async def test_no_repr_has_a_secret(world):
-    """Whatever of ours is in memory, as a debugger or a traceback would show it."""
+    """Check the repr of every object of the package, as a traceback would show it."""
     _, given = await traffic(world)
     secrets = secrets_of(world, given)
     looked_at = set()
@@ -93,7 +93,7 @@ async def test_no_repr_has_a_secret(world):
             continue
         try:
             text = repr(each)
-        except AttributeError:  # one that is not whole yet, or no longer
+        except AttributeError:  # partly initialized or partly deleted
             continue
         looked_at.add(kind.__name__)
         assert not any(secret in text for secret in secrets), kind
@@ -101,7 +101,7 @@ async def test_no_repr_has_a_secret(world):
 
 
 def test_no_command_line_or_environment_has_a_secret(tmp_path):
-    """The configuration is handed to workers otherwise than by their command lines."""
+    """Workers get the configuration through a pipe, not in their command lines."""
     http = f"http:\n  addr: 127.0.0.1:0\n  secret: {SERVER_SECRET}\n  workers: 2\n"
     path = write_configuration(tmp_path, STORE + http + section(PASSWORDS, tmp_path))
     with RegistryProcess(*SERVE, path, cwd=tmp_path) as served:
@@ -115,6 +115,6 @@ def test_no_command_line_or_environment_has_a_secret(tmp_path):
 
 
 def children(pid):
-    """The processes that a process has started."""
+    """Return the process ids of the children of a process."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(each) for task in tasks for each in task.read_text().split()]

@@ -1,6 +1,6 @@
-"""Requests inside of requests, and very long ones, on connections that somebody else uses too.
+"""Request smuggling and very long requests, on connections that other clients share.
 
-What frames the channel refuses is in ``api/test_channel_refusals.py``.
+``http/test_connection_errors.py`` tests which framing a connection refuses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 async def statuses(world, *data, expected):
-    """The statuses on one connection, which has to stay as it is until there are so many."""
+    """Send ``data`` on one connection; return ``expected`` statuses and all received bytes."""
     connection = await connect(world.api.served.port)
     for each in data:
         connection.send(each)
@@ -31,7 +31,7 @@ async def statuses(world, *data, expected):
 
 
 def kept(method, target, authorization=None, **headers):
-    """A request that leaves the connection open."""
+    """Return a request that keeps the connection open."""
     sent = {"Connection": None, "Authorization": authorization, **headers}
     return head(method, target, sent)
 
@@ -56,9 +56,9 @@ async def test_a_login_applies_to_one_request_only(world):
 @pytest.mark.parametrize("method", ["PUT", "POST", "PATCH"])
 @pytest_twisted.ensureDeferred
 async def test_a_refused_body_is_not_parsed_as_a_request(world, method):
-    """A proxy in front took it for a body; whoever is next on the connection gets no answer of it.
+    """A proxy treats the bytes as a body, so the next client must not get a response to them.
 
-    :param method: of a request that is refused before its body is there.
+    :param method: method of a request that is refused before its body arrives.
     """
     smuggled = kept("GET", OPEN)
     for framing in ({"Content-Length": str(len(smuggled))}, {"Transfer-Encoding": "chunked"}):
@@ -72,7 +72,7 @@ async def test_a_refused_body_is_not_parsed_as_a_request(world, method):
         connection.send(kept(method, target, **framing) + body + last)
         await connection.closed
         found = [line[:3] for line in connection.received.split(b"HTTP/1.1 ")[1:]]
-        # Either the body was read to its end, or the connection was given up.
+        # Either the body was read to its end, or the connection was closed.
         assert found in ([b"401", b"200"], [b"401"])
         assert b'"tags"' not in connection.received
 
@@ -112,7 +112,7 @@ async def test_very_long_credentials_are_refused(world, scheme):
             await connection.until(lambda received: b"\r\n\r\n" in received)
             connection.abort()
             await connection.closed
-            # One that is much too long may be cut off while it is still on its way.
+            # The registry may close the connection before it has read all of a long header.
             status = connection.received[9:12]
             assert (int(status) if status else 431) in expected, (size, letter)
     assert await world.serves()
@@ -127,7 +127,7 @@ async def test_the_number_of_scopes_is_limited(world):
     short = "+".join(many[:200])
     answer = await world.api.request_target("GET", f"/auth/token?scope={short}", sent)
     assert (answer.status, len(answer.json()["scope"].split())) == (200, 100)
-    # What is given can be shown again.
+    # The token is short enough to be sent.
     shows = {"Authorization": f"Bearer {answer.json()['token']}"}
     assert (await world.api.request_target("GET", "/v2/team/a99/tags/list", shows)).status == 404
     assert (await world.api.request_target("GET", "/v2/team/a100/tags/list", shows)).status == 401

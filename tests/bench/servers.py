@@ -147,8 +147,12 @@ class Server:
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill the process and wait for its end."""
+        self._process.kill()
+        self._process.wait()
 
     def check(self) -> None:
         """Start it again if it ended by itself, so that the other cases can be measured.

@@ -17,7 +17,7 @@ def test_names_are_unique():
     assert len(set(names)) == len(names) > 60
 
 
-def test_each_setup_is_one_piece_and_plain_ends_with_the_peak():
+def test_cases_of_a_setup_are_adjacent_and_plain_ends_with_peak_memory():
     setups = [setup for setup, _ in groupby(CASES, lambda case: case.setup)]
     assert len(setups) == len(set(setups))
     assert setups[0] == PLAIN
@@ -25,11 +25,11 @@ def test_each_setup_is_one_piece_and_plain_ends_with_the_peak():
 
 
 @pytest.mark.parametrize("name", ["blob GET 256 MiB, 16 conn.", "push 256 MiB, 8 clients"])
-def test_the_sizes_are_in_the_names(name):
+def test_case_names_contain_the_sizes(name):
     assert name in [case.name for case in CASES]
 
 
-def test_who_can_do_what():
+def test_cases_suit_the_servers_that_can_run_them():
     able = {case.name: case.suits("registry", local=False) for case in CASES}
     assert able["push 4 KiB, 1 client"]
     assert not able["start to first 200"]
@@ -41,7 +41,7 @@ def test_who_can_do_what():
     assert bare == ["start to first 200", "idle memory"]
 
 
-def test_setups_that_make_no_difference_are_one():
+def test_settings_without_effect_are_dropped_from_a_setup():
     registry, nginx = Distribution("registry"), Nginx("nginx")
     assert registry.effective(Setup(workers=2, gated=True)) == PLAIN
     assert registry.effective(Setup(tls=True)) == Setup(tls=True)
@@ -53,7 +53,7 @@ def test_setups_that_make_no_difference_are_one():
     assert Ours().effective(Setup(gated=True, tls=True)) is None
 
 
-def test_a_setup_says_what_it_is():
+def test_setups_are_formatted():
     assert str(Setup(tls=True, workers=2)) == "TLS, 2 workers"
     assert str(Setup(bucket="redirected")) == "bucket, redirected"
     assert str(PLAIN) == ""

@@ -42,7 +42,7 @@ def test_every_case_is_in_one_picture(record, tmp_path):
     assert any(text.startswith("docker-registry 2.8.3 is 1") for text in texts(drawn["pulls"]))
 
 
-def test_what_we_lose_is_drawn_as_lost(record):
+def test_ratios_below_one_are_drawn_as_behind(record):
     lost = [evolve(row, ratio=0.05, ratios=(0.04, 0.06)) for row in record.rows]
     drawn = draw(evolve(record, rows=lost), "lists")
     styles = [node.get("class") for node in ET.fromstring(drawn).iter(f"{SVG}rect")]
@@ -51,27 +51,27 @@ def test_what_we_lose_is_drawn_as_lost(record):
     assert styles.count("ahead") == 1
 
 
-def test_nothing_to_draw_is_no_picture(record):
+def test_no_rows_give_no_picture(record):
     assert draw(evolve(record, rows=[]), "pulls") == ""
     failed = [evolve(row, errors=1) for row in record.rows]
     assert draw(evolve(record, rows=failed), "pulls") == ""
 
 
-def test_times_are_told_with_their_ratio(record):
+def test_times_are_shown_with_their_ratio(record):
     assert "0.5 (2 : 1 ms)" in texts(draw(record, "lists"))
 
 
-def test_text_is_escaped_and_stays_text():
+def test_text_is_escaped():
     drawn = chart("a < b & c", "", {"<h>": [Bar("x > y", 2, "2")]})
     assert {"a < b & c", "<h>", "x > y"} <= set(texts(drawn))
 
 
-def test_it_has_colours_for_dark():
+def test_charts_have_colours_for_a_dark_scheme():
     assert "prefers-color-scheme: dark" in chart("", "", {})
 
 
 @pytest.mark.parametrize("values", [[1, 4], [0.004, 30], [0.5, 0.9], [], [100, 2000]])
-def test_a_scale_has_room_for_all(values):
+def test_a_scale_covers_all_values(values):
     scale = scale_of(values)
     right = scale.left + scale.width
     places = [scale.place(value) for value in sorted([1, *values]) if value >= scale.low]

@@ -32,13 +32,13 @@ def test_ratios_of_rounds_leave_out_what_failed():
     assert round_ratios([2, 0, 9], [1, 1, 3], is_rate=True) == [2, 3]
 
 
-def test_the_middle_of_what_is_known():
+def test_the_median_ignores_missing_values():
     assert middle([None, 3, 1, 2]) == 2
     assert middle([None]) is None
     assert middle([]) is None
 
 
-def test_a_row_for_each_server():
+def test_each_server_has_a_row():
     seen = {"ours": samples(10, 40, 20), "docker-registry": samples(10, 10, 5)}
     ours, base = rows(RATE, seen, {"ours": 4.0})
     assert (ours.server, ours.median, ours.low, ours.high) == ("ours", 20, 10, 40)
@@ -47,7 +47,7 @@ def test_a_row_for_each_server():
     assert (ours.fsyncs, base.fsyncs, ours.pushed) == (4, None, 4096)
 
 
-def test_a_time_is_better_the_smaller_it_is():
+def test_a_longer_time_has_a_ratio_below_one():
     ours, _ = rows(TIME, {"ours": samples(300), "docker-registry": samples(15)}, {})
     assert ours.ratio == 0.05
 
@@ -58,13 +58,13 @@ def test_without_the_base_there_is_no_ratio():
     assert ours.ratios is None
 
 
-def test_processor_time_is_shared_out():
+def test_processor_time_is_given_per_request():
     seen = samples(100, count=50, processor=0.1, generator=0.3, elapsed=1.0)
     (ours,) = rows(RATE, {"ours": seen}, {})
     assert (ours.processor, ours.each, ours.generator) == (0.1, 2, 0.3)
 
 
-def test_faults_are_told():
+def test_rows_count_errors_and_keep_the_first_fault():
     seen = [Sample(5), failed("the first"), failed("the second")]
     (ours,) = rows(RATE, {"ours": seen}, {})
     assert (ours.errors, ours.fault, ours.median) == (2, "the first", 0)

@@ -38,13 +38,13 @@ def parent():
     process.stdout.close()
 
 
-def test_a_child_counts(parent):
+def test_usage_includes_running_children(parent):
     assert len(family(parent.pid)) == 2
     assert processor_seconds(parent.pid) >= 0.3
     assert memory(parent.pid, "VmRSS") > 8
 
 
-def test_a_child_that_ended_counts(parent):
+def test_usage_includes_ended_children(parent):
     os.write(parent.stdin.fileno(), b"\n")
     while len(family(parent.pid)) == 2:
         pass

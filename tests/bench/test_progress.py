@@ -24,7 +24,7 @@ class Clock:
         return self.now
 
 
-def test_a_line_tells_ratios_and_what_is_left():
+def test_a_line_shows_ratios_and_the_time_left():
     clock, stream = Clock(), io.StringIO()
     progress = Progress(2, 40.0, stream, clock)
     progress.begin("GET")
@@ -49,5 +49,5 @@ def test_a_terminal_gets_a_bar():
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (125, "2 min 05 s")])
-def test_durations_are_for_people(seconds, text):
+def test_durations_are_formatted(seconds, text):
     assert duration(seconds) == text

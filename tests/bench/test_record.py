@@ -16,7 +16,7 @@ def run(name, value):
     return Record(5, 2.0, False, ["Python 3"], found, used)
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_a_written_record_is_read_back(tmp_path):
     kept = run("a", 3)
     kept.write(tmp_path / "run.json")
     again = read(tmp_path / "run.json")
@@ -25,13 +25,13 @@ def test_what_is_written_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"rows": [{}]}', "no JSON"])
-def test_something_else_is_refused(tmp_path, text):
+def test_files_that_are_no_record_are_refused(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ValueError, match=r"run\.json is no run"):
         read(tmp_path / "run.json")
 
 
-def test_parts_are_joined_and_the_last_counts():
+def test_joined_records_keep_the_last_row_of_each_case():
     both = joined([run("a", 3), run("b", 4), run("a", 5)])
     assert [(row.case, row.server, row.median) for row in both.rows] == [
         ("b", "ours", 4),

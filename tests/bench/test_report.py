@@ -34,11 +34,11 @@ FOUND = [
         (12345, "12345"),
     ],
 )
-def test_three_digits_do(value, text):
+def test_numbers_have_three_significant_digits(value, text):
     assert number(value) == text
 
 
-def test_a_line_for_each_row():
+def test_the_table_has_a_line_for_each_row():
     lines = table(FOUND).splitlines()
     assert len(lines) == 1 + len(FOUND)
     assert lines[1].split()[:6] == ["push", "4", "KiB", "ours", "30", "push/s"]
@@ -46,7 +46,7 @@ def test_a_line_for_each_row():
     assert lines[2].split()[-2:] == ["unknown", "0"]
 
 
-def test_faults_and_busy_generators_follow():
+def test_faults_and_busy_generators_are_listed():
     broken = rows(GET, {"ours": [failed("it broke:\na\nb\nits end")]}, {})
     busy = [evolve(FOUND[0], generator=0.9)]
     text = table([*broken, *busy])
@@ -63,7 +63,7 @@ def test_the_short_table_is_restructured_text():
     assert lines[5].endswith("0.05 (300 : 15 ms)")
 
 
-def test_the_short_table_is_short():
+def test_the_short_table_has_headline_cases_only():
     assert "GET" not in readme([evolve(row, headline=row.case != "GET") for row in FOUND])
 
 
@@ -75,7 +75,7 @@ def test_remarks_compare_with_a_bare_process():
     assert "not installed" not in text
 
 
-def test_remarks_say_what_is_missing():
+def test_remarks_name_what_is_missing():
     alone = [row for row in FOUND if row.server == "ours"]
     text = "\n".join(remarks(Record(1, 0.3, True, [], alone, left_out=["GET, TLS"])))
     assert "can not be set up so: GET, TLS." in text
@@ -89,7 +89,7 @@ def test_usage_names_the_setup():
     assert lines[2].split()[1] == "TLS"
 
 
-def test_the_most_memory_of_each_is_told():
+def test_remarks_name_the_peak_memory_of_each_server():
     used = [
         Used("ours", "", 50, 60, 1),
         Used("ours", "TLS", 50, 70.4, 1),

@@ -1,8 +1,6 @@
-"""What goes wrong in a case is told, and the others are measured all the same."""
+"""A fault in one case is reported, and the other cases are still measured."""
 
 import io
-import os
-import signal
 
 import pytest
 
@@ -33,8 +31,7 @@ class Refuses(Measure):
 
 class Kills(Measure):
     def __call__(self, server, run):
-        os.kill(server._process.pid, signal.SIGKILL)
-        server._process.wait()
+        server.kill()
         raise ConnectionResetError("the other side is gone")
 
 
@@ -64,39 +61,39 @@ def run(tmp_path):
     return measure
 
 
-def test_what_a_case_gives(run):
+def test_a_case_yields_a_row(run):
     (row,) = run(Steady())
     assert (row.median, row.errors, row.rounds) == (2, 0, [2, 2])
     assert row.processor is not None
 
 
-def test_a_case_that_fails_fails_alone(run):
+def test_a_failing_case_does_not_affect_the_others(run):
     raised, refused, steady = run(Raises(), Refuses(), Steady())
     assert (raised.errors, raised.fault) == (2, "ValueError: an answer that nobody expects")
     assert (refused.errors, refused.fault) == (1, "a body that differs")
     assert (steady.errors, steady.median) == (0, 2)
 
 
-def test_a_server_that_dies_is_told_and_started_again(run):
+def test_a_server_that_dies_is_reported_and_restarted(run):
     killed, steady = run(Kills(), Steady())
     assert killed.errors == 2
     assert killed.fault.startswith("bare ended with status -9")
     assert (steady.errors, steady.median) == (0, 2)
 
 
-def test_a_server_that_does_not_start_is_told_in_each_case(run):
+def test_a_server_that_does_not_start_is_reported_in_each_case(run):
     first, second = run(Steady(), Steady(), kind=Dead())
     assert "bare is not up: it will not do" in first.fault
     assert second.fault == first.fault
 
 
-def test_a_peer_is_met_in_its_own_setup_only(run, tmp_path):
+def test_a_peer_is_measured_in_its_own_setup_only(run, tmp_path):
     plain, secure = Given("plain", "http://x"), Given("secure", "https://x")
     with Fleet([], [plain, secure], tmp_path, Content(QUICK), str) as fleet:
         assert fleet.able(case(Steady())) == [plain]
 
 
-def test_a_server_that_can_not_come_back_stays_out(tmp_path):
+def test_a_server_that_cannot_restart_is_left_out(tmp_path):
     with Fleet([Bare()], [], tmp_path, Content(QUICK), str) as fleet:
         (server,) = fleet.able(case(Steady()))
         server.stop()

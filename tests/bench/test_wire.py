@@ -19,7 +19,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Name: value\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def test_an_answer_is_taken_when_it_is_whole():
+def test_a_response_is_parsed_when_it_is_complete():
     buffer = bytearray(HEAD + b"bod")
     assert take_answer(buffer, "GET") is None
     buffer += b"y!"
@@ -34,7 +34,7 @@ def test_an_answer_is_taken_when_it_is_whole():
     ("head", "method"),
     [(HEAD, "HEAD"), (HEAD.replace(b"200", b"304"), "GET"), (HEAD.replace(b"200", b"204"), "GET")],
 )
-def test_some_answers_have_no_body(head, method):
+def test_responses_without_a_body_are_parsed(head, method):
     assert take_answer(bytearray(head), method).body == b""
 
 
@@ -46,12 +46,12 @@ def test_chunks_are_joined():
 
 
 @pytest.mark.parametrize("data", [b"SSH-2.0\r\n\r\n", HEAD + b"more than five"])
-def test_what_is_no_answer(data):
+def test_invalid_responses_are_errors(data):
     with pytest.raises(WireError):
         take_answer(bytearray(data), "GET")
 
 
-def test_a_request():
+def test_a_request_is_formatted():
     data = request_bytes("GET", "/v2/", "here:1", {"Accept": "x"})
     assert data == b"GET /v2/ HTTP/1.1\r\nHost: here:1\r\nAccept: x\r\n\r\n"
 
@@ -64,7 +64,7 @@ def test_a_request():
         ("/v2/u?a=b", "", "/v2/u?a=b"),
     ],
 )
-def test_targets_of_locations(location, query, target):
+def test_a_query_is_added_to_a_location(location, query, target):
     assert with_query(location, query) == target
 
 
@@ -100,7 +100,7 @@ def url():
     server.server_close()
 
 
-def test_a_client_goes_where_it_is_sent(url):
+def test_redirects_are_followed(url):
     taken = []
     with Connection(url) as connection, Places() as places:
         for _ in range(2):

@@ -1,7 +1,7 @@
-"""Real clients over TLS at registries with users and rules, under each scheme there is.
+"""Real clients over TLS against registries with users and rules, under each authentication scheme.
 
-They log in, push and pull what they may, are refused what they may not, and tell their user so;
-and they show their credentials to nobody else.
+The clients log in, push and pull what the rules allow, and report what the rules refuse. They send
+their credentials to no other host.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.integration.images import image, write_archive, write_layout
 
 pytestmark = pytest.mark.integration
 
-#: What a client says that was refused: without a login, and with one.
+#: Messages of clients that were refused without a login (DENIED) and with one (FORBIDDEN).
 DENIED = (
     *("requested access to the resource is denied", "authentication required", "unauthorized"),
     *("no basic auth credentials", "basic credential not found", "401 Unauthorized"),
@@ -27,7 +27,7 @@ FORBIDDEN = ("403", "denied")
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
-    """The registries."""
+    """The registries of the module, with a token server and a store on another host."""
     made = Guarded(tmp_path_factory.mktemp("guarded"))
     try:
         made.start()
@@ -38,7 +38,7 @@ def guarded(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=KINDS)
 def login(request, guarded):
-    """Somebody who may push."""
+    """A user, or robot, that may push."""
     return guarded.login(request.param)
 
 
@@ -55,15 +55,42 @@ def strict(sandbox, guarded):
     return sandbox
 
 
+@pytest.fixture(scope="module")
+def traffic(guarded, docker, shared_sandbox, tmp_path_factory):
+    """Log in with each kind of credentials, push, and pull with each client from the store."""
+    folder = tmp_path_factory.mktemp("traffic")
+    layout = write_layout(folder / "layout", {"1": image("traffic")})
+    run = shared_sandbox.run
+    for kind in KINDS:
+        login = guarded.login(kind)
+        target = f"docker://{login.image('team/traffic')}"
+        run("skopeo", "login", "-u", login.name, "-p", login.password, login.address)
+        run("skopeo", "copy", f"oci:{layout}:1", target)
+        run("skopeo", "copy", target, f"dir:{folder / kind}")
+        run("skopeo", "logout", login.address)
+    login = guarded.login("user")
+    target = login.image("team/traffic")
+    run("podman", "login", "-u", login.name, "-p", login.password, login.address)
+    run("podman", "pull", target)
+    run("podman", "logout", login.address)
+    run("oras", "login", "-u", login.name, "-p", login.password, login.address)
+    run("oras", "copy", "--to-oci-layout", target, f"{folder / 'oras'}:1")
+    run("oras", "logout", login.address)
+    docker("login", "-u", login.name, "-p", login.password, login.address)
+    docker("pull", target)
+    docker("rmi", target)
+    docker("logout", login.address)
+
+
 def refused(sandbox, said, *command):
-    """A command that has to fail, with something that its user can make sense of."""
+    """Run a command that must fail with one of the given messages."""
     done = sandbox.attempt(*command)
     assert done.returncode != 0, done
     words = done.stdout + done.stderr
     assert any(each in words for each in ((said,) if isinstance(said, str) else said)), done
 
 
-def test_skopeo(login, strict, tmp_path):
+def test_skopeo_gets_what_the_rules_allow(login, strict, tmp_path):
     layout = write_layout(tmp_path / "layout", {"1": image(f"skopeo-{login.kind}")})
     copy = ("skopeo", "copy")
     team, public, other = (
@@ -82,7 +109,7 @@ def test_skopeo(login, strict, tmp_path):
             login.address)  # fmt: skip
 
 
-def test_podman_and_buildah(login, strict):
+def test_podman_and_buildah_get_what_the_rules_allow(login, strict):
     target, other = login.image("team/podman"), login.image("other/podman")
     container = strict.run("buildah", "from", "scratch").strip()
     strict.run("buildah", "config", f"--label=made={login.kind}", container)
@@ -100,7 +127,7 @@ def test_podman_and_buildah(login, strict):
     refused(strict, DENIED, "podman", "pull", target)
     if login.kind == "robot":
         return
-    # Who may read and no more.
+    # A user that may only pull.
     strict.run("buildah", "login", "-u", "eve", "-p", USERS["eve"], login.address)
     strict.run("buildah", "rmi", "--force", target)
     strict.run("buildah", "pull", target)
@@ -108,7 +135,7 @@ def test_podman_and_buildah(login, strict):
     refused(strict, FORBIDDEN, "skopeo", "inspect", f"docker://{other}")
 
 
-def test_oras(login, strict):
+def test_oras_gets_what_the_rules_allow(login, strict):
     (strict.home / "notes.txt").write_text(f"notes of {login.kind}")
     target = login.image("team/oras")
     push = ("oras", "push")
@@ -125,7 +152,7 @@ def test_oras(login, strict):
     refused(strict, DENIED, "oras", "pull", "-o", "out", target)
 
 
-def test_docker(login, docker, shared_sandbox, tmp_path):
+def test_docker_gets_what_the_rules_allow(login, docker, shared_sandbox, tmp_path):
     archive = write_archive(tmp_path / "saved.tar", "saved:1", seed=f"d-{login.kind}", layers=2)
     team, public, other = (
         login.image(f"{each}/docker-{login.kind}") for each in ("team", "public", "other")
@@ -139,7 +166,7 @@ def test_docker(login, docker, shared_sandbox, tmp_path):
     refused(shared_sandbox, DENIED, *daemon, *ask, "x", login.address)
     docker(*ask, login.password, login.address)
     kept = json.loads((shared_sandbox.home / ".docker" / "config.json").read_text())
-    # Where we give tokens, a user's password is replaced by one that can be revoked.
+    # The registry's own tokens replace a user's password by a token that can be revoked.
     assert ("identitytoken" in kept["auths"][login.address]) == (login.kind == "user")
     assert docker("push", team).count(": Pushed") == 2
     assert docker("push", public).count(f"Mounted from team/docker-{login.kind}") == 2
@@ -149,15 +176,15 @@ def test_docker(login, docker, shared_sandbox, tmp_path):
     docker("logout", login.address)
     docker("rmi", team, public, other, "saved:1")
     if login.kind == "password":
-        # It asks nobody but a giver of tokens without a login.
+        # Without a login, docker only asks a token server.
         refused(shared_sandbox, DENIED, *daemon, "pull", public)
     else:
         docker("pull", public)
     refused(shared_sandbox, DENIED, *daemon, "pull", team)
 
 
-def test_docker_mounts_nothing_that_its_user_may_not_read(guarded, docker, tmp_path):
-    """It believes to know where a layer is, and uploads it after all."""
+def test_docker_cannot_mount_layers_that_its_user_may_not_pull(guarded, docker, tmp_path):
+    """docker tries a mount from the repository that it remembers, then uploads the layer."""
     login = guarded.login("user")
     archive = write_archive(tmp_path / "saved.tar", "saved:1", seed="docker-mount", layers=2)
     docker("load", "--input", archive)
@@ -173,16 +200,14 @@ def test_docker_mounts_nothing_that_its_user_may_not_read(guarded, docker, tmp_p
     docker("logout", login.address)
 
 
-def test_credentials_stay_at_home(guarded):
-    """The last but one of this file: all of the others were redirected to a store elsewhere."""
+def test_credentials_are_not_sent_to_the_redirect_target(guarded, traffic):
     assert len(guarded.seen) > 20
     assert not [shown for *_, shown in guarded.seen if shown]
     agents = " ".join(agent for agent, *_ in guarded.seen)
     assert all(name in agents for name in ("skopeo", "containers/", "oras", "docker"))
 
 
-def test_no_secret_is_in_a_log(guarded):
-    """The last of this file: all of the others have written to them."""
+def test_logs_have_no_secrets(guarded, traffic):
     logs = {name: served.log.read_text() for name, served in guarded.registries.items()}
     for name, log in logs.items():
         assert "ada" in log, name

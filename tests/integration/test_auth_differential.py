@@ -109,7 +109,7 @@ def compare(launcher, tmp_path, more, credentials):
     assert differing == []
 
 
-def test_a_file_of_users(launcher, tmp_path):
+def test_htpasswd_responses_match_distribution(launcher, tmp_path):
     users = tmp_path / "users"
     users.write_bytes(
         b"# people\n\n"
@@ -138,7 +138,7 @@ def test_a_file_of_users(launcher, tmp_path):
     })  # fmt: skip
 
 
-def test_a_file_of_users_that_changes(launcher, tmp_path):
+def test_a_changed_htpasswd_file_is_read_again(launcher, tmp_path):
     users = tmp_path / "users"
     users.write_bytes(password_lines(me="secret"))
     more = f"auth:\n  htpasswd:\n    realm: here\n    path: {users}\n"
@@ -166,7 +166,7 @@ def test_a_file_of_users_that_changes(launcher, tmp_path):
             assert statuses("you", "secret") == [yours, yours]
 
 
-def test_a_file_of_users_that_is_missing(launcher, tmp_path):
+def test_a_missing_htpasswd_file_is_created(launcher, tmp_path):
     for kind in (OURS, DISTRIBUTION):
         users = tmp_path / f"users-{kind}" / "users"
         more = f"auth:\n  htpasswd:\n    realm: here\n    path: {users}\n"
@@ -179,7 +179,7 @@ def test_a_file_of_users_that_is_missing(launcher, tmp_path):
         assert users.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_tokens(launcher, tmp_path):
+def test_token_responses_match_distribution(launcher, tmp_path):
     now = datetime.now(UTC).timestamp()
     root, leaf, rsa, other = key("P-256", "root"), key("P-256", "leaf"), key("RSA"), key("P-384")
     own = certificate(root, now=now)
@@ -252,7 +252,7 @@ def test_tokens(launcher, tmp_path):
     })  # fmt: skip
 
 
-def test_the_realm_on_the_same_host(launcher, tmp_path):
+def test_the_autoredirect_realm_names_the_requested_host(launcher, tmp_path):
     own = certificate(key("P-256", "root"), now=datetime.now(UTC).timestamp())
     bundle = tmp_path / "bundle.pem"
     bundle.write_bytes(pem(own))
@@ -268,6 +268,6 @@ def test_the_realm_on_the_same_host(launcher, tmp_path):
         )
 
 
-def test_any_word_will_do(launcher, tmp_path):
+def test_silly_auth_responses_match_distribution(launcher, tmp_path):
     more = "auth:\n  silly:\n    realm: here\n    service: there\n"
     compare(launcher, tmp_path, more, {"nothing": None, "empty": "", "something": "x"})

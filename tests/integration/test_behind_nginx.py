@@ -159,7 +159,9 @@ def again(work, *arguments):
         pytest.param(200, 4, marks=[pytest.mark.nightly, pytest.mark.timeout(1500)]),
     ],
 )
-def test_nothing_is_lost(servers, address, sandbox, tmp_path, count, podman_each):
+def test_images_survive_a_kill_behind_nginx(
+    servers, address, sandbox, tmp_path, count, podman_each
+):
     everything = []
     for number in range(count):
         client = ("skopeo", "chunks")[number % 2] if number % podman_each else "podman"

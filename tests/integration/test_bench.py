@@ -113,7 +113,7 @@ def test_parts_are_shown_again_without_measuring(bench, measured, tmp_path):
     assert (tmp_path / "charts" / "pulls.svg").exists()
 
 
-def test_ours_with_two_workers_in_any_case(measured):
+def test_the_workers_option_applies_to_every_case(measured):
     done, written = measured("--only", "by digest, 1 conn.", "--workers", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert {"server": "ours", "setup": "2 workers"}.items() <= written["used"][0].items()
@@ -125,7 +125,7 @@ def test_a_sample_waits_for_an_answer_however_short_it_is(measured):
     assert [row["server"] for row in written["rows"] if row["median"] <= 0] == []
 
 
-def test_longer_lists_and_the_cases_of_a_whole_run(bench):
+def test_the_list_option_names_the_chosen_cases(bench):
     whole = bench("--list").stdout.splitlines()
     assert not [case for case in whole if "bucket" in case]
     assert [
@@ -137,10 +137,11 @@ def test_longer_lists_and_the_cases_of_a_whole_run(bench):
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_shows_what_it_has(environment, tmp_path, by):
-    command = [sys.executable, "-m", "tests.bench", "--quick", "--group", "manifests"]
+def test_an_interrupted_run_reports_what_it_measured(environment, tmp_path, by):
+    # A shell starts background jobs, such as the lanes of .ci/run, with SIGINT ignored.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "tests.bench", "--quick"]
     running = subprocess.Popen(
-        [*command, "--json", str(tmp_path / "bench.json")],
+        [*command, "--group", "manifests", "--json", str(tmp_path / "bench.json")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -157,7 +158,7 @@ def test_an_interrupted_run_shows_what_it_has(environment, tmp_path, by):
     assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
 
 
-def test_nothing_is_left_behind(measured, tmp_path):
+def test_a_run_leaves_no_files_behind(measured, tmp_path):
     measured("--only", "start to first 200")
     assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
 
@@ -218,7 +219,7 @@ def store():
     ],
     ids=["truth", "status", "body"],
 )
-def test_wrong_answers_are_errors(measured, store, lie, fault):
+def test_wrong_responses_are_errors(measured, store, lie, fault):
     store.lie = lie
     peer = f"peer=http://127.0.0.1:{store.server_port}"
     done, written = measured("--only", "GET by digest, 1 conn", peer)
@@ -228,7 +229,7 @@ def test_wrong_answers_are_errors(measured, store, lie, fault):
     assert (fault in done.stdout) if fault else (row["median"] > 0)
 
 
-def test_a_server_that_is_gone_fails_alone(measured):
+def test_an_unreachable_peer_fails_without_the_others(measured):
     done, written = measured("--only", "GET by digest, 1 conn", "peer=http://127.0.0.1:1")
     faults = {row["server"]: row["fault"] for row in written["rows"]}
     assert faults.pop("peer").startswith("it did not take the content: ")
@@ -245,13 +246,13 @@ def test_a_server_that_is_gone_fails_alone(measured):
         (("--read", "/dev/null"), "/dev/null"),
     ],
 )
-def test_what_is_asked_wrongly(bench, arguments, said):
+def test_invalid_arguments_are_reported(bench, arguments, said):
     done = bench("--quick", *arguments)
     assert done.returncode == 2
     assert said in done.stderr
 
 
-def test_collections_of_both_mark_the_same(environment):
+def test_both_collectors_mark_the_same_blobs(environment):
     program("docker-registry")
     done = subprocess.run(
         [

@@ -90,7 +90,7 @@ def using(request, monkeypatch):
 
 
 @pytest.mark.parametrize("answer", [LENGTH + BODY, CHUNKED], ids=["length", "chunks"])
-def test_right_answers_are_counted(using, scripted, answer):
+def test_right_responses_are_counted(using, scripted, answer):
     server = scripted(answer)
     seen = generator.requests(server, "/x", connections=4, answer=FOUND, seconds=0.3)
     assert (seen.errors, seen.fault) == (0, "")
@@ -100,7 +100,7 @@ def test_right_answers_are_counted(using, scripted, answer):
     assert 0 < seen.processor < 3
 
 
-def test_every_connection_asks_as_often_as_told(using, scripted):
+def test_each_connection_sends_the_configured_number_of_requests(using, scripted):
     server = scripted(LENGTH + BODY)
     seen = generator.requests(server, "/x", connections=3, answer=FOUND, times=5)
     assert (seen.count, seen.errors) == (15, 0)
@@ -114,7 +114,7 @@ def test_every_connection_asks_as_often_as_told(using, scripted):
         ("GET", 304, b"HTTP/1.1 304 Not Modified\r\nEtag: x\r\n\r\n"),
     ],
 )
-def test_answers_without_a_body(using, scripted, method, status, head):
+def test_responses_without_a_body_are_counted(using, scripted, method, status, head):
     server = scripted(head)
     seen = generator.requests(
         server, "/x", connections=2, answer=Answer(status, b"", b""), seconds=0.2, method=method
@@ -131,7 +131,7 @@ def test_answers_without_a_body(using, scripted, method, status, head):
         (None, "closed"),
     ],
 )
-def test_wrong_answers_are_told(using, scripted, answer, fault):
+def test_wrong_responses_are_reported(using, scripted, answer, fault):
     server = scripted(answer and answer + BODY)
     seen = generator.requests(server, "/x", connections=2, answer=FOUND, seconds=0.2)
     assert seen.errors
@@ -140,7 +140,7 @@ def test_wrong_answers_are_told(using, scripted, answer, fault):
 
 # wrk compares no bodies; the cases do, before and after it.
 @pytest.mark.parametrize("using", ["cc", "python"], indirect=True)
-def test_a_body_of_another_length_is_told(using, scripted):
+def test_a_body_of_another_length_is_reported(using, scripted):
     server = scripted(LENGTH + BODY)
     seen = generator.requests(
         server, "/x", connections=1, answer=Answer(200, b"", b"short"), times=2
@@ -160,7 +160,7 @@ def test_headers_are_sent(using, scripted):
 
 
 @pytest.mark.parametrize("using", ["cc", "python"], indirect=True)
-def test_large_bodies_are_measured_whole(using, scripted):
+def test_large_bodies_are_read_completely(using, scripted):
     blob = Maker(3 * MIB).make("large")
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {blob.size}\r\n\r\n".encode()
     server = scripted(head + b"".join(blob.parts))

@@ -80,7 +80,7 @@ def tags(told):
     return {tag["repository"] for tag in told["tags"]}
 
 
-def test_damage_in_a_bucket(launcher, bucket, tmp_path):
+def test_fsck_finds_and_repairs_damage_in_a_bucket(launcher, bucket, tmp_path):
     images = {name: image(name) for name in NAMES}
     served = launcher.start(OURS, bucket)
     for name, each in images.items():
@@ -130,7 +130,7 @@ def test_damage_in_a_bucket(launcher, bucket, tmp_path):
     assert (status, told["tags"]) == (0, [])
 
 
-def test_a_pull_that_was_recorded_counts_after_a_restart(launcher, bucket, tmp_path):
+def test_a_recorded_pull_counts_after_a_restart(launcher, bucket, tmp_path):
     served = launcher.start(OURS, bucket, within=RETENTION)
     for tag in ("pulled", "forgotten"):
         served.remote.push("a/b", image(tag), tag)

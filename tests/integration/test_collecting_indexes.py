@@ -83,7 +83,7 @@ def test_images_that_distribution_destroys_are_kept(launcher, tmp_path):
         served.stop()
 
 
-def test_beside_a_server_with_a_grace_of_a_second(launcher, tmp_path):
+def test_collecting_beside_a_server_deletes_after_the_grace(launcher, tmp_path):
     root = tmp_path / "root"
     served = launcher.start(OURS, root, 2, within=with_grace(1))
     multi, doomed = index("multi"), image("doomed")

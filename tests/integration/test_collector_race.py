@@ -69,7 +69,7 @@ def race(tmp_path):
 
 
 @pytest.mark.timeout(300)
-def test_nothing_that_was_promised_is_lost(race):
+def test_acknowledged_pushes_survive_collections(race):
     # With a trash that is emptied all the time; what a push needs comes back from it.
     raced(race(workers=2, trash="5s"), seconds(60.0))
 
@@ -77,13 +77,13 @@ def test_nothing_that_was_promised_is_lost(race):
 @pytest.mark.nightly
 @pytest.mark.timeout(2 * LONG)
 @pytest.mark.parametrize(("workers", "trash"), [(1, "off"), (2, "off"), (2, "10s")])
-def test_nothing_that_was_promised_is_lost_for_long(race, workers, trash):
+def test_acknowledged_pushes_survive_a_long_race(race, workers, trash):
     raced(race(workers=workers, trash=trash), seconds(LONG))
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(2 * LONG)
-def test_two_instances_over_one_bucket(race, object_stores):
+def test_acknowledged_pushes_survive_with_two_instances_over_one_bucket(race, object_stores):
     bucket = Bucket(object_stores.get("ceph"), f"race-{uuid4().hex}")
     raced(race(instances=2, bucket=bucket), seconds(LONG))
 

@@ -51,7 +51,7 @@ def verify(cosign, reference, *options):
     return json.loads(shown)
 
 
-def test_sign_and_verify(registry, cosign, signed):
+def test_a_signature_is_pushed_and_verified(registry, cosign, signed):
     reference = signed("cosign/tag")
     (claim,) = verify(cosign, reference)
     digest = reference.partition("@")[2]
@@ -61,7 +61,7 @@ def test_sign_and_verify(registry, cosign, signed):
     registry.remote.assert_whole("cosign/tag", tag)
 
 
-def test_another_key_is_refused(cosign, sandbox, signed):
+def test_verification_with_another_key_fails(cosign, sandbox, signed):
     reference = signed("cosign/refused")
     (sandbox.home / "cosign.key").unlink()
     (sandbox.home / "cosign.pub").unlink()
@@ -72,7 +72,7 @@ def test_another_key_is_refused(cosign, sandbox, signed):
     assert refused.returncode != 0
 
 
-def test_signature_as_a_referrer(ours_only, registry, cosign, signed):
+def test_a_signature_is_pushed_as_a_referrer(ours_only, registry, cosign, signed):
     reference = signed("cosign/referrer", "--registry-referrers-mode=oci-1-1")
     digest = reference.partition("@")[2]
     (signature,) = registry.remote.referrers("cosign/referrer", digest)

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.mark.parametrize("made", [image("ctr"), index("ctr")], ids=["image", "index"])
-def test_import_push_and_pull(registry, ctr, tmp_path, made):
+def test_containerd_pulls_what_it_pushed(registry, ctr, tmp_path, made):
     kind = "index" if made.children else "image"
     layout = write_layout(tmp_path / "layout", {"1": made})
     files = {

@@ -18,7 +18,7 @@ def saved(tmp_path):
     return write_archive(tmp_path / "saved.tar", "saved:1", seed="docker", layers=3)
 
 
-def test_push_mount_and_pull(registry, docker, saved):
+def test_docker_pushes_mounts_and_pulls_layers(registry, docker, saved):
     docker("load", "--input", saved)
     first, second = registry.image("docker/first"), registry.image("docker/second")
 
@@ -48,7 +48,7 @@ def test_push_mount_and_pull(registry, docker, saved):
     docker("rmi", second, by_digest)
 
 
-def test_all_tags(registry, docker, saved):
+def test_all_tags_are_pushed_and_pulled(registry, docker, saved):
     docker("load", "--input", saved)
     name = f"{registry.address}/docker/tags"
     for tag in ("1", "2", "3"):
@@ -61,7 +61,7 @@ def test_all_tags(registry, docker, saved):
 
 
 @pytest.mark.parametrize("as_docker", [False, True], ids=["oci", "docker"])
-def test_pull_of_one_platform(registry, docker, as_docker):
+def test_docker_pulls_one_platform_of_an_index(registry, docker, as_docker):
     made = index("docker-platform", docker=as_docker)
     name = f"docker/platform-{'docker' if as_docker else 'oci'}"
     registry.remote.push(name, made, "1")
@@ -72,7 +72,7 @@ def test_pull_of_one_platform(registry, docker, as_docker):
     docker("rmi", registry.image(name))
 
 
-def test_manifest_list(registry, docker):
+def test_docker_pushes_a_manifest_list(registry, docker):
     made = index("docker-list", docker=True)
     for child, architecture in zip(made.children, ("amd64", "arm64"), strict=True):
         registry.remote.push("docker/list", child, architecture)

@@ -85,7 +85,7 @@ def findings(root: Path, folder: Path) -> list[object]:
     return found["findings"]
 
 
-def test_the_tree_is_the_same_byte_for_byte(launcher, tmp_path):
+def test_the_stored_tree_equals_that_of_distribution(launcher, tmp_path):
     trees = {}
     for kind in (DISTRIBUTION, OURS):
         served = launcher.start(kind, tmp_path / kind)
@@ -147,7 +147,7 @@ def test_we_serve_what_distribution_wrote(launcher, root, sandbox):
     }
 
 
-def test_distribution_serves_what_we_wrote_and_we_go_on(launcher, root):
+def test_distribution_serves_our_store_and_we_serve_it_again(launcher, root):
     ours = launcher.start(OURS, root)
     made = fill(ours.remote)
     subject = made["library/multi", "oci"]

@@ -1,7 +1,7 @@
-"""A disk that fills up under parallel pushes: clean errors, pulls go on, and nothing is lost.
+"""A disk that fills up during parallel pushes: clean errors, pulls continue, and nothing is lost.
 
-The disk is a tmpfs of some MiB in a mount namespace of its own, which a process holds open; the
-registry reaches it by way of ``/proc``, so that nobody has to be root.
+The disk is a tmpfs of 24 MiB in a separate mount namespace, which a process keeps open. The
+registry reaches it through ``/proc``, so the test does not need root.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Disk:
     root: Path
 
     def fill(self, leave: int) -> None:
-        """Take more room, all but so many bytes."""
+        """Use the free space, except for ``leave`` bytes."""
         found = os.statvfs(self.root)
         with (self.root / "filler").open("ab") as filler:
             left = found.f_bavail * found.f_frsize - leave
@@ -44,7 +44,7 @@ class Disk:
                 left -= filler.write(bytes(min(MIB, left)))
 
     def free(self) -> None:
-        """Give it back."""
+        """Release the space that :meth:`fill` used."""
         (self.root / "filler").unlink()
 
 
@@ -76,10 +76,10 @@ def disk(tmp_path):
 
 @define(eq=False)
 class Push:
-    """A push that stops at the first answer that is none of success, and can go on later.
+    """A push that stops at the first unsuccessful response and can be resumed.
 
-    :ivar refused: the answer that it stopped at.
-    :ivar statuses: of all answers.
+    :ivar refused: the response that it stopped at.
+    :ivar statuses: the status codes of all responses.
     """
 
     remote: Remote
@@ -90,8 +90,8 @@ class Push:
     _location: str | None = None
     _stored: int = 0
 
-    def go_on(self) -> None:
-        """Push what is not pushed yet."""
+    def resume(self) -> None:
+        """Push what the registry does not have yet."""
         self.refused = None
         for digest, blob in self.image.blobs.items():
             if self.remote.request("HEAD", f"/v2/{self.name}/blobs/{digest}").status == 200:
@@ -105,13 +105,17 @@ class Push:
             {"Content-Type": self.image.media_type},
         )
 
+    def start_upload(self) -> bool:
+        """Start the upload of a blob; return whether it was accepted."""
+        return self._ask("POST", f"/v2/{self.name}/blobs/uploads/", b"")
+
     def _blob(self, digest: str, blob: bytes) -> bool:
         if self._location is not None:
-            # What a client does that was refused: it asks how far the upload has come.
+            # A refused client asks for the offset of its upload.
             answer = self.remote.request("GET", self._location)
             assert answer.status == 204, answer
             self._moved(answer)
-        elif not self._ask("POST", f"/v2/{self.name}/blobs/uploads/", b""):
+        elif not self.start_upload():
             return False
         while self._stored < len(blob):
             piece = blob[self._stored : self._stored + PIECE]
@@ -138,12 +142,12 @@ class Push:
     def _moved(self, answer) -> None:
         self._location = answer.headers["location"]
         end = answer.headers.get("range", "0-0").partition("-")[2]
-        # An upload without bytes and one with a single byte look alike.
+        # The range of an empty upload equals that of an upload with one byte.
         self._stored = 0 if end == "0" else int(end) + 1
 
 
 def together(*works):
-    """Do all at the same time; the first exception is raised."""
+    """Run all callables in parallel threads; raise the first exception."""
     faults = []
 
     def run(work):
@@ -162,7 +166,7 @@ def together(*works):
 
 
 def pulling(remote: Remote, held: Image, over: threading.Event, pulls: list[int]):
-    """Work that pulls an image again and again."""
+    """Return a callable that pulls an image until ``over`` is set."""
 
     def work() -> None:
         while not over.is_set():
@@ -173,7 +177,7 @@ def pulling(remote: Remote, held: Image, over: threading.Event, pulls: list[int]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk(disk, launcher, workers):
+def test_pushes_to_a_full_disk_are_refused_and_resume(disk, launcher, workers):
     remote = launcher.start(OURS, disk.root / "store", workers).remote
     held = image("held", size=100_000)
     remote.push("held", held, "latest")
@@ -186,7 +190,7 @@ def test_a_full_disk(disk, launcher, workers):
 
     def push_all() -> None:
         try:
-            together(*(push.go_on for push in pushes))
+            together(*(push.resume for push in pushes))
         finally:
             over.set()
 
@@ -197,12 +201,12 @@ def test_a_full_disk(disk, launcher, workers):
     for push in refused:
         assert push.refused.status == 507, push.refused
         assert push.refused.json()["errors"][0]["code"] == "UNAVAILABLE"
-    # Nor is anything lost for those who were sooner.
+    # The pushes that succeeded are complete.
     for push in pushes:
         if push.refused is None:
             remote.assert_holds(push.name, push.image, "latest")
     disk.free()
-    together(*(push.go_on for push in refused))
+    together(*(push.resume for push in refused))
     for push in pushes:
         assert push.refused is None, push.refused
         remote.assert_holds(push.name, push.image, "latest")
@@ -218,7 +222,7 @@ storage:
 
 
 def eventually(ready):
-    """Look again and again, for as long as the registry needs to notice."""
+    """Wait until ``ready()`` is true, for at most 20 seconds."""
     for _ in range(200):
         if ready():
             return
@@ -226,14 +230,14 @@ def eventually(ready):
     assert ready()
 
 
-def test_watermarks(disk, tmp_path):
+def test_watermarks_warn_and_refuse_pushes(disk, tmp_path):
     text = CONFIGURATION.replace("storage:\n", MARKS).replace("{root}", str(disk.root / "store"))
     with RegistryProcess(*SERVE, write_configuration(tmp_path, text), cwd=tmp_path) as server:
         remote = Remote(f"127.0.0.1:{server.port}")
         held = image("held", size=100_000)
         remote.push("held", held, "latest")
         push = Push(remote, "team", image("push", layers=1, size=LAYER))
-        assert push._ask("POST", "/v2/team/blobs/uploads/", b"")
+        assert push.start_upload()
         assert "warning" not in remote.request("GET", "/v2/").headers
         disk.fill(leave=DISK * MIB * 3 // 10)
         eventually(lambda: "warning" in remote.request("GET", "/v2/").headers)
@@ -243,14 +247,14 @@ def test_watermarks(disk, tmp_path):
         remote.push("held", held, "again")
         disk.fill(leave=DISK * MIB // 10)
         eventually(lambda: remote.request("POST", "/v2/x/blobs/uploads/", b"").status == 507)
-        push.go_on()
+        push.resume()
         assert push.refused.status == 507
         assert push.refused.json()["errors"][0]["code"] == "UNAVAILABLE"
         assert remote.request("DELETE", "/v2/held/manifests/again").status == 202
         remote.assert_holds("held", held, "latest")
         disk.free()
         eventually(lambda: "warning" not in remote.request("GET", "/v2/").headers)
-        push.go_on()
+        push.resume()
         assert push.refused is None
         remote.assert_holds("team", push.image, "latest")
         status, _, lines = server.stop()

@@ -217,7 +217,7 @@ def resume(remote: Remote, client: Client) -> bool:
         pytest.param(50, 2, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)]),
     ],
 )
-def test_kill_in_the_middle_of_pushes(launcher, tmp_path, rounds, workers):
+def test_acknowledged_pushes_survive_kills(launcher, tmp_path, rounds, workers):
     root = tmp_path / "root"
     survivors: list[Client] = []
     resumed = promised = 0

@@ -75,7 +75,7 @@ def _is_trusted(served, context):
         return False
 
 
-def test_hosts_that_are_not_ours_are_told_of_and_the_registry_serves(tmp_path):
+def test_the_registry_serves_while_an_order_fails(tmp_path):
     elsewhere = free_port()
     with pebble(tmp_path, elsewhere, PEBBLE_WFE_NONCEREJECT="0") as acme:
         path = write_configuration(tmp_path, more=settings(tmp_path, acme.directory))

@@ -32,7 +32,7 @@ http:
 )
 
 
-def test_what_was_deleted_and_collected_is_pulled_again(sandbox, tmp_path):
+def test_a_deleted_and_collected_image_is_restored(sandbox, tmp_path):
     made = index("trash", ("amd64", "arm64"))
     layout = write_layout(tmp_path / "layout", {"1": made, "2": image("trash-newer")})
     path = write_configuration(tmp_path, TEXT)

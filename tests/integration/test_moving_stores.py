@@ -54,7 +54,9 @@ def tree(root: Path):
 
 
 @pytest.mark.parametrize("kind", ["ceph", pytest.param("swift", marks=pytest.mark.nightly)])
-def test_into_a_bucket_and_back(launcher, object_stores, tmp_path, kind, record_property):
+def test_copy_store_moves_a_registry_into_a_bucket_and_back(
+    launcher, object_stores, tmp_path, kind, record_property
+):
     store = object_stores.get(kind)
     disk, back = tmp_path / "disk", tmp_path / "back"
     bucket = Bucket(store, f"copy-{uuid4().hex}")

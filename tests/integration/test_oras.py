@@ -42,7 +42,7 @@ def discover(sandbox, subject, *options):
     return json.loads(found)["manifests"]
 
 
-def test_push_and_pull(registry, sandbox, artifact):
+def test_oras_pulls_what_it_pushed(registry, sandbox, artifact):
     digest = artifact("oras/pull")
     sandbox.run("oras", "pull", "--plain-http", "-o", "out", registry.image("oras/pull"))
     assert (sandbox.home / "out" / "notes.txt").read_text() == "notes on oras/pull"
@@ -53,7 +53,7 @@ def test_push_and_pull(registry, sandbox, artifact):
     assert sha256(fetched.strip().encode()) == digest
 
 
-def test_attach_and_discover(ours_only, registry, sandbox, artifact):
+def test_attached_artifacts_are_discovered(ours_only, registry, sandbox, artifact):
     digest = artifact("oras/attach")
     subject = registry.image("oras/attach")
     attach(sandbox, subject, "application/x-sbom", "sbom", REFERRERS)
@@ -75,7 +75,7 @@ def test_attach_and_discover(ours_only, registry, sandbox, artifact):
     assert (sandbox.home / "sbom" / "sbom.json").read_text() == '"sbom"'
 
 
-def test_the_referrers_api_is_found_by_itself(ours_only, registry, sandbox, artifact):
+def test_oras_detects_the_referrers_api(ours_only, registry, sandbox, artifact):
     artifact("oras/auto")
     subject = registry.image("oras/auto")
     attach(sandbox, subject, "application/x-sbom", "auto")
@@ -83,7 +83,7 @@ def test_the_referrers_api_is_found_by_itself(ours_only, registry, sandbox, arti
     assert registry.remote.tags("oras/auto") == ["1"]
 
 
-def test_an_older_client_that_keeps_a_fallback_tag(ours_only, registry, sandbox, artifact):
+def test_referrers_pushed_with_a_fallback_tag_are_listed(ours_only, registry, sandbox, artifact):
     digest = artifact("oras/fallback")
     subject = registry.image("oras/fallback")
     attach(sandbox, subject, "application/x-old", "old", "--distribution-spec=v1.1-referrers-tag")
@@ -92,7 +92,7 @@ def test_an_older_client_that_keeps_a_fallback_tag(ours_only, registry, sandbox,
     assert entry["artifactType"] == "application/x-old"
 
 
-def test_copy_with_referrers(ours_only, registry, sandbox, artifact):
+def test_copies_include_referrers(ours_only, registry, sandbox, artifact):
     digest = artifact("oras/from")
     subject = registry.image("oras/from")
     attach(sandbox, subject, "application/x-sbom", "copied", REFERRERS)
@@ -108,7 +108,7 @@ def test_copy_with_referrers(ours_only, registry, sandbox, artifact):
     registry.remote.assert_whole("oras/to", signatures[0])
 
 
-def test_copy_through_a_layout(ours_only, registry, sandbox, artifact):
+def test_referrers_survive_a_copy_through_a_layout(ours_only, registry, sandbox, artifact):
     digest = artifact("oras/out")
     subject = registry.image("oras/out")
     attach(sandbox, subject, "application/x-sbom", "out", REFERRERS)
@@ -120,7 +120,7 @@ def test_copy_through_a_layout(ours_only, registry, sandbox, artifact):
     )
 
 
-def test_lists_and_deletes(registry, sandbox):
+def test_repositories_and_tags_are_listed_and_deleted(registry, sandbox):
     made = image("oras-delete")
     for tag in ("a", "b"):
         registry.remote.push("oras/lists/deep", made, tag)
@@ -141,7 +141,7 @@ def test_lists_and_deletes(registry, sandbox):
     assert registry.remote.blob("oras/lists/deep", layer).status == 404
 
 
-def test_blobs_alone(registry, sandbox):
+def test_single_blobs_are_pushed_and_fetched(registry, sandbox):
     data = noise("oras-blob", 100_000)
     (sandbox.home / "blob").write_bytes(data)
     where = f"{registry.address}/oras/blob@{sha256(data)}"
@@ -150,7 +150,7 @@ def test_blobs_alone(registry, sandbox):
     assert (sandbox.home / "fetched").read_bytes() == data
 
 
-def test_several_tags_at_once(registry, sandbox, artifact):
+def test_several_tags_are_added_at_once(registry, sandbox, artifact):
     digest = artifact("oras/tags")
     sandbox.run("oras", "tag", "--plain-http", registry.image("oras/tags"), "2", "3")
     for tag in ("2", "3"):

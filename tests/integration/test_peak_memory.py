@@ -94,7 +94,9 @@ def pull(served: Served, digest: str) -> None:
         pytest.param(50, 100, marks=[pytest.mark.nightly, pytest.mark.timeout(1800)]),
     ],
 )
-def test_peak_memory(launcher, tmp_path, record_property, layers, mebibytes):
+def test_peak_memory_stays_below_the_ceiling(
+    launcher, tmp_path, record_property, layers, mebibytes
+):
     root = tmp_path / "root"
     served = launcher.start(AGAINST, root)
     idle = served.peak_memory()
@@ -115,7 +117,9 @@ def test_peak_memory(launcher, tmp_path, record_property, layers, mebibytes):
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
-def test_peak_memory_over_a_bucket(launcher, object_stores, record_property):
+def test_peak_memory_stays_below_the_ceiling_over_a_bucket(
+    launcher, object_stores, record_property
+):
     """Eight layers of a GiB at a time, to a store that keeps up with none of them."""
     layers, mebibytes = 8, 1024
     served = launcher.start(OURS, Bucket(object_stores.get("ceph on disk"), "memory"))

@@ -22,7 +22,7 @@ def context(sandbox):
     return folder
 
 
-def test_build_push_and_pull(registry, sandbox, context):
+def test_podman_pulls_what_it_built_and_pushed(registry, sandbox, context):
     target = registry.image("podman/built")
     sandbox.run("buildah", "build", "--isolation=chroot", f"--tag={target}", context)
     sandbox.run("podman", "push", "--digestfile", sandbox.home / "digest", target)
@@ -43,7 +43,7 @@ def test_build_push_and_pull(registry, sandbox, context):
     sandbox.run("podman", "image", "umount", target)
 
 
-def test_pull_by_digest(registry, sandbox):
+def test_podman_pulls_by_digest(registry, sandbox):
     made = index("podman-digest")
     registry.remote.push("podman/digest", made, "1")
     child = made.children[0]
@@ -54,7 +54,7 @@ def test_pull_by_digest(registry, sandbox):
 
 
 @pytest.mark.parametrize("format_", ["oci", "docker"])
-def test_commit_straight_to_the_registry(registry, sandbox, context, format_):
+def test_buildah_commits_to_the_registry(registry, sandbox, context, format_):
     target = registry.image(f"buildah/commit-{format_}")
     container = sandbox.run("buildah", "from", "scratch").strip()
     sandbox.run("buildah", "copy", container, context / "data", "/data")
@@ -68,7 +68,7 @@ def test_commit_straight_to_the_registry(registry, sandbox, context, format_):
     sandbox.run("buildah", "rm", container)
 
 
-def test_manifest_list(registry, sandbox, context):
+def test_buildah_pushes_a_manifest_list(registry, sandbox, context):
     target = registry.image("podman/list")
     for architecture in ("amd64", "arm64"):
         sandbox.run(
@@ -93,7 +93,7 @@ def test_manifest_list(registry, sandbox, context):
         assert pulled["Architecture"] == architecture
 
 
-def test_zstd_chunked_layers(registry, sandbox, context):
+def test_zstd_chunked_layers_are_pushed_and_pulled(registry, sandbox, context):
     target = registry.image("podman/zstd")
     sandbox.run("buildah", "build", "--isolation=chroot", f"--tag={target}", context)
     sandbox.run("podman", "push", "--compression-format=zstd:chunked", target)

@@ -21,7 +21,7 @@ def dxf(registry):
     return lambda name: module.DXF(registry.address, name, insecure=True)
 
 
-def test_blobs_and_aliases(registry, dxf, tmp_path):
+def test_dxf_pushes_and_pulls_blobs_and_aliases(registry, dxf, tmp_path):
     repository = dxf("dxf/blobs")
     data = noise("dxf", 2_000_000)
     (tmp_path / "data").write_bytes(data)
@@ -36,7 +36,7 @@ def test_blobs_and_aliases(registry, dxf, tmp_path):
     registry.remote.assert_whole("dxf/blobs", "one")
 
 
-def test_an_image_pushed_by_others(registry, dxf):
+def test_dxf_reads_an_image_of_another_client(registry, dxf):
     made = image("dxf")
     registry.remote.push("dxf/image", made, "1")
     repository = dxf("dxf/image")
@@ -44,7 +44,7 @@ def test_an_image_pushed_by_others(registry, dxf):
     assert repository.get_digest("1") == next(iter(made.blobs))
 
 
-def test_deletes(registry, dxf, tmp_path):
+def test_dxf_deletes_a_blob(registry, dxf, tmp_path):
     repository = dxf("dxf/delete")
     (tmp_path / "data").write_bytes(b"short-lived")
     digest = repository.push_blob(str(tmp_path / "data"))

@@ -89,7 +89,7 @@ async def until(reached):
     ids=["2.8", "3"],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_redis_that_goes_and_comes_back(tmp_path, redis, section):
+async def test_the_cache_reconnects_to_a_restarted_redis(tmp_path, redis, section):
     cache = cache_of(tmp_path, section.format(port=redis.port))
     try:
         assert await cache.size(DIGEST) is None
@@ -110,7 +110,7 @@ async def test_a_redis_that_goes_and_comes_back(tmp_path, redis, section):
 
 @pytest.mark.parametrize("trusted", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_over_tls(tmp_path, trusted):
+async def test_redis_over_tls_needs_a_trusted_certificate(tmp_path, trusted):
     pem = tmp_path / "redis.pem"
     certificate = self_signed("localhost")
     pem.write_bytes(certificate.certificate_pem + certificate.key_pem)

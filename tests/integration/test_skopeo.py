@@ -26,7 +26,7 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 @pytest.mark.parametrize("docker", [False, True], ids=["oci", "docker"])
-def test_copy_there_and_back(registry, sandbox, tmp_path, docker):
+def test_skopeo_copies_an_image_in_and_out_unchanged(registry, sandbox, tmp_path, docker):
     made = image("skopeo", docker=docker)
     name = f"skopeo/copy-{'docker' if docker else 'oci'}"
     target = "docker://" + registry.image(name)
@@ -61,7 +61,7 @@ def test_docker_archive_is_pushed_as_schema2(registry, sandbox, tmp_path):
     assert sha256(shown.encode()) == pushed.json()["config"]["digest"]
 
 
-def test_zstd_layers(registry, sandbox, tmp_path):
+def test_zstd_layers_are_stored_as_pushed(registry, sandbox, tmp_path):
     layout = write_layout(tmp_path / "layout", {"1": image("zstd")})
     target = "docker://" + registry.image("skopeo/zstd")
     sandbox.run(
@@ -84,7 +84,7 @@ def test_zstd_layers(registry, sandbox, tmp_path):
     assert read_layout(back, "1")[1] == pushed.body
 
 
-def test_all_images_of_an_index(registry, sandbox, tmp_path):
+def test_all_images_of_an_index_are_copied(registry, sandbox, tmp_path):
     made = index("skopeo-all", ("amd64", "arm64", "s390x"))
     layout = write_layout(tmp_path / "layout", {"1": made})
     target = "docker://" + registry.image("skopeo/index")
@@ -100,7 +100,7 @@ def test_all_images_of_an_index(registry, sandbox, tmp_path):
     assert_layout_holds(back, made)
 
 
-def test_one_image_of_an_index(registry, sandbox, tmp_path):
+def test_one_platform_of_an_index_is_copied(registry, sandbox, tmp_path):
     made = index("skopeo-one")
     registry.remote.push("skopeo/one", made, "1")
     source = "docker://" + registry.image("skopeo/one")
@@ -109,7 +109,7 @@ def test_one_image_of_an_index(registry, sandbox, tmp_path):
     assert read_layout(back, "1")[1] == made.children[1].manifest
 
 
-def test_list_and_inspect(ours_only, registry, sandbox):
+def test_tags_are_listed_and_images_inspected(ours_only, registry, sandbox):
     made = image("skopeo-inspect", architecture="riscv64")
     for tag in ("b", "a", "1.0", "latest"):
         registry.remote.push("skopeo/inspect", made, tag)
@@ -125,7 +125,7 @@ def test_list_and_inspect(ours_only, registry, sandbox):
     assert raw.encode() == made.manifest
 
 
-def test_delete(registry, sandbox):
+def test_deleting_a_tag_deletes_its_manifest(registry, sandbox):
     kept, gone = image("kept"), image("gone")
     registry.remote.push("skopeo/delete", kept, "kept")
     for tag in ("gone", "gone-too"):
@@ -141,7 +141,7 @@ def test_delete(registry, sandbox):
     assert sandbox.attempt("skopeo", "inspect", PLAIN, source).returncode != 0
 
 
-def test_sync_a_repository_out_and_in(registry, sandbox, tmp_path):
+def test_skopeo_sync_exports_and_imports_a_repository(registry, sandbox, tmp_path):
     made = {tag: image(("sync", tag)) for tag in ("1", "2", "3")}
     for tag, each in made.items():
         registry.remote.push("skopeo/sync", each, tag)

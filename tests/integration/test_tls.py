@@ -43,7 +43,7 @@ def advised(served, client, folder):
     return re.sub(r"/etc/\w+/certs.d", str(folder), command)
 
 
-def test_curl_and_old_versions(served, sandbox):
+def test_curl_connects_with_tls_1_2_and_1_3_only(served, sandbox):
     url = f"https://{served.address}/v2/"
     trusting = ("--silent", "--show-error", "--fail", "--cacert", served.authority)
     assert sandbox.run("curl", *trusting, "--tlsv1.3", url) == "{}"
@@ -56,7 +56,7 @@ def test_curl_and_old_versions(served, sandbox):
     )
 
 
-def test_skopeo_podman_and_buildah(served, strict, tmp_path):
+def test_skopeo_podman_and_buildah_trust_the_advised_certificate(served, strict, tmp_path):
     made = image("tls")
     layout = write_layout(tmp_path / "layout", {"1": made})
     target = f"docker://{served.address}/skopeo:1"
@@ -79,7 +79,7 @@ def test_skopeo_podman_and_buildah(served, strict, tmp_path):
     strict.run("podman", "pull", name)
 
 
-def test_oras(served, sandbox):
+def test_oras_trusts_the_authority_file(served, sandbox):
     (sandbox.home / "notes.txt").write_text("over TLS")
     name = f"{served.address}/oras:1"
     push = ("oras", "push", name, "notes.txt:text/plain")
@@ -90,7 +90,7 @@ def test_oras(served, sandbox):
     assert (sandbox.home / "back/notes.txt").read_text() == "over TLS"
 
 
-def test_containerd(served, shared_sandbox, ctr, tmp_path):
+def test_containerd_trusts_the_advised_certificate(served, shared_sandbox, ctr, tmp_path):
     made = image("tls-ctr")
     layout = write_layout(tmp_path / "layout", {"1": made})
     certificates = shared_sandbox.home / "certs.d"
@@ -105,7 +105,7 @@ def test_containerd(served, shared_sandbox, ctr, tmp_path):
     assert made.digest in ctr("images", "ls")
 
 
-def test_docker(docker, shared_sandbox, tmp_path):
+def test_docker_trusts_the_advised_certificate(docker, shared_sandbox, tmp_path):
     host = own_address() or pytest.skip("this machine is on no network")
     path = write_configuration(tmp_path, addr=f"{host}:0", more=AUTO.format(host=host))
     archive = write_archive(tmp_path / "saved.tar", "saved:1", seed="docker-tls")
@@ -139,7 +139,7 @@ def outcome(port, client):
 
 # 2.8.3 knows no clientauth yet: it asks for this one, whatever is said.
 @pytest.mark.parametrize("auth", ["", "require-and-verify-client-cert"])
-def test_distribution_lets_the_same_clients_in(tmp_path, monkeypatch, auth):
+def test_distribution_accepts_the_same_client_certificates(tmp_path, monkeypatch, auth):
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)  # the old library panics at it
     program("docker-registry")
     (tmp_path / "ca.pem").write_bytes(AUTHORITY.pem)
@@ -178,7 +178,7 @@ def test_distribution_lets_the_same_clients_in(tmp_path, monkeypatch, auth):
         "certificate: server.pem, key: server.key, clientcas: [server.key]",
     ],
 )
-def test_distribution_refuses_to_start_as_well(tmp_path, monkeypatch, section):
+def test_distribution_refuses_the_same_settings(tmp_path, monkeypatch, section):
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     program("docker-registry")
     for name in ("server", "other"):

@@ -52,7 +52,7 @@ def push(either, name, each, tag):
     raise AssertionError(f"{name}:{tag} could not be pushed")
 
 
-def test_images_by_two_registries_of_which_one_is_killed(servers):
+def test_images_pushed_through_both_registries_survive_a_kill(servers):
     either = either_of(servers)
     # Layers that several images share, names that several push, and one of a size with parts.
     images = {(f"a/{number % 4}", f"t{number}"): image(number % 6) for number in range(24)}
@@ -87,7 +87,7 @@ def test_images_by_two_registries_of_which_one_is_killed(servers):
         assert {name for name, _ in images} <= set(served.remote.catalog())
 
 
-def test_the_same_blob_and_tag_through_both_at_once(servers):
+def test_concurrent_pushes_of_one_tag_through_both_registries_succeed(servers):
     either = either_of(servers)
     each, other = image("same"), image("other")
     with ThreadPoolExecutor(8) as pool:
