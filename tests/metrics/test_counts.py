@@ -168,6 +168,6 @@ def test_a_reporter_writes_a_line_when_counts_have_changed():
     log_events = []
     receiver = EventReceiver(log_events.append, aggregated)
     receiver.pid = 7
-    receiver.received(stream.getvalue().encode())
+    receiver.data_received(stream.getvalue().encode())
     assert log_events == []
     assert count_requests(aggregated.total()) == 2

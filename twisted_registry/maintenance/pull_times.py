@@ -85,7 +85,7 @@ class PullTimes:
 
     @translate_storage_errors
     async def recording_since(self) -> float | None:
-        """Return when recording began, in seconds since the epoch; None if pulls are not recorded."""
+        """Return when recording began, in seconds since the epoch, or None if it is off."""
         return await self._modified_at(layout.PULLS_SINCE)
 
     @translate_storage_errors
