@@ -113,20 +113,7 @@ class Registry:
 
         :param origin: the origin of the events that it causes.
         """
-        publish_event = EventPublisher(self.listener, name, origin)
-        store = self._store
-        tags = Tags(store, name, publish_event)
-        referrers = Referrers(store, name)
-        return Repository(
-            store,
-            name,
-            publish_event,
-            Blobs(store, name, publish_event),
-            Uploads(store, name, publish_event),
-            Manifests(store, name, publish_event, tags, referrers),
-            tags,
-            referrers,
-        )
+        return Repository(self._store, name, EventPublisher(self.listener, name, origin))
 
     async def catalog(self, after: str, limit: int) -> tuple[list[str], bool]:
         """Return one page of repository names, and whether there may be more.
@@ -139,16 +126,36 @@ class Registry:
 
 @define(eq=False)
 class Repository:
-    """One repository."""
+    """One repository. Its parts have no state: each access returns a new one."""
 
     store: StoreContext
     name: str
     publish_event: EventPublisher
-    blobs: Blobs
-    uploads: Uploads
-    manifests: Manifests
-    tags: Tags
-    referrers: Referrers
+
+    @property
+    def blobs(self) -> Blobs:
+        """The blobs."""
+        return Blobs(self.store, self.name, self.publish_event)
+
+    @property
+    def uploads(self) -> Uploads:
+        """The uploads."""
+        return Uploads(self.store, self.name, self.publish_event)
+
+    @property
+    def manifests(self) -> Manifests:
+        """The manifests."""
+        return Manifests(self.store, self.name, self.publish_event)
+
+    @property
+    def tags(self) -> Tags:
+        """The tags."""
+        return Tags(self.store, self.name, self.publish_event)
+
+    @property
+    def referrers(self) -> Referrers:
+        """The manifests that refer to others."""
+        return Referrers(self.store, self.name)
 
     async def exists(self) -> bool:
         """Return whether it has content, or had until recently."""
