@@ -14,7 +14,7 @@ from twisted_registry.repository.streaming import ContentTooLarge, read_body
 
 if TYPE_CHECKING:
     from twisted_registry.api.context import RequestContext
-    from twisted_registry.repository.manifests import StoredManifest
+    from twisted_registry.repository.cache import StoredManifest
 
 
 async def get(context: RequestContext) -> Response:

@@ -114,15 +114,17 @@ class MemoryDescriptorCache:
 
 
 @frozen(eq=False)
-class CachedManifest:
+class StoredManifest:
     """The bytes of a manifest that matched their digest when they were read.
 
-    :ivar media_type: the media type that the document declares, or None.
+    :ivar media_type: the media type that the document declares. If it declares none, this is empty
+        in the cache; :class:`~.manifests.Manifests` adds the type that the repository has stored.
+    :ivar content: the bytes as pushed.
     """
 
     digest: Digest
+    media_type: str
     content: bytes = field(repr=False)
-    media_type: str | None
 
 
 @frozen(eq=False)
@@ -155,7 +157,7 @@ class MetadataCache:
     descriptors: IDescriptorCache = field(factory=NullDescriptorCache)
     lookup: IFastLookup = field(init=False)
     _links: OrderedDict[str, tuple[FileVersion, Digest]] = field(init=False, factory=OrderedDict)
-    _manifests: OrderedDict[Digest, tuple[FileVersion, CachedManifest]] = field(
+    _manifests: OrderedDict[Digest, tuple[FileVersion, StoredManifest]] = field(
         init=False, factory=OrderedDict
     )
     _pulls: OrderedDict[tuple[str, Digest | str], _CachedPull] = field(
@@ -167,7 +169,7 @@ class MetadataCache:
     def _find_lookup(self) -> IFastLookup:
         return fast_lookup(self.driver)
 
-    def cached_pull(self, repository: str, reference: Digest | str) -> CachedManifest | None:
+    def cached_pull(self, repository: str, reference: Digest | str) -> StoredManifest | None:
         """Return the manifest that an earlier pull has found, if a pull now would find the same.
 
         This is so if all files that it read are unchanged: the links of the tag and of the
@@ -209,7 +211,7 @@ class MetadataCache:
                 return
             versions.append((path, link[0]))
         cached = self._manifests.get(digest)
-        if cached is None or cached[1].media_type is None:
+        if cached is None or not cached[1].media_type:
             return
         versions.append((layout.blob(digest), cached[0]))
         self._pulls[repository, reference] = _CachedPull(digest, tuple(versions))
@@ -275,7 +277,7 @@ class MetadataCache:
             return None
         return reader
 
-    async def read_manifest(self, digest: Digest) -> CachedManifest | None:
+    async def read_manifest(self, digest: Digest) -> StoredManifest | None:
         """Return a manifest of the store, or None if it is missing or damaged."""
         path = layout.blob(digest)
         version = self.lookup.peek(path)
@@ -297,13 +299,13 @@ class MetadataCache:
                 digest=str(digest),
             )
             return None
-        manifest = CachedManifest(digest, content, declared_media_type(content))
+        manifest = StoredManifest(digest, declared_media_type(content) or "", content)
         if version is not None:
             self._store_manifest(digest, version, manifest)
         return manifest
 
     def _store_manifest(
-        self, digest: Digest, version: FileVersion, manifest: CachedManifest
+        self, digest: Digest, version: FileVersion, manifest: StoredManifest
     ) -> None:
         before = self._manifests.pop(digest, None)
         if before is not None:
@@ -317,5 +319,5 @@ class MetadataCache:
             self._content_bytes -= _entry_bytes(evicted)
 
 
-def _entry_bytes(manifest: CachedManifest) -> int:
+def _entry_bytes(manifest: StoredManifest) -> int:
     return len(manifest.content) + ENTRY_OVERHEAD_BYTES

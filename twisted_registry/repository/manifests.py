@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import define, evolve, frozen
 
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
@@ -36,21 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted_registry.oci.manifest import Descriptor
-    from twisted_registry.repository.cache import CachedManifest
+    from twisted_registry.repository.cache import StoredManifest
     from twisted_registry.repository.context import StoreContext
     from twisted_registry.repository.interfaces import EventPublisher
-
-
-@frozen
-class StoredManifest:
-    """A manifest as it is served.
-
-    :ivar content: the bytes as pushed.
-    """
-
-    digest: Digest
-    media_type: str
-    content: bytes = field(repr=False)
 
 
 @frozen
@@ -105,11 +93,11 @@ class Manifests:
         """
         # A tag protects the manifest that it names.
         is_query = is_query and isinstance(reference, Digest)
-        cached = await self.store.presence.cached_pull(self.name, reference, is_query=is_query)
-        if cached is None:
-            cached = await self._find(reference, is_query=is_query)
-            self.store.cache.remember_pull(self.name, reference, cached.digest)
-        stored = await self._stored(cached)
+        stored = await self.store.presence.cached_pull(self.name, reference, is_query=is_query)
+        if stored is None:
+            stored = await self._find(reference, is_query=is_query)
+            self.store.cache.remember_pull(self.name, reference, stored.digest)
+            stored = await self._with_media_type(stored)
         if self.store.pending_pulls is not None:
             self.store.pending_pulls.add((self.name, reference))
         self.publish_event(
@@ -125,10 +113,10 @@ class Manifests:
     @translate_storage_errors
     async def get_parsed(self, digest: Digest) -> tuple[StoredManifest, Manifest] | None:
         """Return a manifest, also parsed, or None if it is missing, damaged or invalid."""
-        cached = await self.store.presence.manifest_content(self.name, digest)
-        if cached is None:
+        stored = await self.store.presence.manifest_content(self.name, digest)
+        if stored is None:
             return None
-        stored = await self._stored(cached)
+        stored = await self._with_media_type(stored)
         try:
             return stored, parse_manifest(stored.content, stored.media_type)
         except ManifestInvalid:
@@ -208,7 +196,7 @@ class Manifests:
         self.publish_event("delete", "manifest", digest)
         return tags
 
-    async def _find(self, reference: Digest | str, *, is_query: bool) -> CachedManifest:
+    async def _find(self, reference: Digest | str, *, is_query: bool) -> StoredManifest:
         digest = reference if isinstance(reference, Digest) else await self.tags.resolve(reference)
         if digest is None:
             raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": reference})
@@ -217,11 +205,12 @@ class Manifests:
             raise _manifest_unknown(digest)
         return manifest
 
-    async def _stored(self, manifest: CachedManifest) -> StoredManifest:
-        media_type = manifest.media_type
-        if media_type is None:
-            media_type = await self._read_media_type(manifest.digest, manifest.content)
-        return StoredManifest(manifest.digest, media_type, manifest.content)
+    async def _with_media_type(self, manifest: StoredManifest) -> StoredManifest:
+        """Return the manifest, with the stored media type if the document declares none."""
+        if manifest.media_type:
+            return manifest
+        media_type = await self._read_media_type(manifest.digest, manifest.content)
+        return evolve(manifest, media_type=media_type)
 
     async def _store(self, digest: Digest, content: bytes, manifest: Manifest) -> None:
         if await self.store.cache.read_manifest(digest) is None:

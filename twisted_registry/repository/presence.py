@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from twisted_registry.oci.digest import Digest
-    from twisted_registry.repository.cache import CachedManifest, MetadataCache
+    from twisted_registry.repository.cache import MetadataCache, StoredManifest
     from twisted_registry.repository.trash import Trash
     from twisted_registry.storage.interfaces import IReader
 
@@ -123,7 +123,7 @@ class Presence:
 
     async def cached_pull(
         self, repository: str, reference: Digest | str, *, is_query: bool = False
-    ) -> CachedManifest | None:
+    ) -> StoredManifest | None:
         """Return the manifest that a pull would find if that is cached, else None.
 
         :param reference: a digest or a tag.
@@ -138,7 +138,7 @@ class Presence:
 
     async def manifest_content(
         self, repository: str, digest: Digest, *, is_query: bool = False
-    ) -> CachedManifest | None:
+    ) -> StoredManifest | None:
         """Return a manifest of a repository, or None if it is missing or damaged.
 
         :param is_query: whether the client does not pull it, but may skip a push if it exists.
