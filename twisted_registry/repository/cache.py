@@ -48,7 +48,7 @@ log = Logger()
 MAX_CONTENT_BYTES = 64 * 1024 * 1024
 #: Links that are cached.
 MAX_LINKS = 50_000
-#: Pairs of repository and tag or digest whose pull is cached.
+#: Pulls of manifests that are cached, and as many of blobs.
 MAX_PULLS = 10_000
 #: Memory that each cached manifest takes beside its bytes, about.
 ENTRY_OVERHEAD_BYTES = 1024
@@ -113,7 +113,7 @@ class MemoryDescriptorCache:
         return succeed(None)
 
 
-@frozen(eq=False)
+@frozen
 class StoredManifest:
     """The bytes of a manifest that matched their digest when they were read.
 
@@ -146,7 +146,7 @@ class MetadataCache:
 
     :ivar max_content_bytes: bytes of manifests that are cached, with their overhead.
     :ivar max_links: links that are cached.
-    :ivar max_pulls: pairs of repository and tag or digest whose pull is cached.
+    :ivar max_pulls: pulls of manifests that are cached, and as many of blobs.
     :ivar descriptors: caches blob sizes for drivers that cannot ``peek``.
     """
 
@@ -161,6 +161,10 @@ class MetadataCache:
         init=False, factory=OrderedDict
     )
     _pulls: OrderedDict[tuple[str, Digest | str], _CachedPull] = field(
+        init=False, factory=OrderedDict
+    )
+    # By repository and digest: path and version of the link and of the blob.
+    _blob_pulls: OrderedDict[tuple[str, Digest], tuple[tuple[str, FileVersion], ...]] = field(
         init=False, factory=OrderedDict
     )
     _content_bytes: int = field(init=False, default=0)
@@ -217,6 +221,42 @@ class MetadataCache:
         self._pulls[repository, reference] = _CachedPull(digest, tuple(versions))
         if len(self._pulls) > self.max_pulls:
             self._pulls.popitem(last=False)
+
+    def reopen_blob(self, repository: str, digest: Digest) -> IReader | None:
+        """Open a blob that an earlier pull has opened, if a pull now would find the same.
+
+        This is so if the link and the blob are unchanged; see :meth:`cached_pull`.
+
+        :returns: None if the result of a pull is not known, or if the blob is not open any more.
+        """
+        key = repository, digest
+        versions = self._blob_pulls.get(key)
+        if versions is None:
+            return None
+        if self.lookup.validate(versions):
+            reader = self.lookup.open_cached(*versions[-1])
+            if reader is not None:
+                self._blob_pulls.move_to_end(key)
+                return reader
+        del self._blob_pulls[key]
+        return None
+
+    def remember_blob_pull(self, repository: str, digest: Digest) -> None:
+        """Cache that a pull has just opened a blob.
+
+        Nothing is cached if the link is not cached, or if the driver does not keep the blob open.
+        """
+        link_path, path = layout.layer_link(repository, digest), layout.blob(digest)
+        link, version = self._links.get(link_path), self.lookup.peek(path)
+        if link is None or link[1] != digest or version is None or not version.size:
+            return
+        reader = self.lookup.open_cached(path, version)
+        if reader is None:
+            return
+        reader.close()
+        self._blob_pulls[repository, digest] = (link_path, link[0]), (path, version)
+        if len(self._blob_pulls) > self.max_pulls:
+            self._blob_pulls.popitem(last=False)
 
     async def read_link(self, path: str) -> Digest | None:
         """Return the digest in a link, or None if there is no valid link."""

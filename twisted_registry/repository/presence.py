@@ -108,17 +108,21 @@ class Presence:
 
     async def open_blob(self, repository: str, digest: Digest) -> IReader | None:
         """Open a blob of a repository for a pull of all of it, or return None if it has none."""
-        if await self.cache.read_link(layout.layer_link(repository, digest)) != digest:
-            return None
-        reader = await self.cache.open_blob(digest)
-        if reader is not None:
-            try:
-                answer = self.gate.may_report_present(repository, digest)
-                if not isinstance(answer, bool):
-                    await answer
-            except BaseException:
-                reader.close()
-                raise
+        reader = self.cache.reopen_blob(repository, digest)
+        if reader is None:
+            if await self.cache.read_link(layout.layer_link(repository, digest)) != digest:
+                return None
+            reader = await self.cache.open_blob(digest)
+            if reader is None:
+                return None
+            self.cache.remember_blob_pull(repository, digest)
+        try:
+            answer = self.gate.may_report_present(repository, digest)
+            if not isinstance(answer, bool):
+                await answer
+        except BaseException:
+            reader.close()
+            raise
         return reader
 
     async def cached_pull(
