@@ -67,7 +67,7 @@ class Defended:
     api: RegistryClient
     access_log: io.StringIO
     events: list[str]
-    basic_header: list[str] = field(factory=list)
+    shown: list[str] = field(factory=list)
 
     async def __call__(self, user, method, target, headers=(), body=None):
         """Send a request as a user, logged in as clients do, or without a login (``""``)."""
