@@ -1,4 +1,4 @@
-"""What a bearer token costs a warm GET of a manifest, in this process and without a client.
+"""The cost of a bearer token for a warm GET of a manifest, in this process, without a client.
 
 ``python -m tests.bench.bearers``. The time is from the bytes read to the bytes in the
 socket. Two registries get the same requests in turn, one of them with a token that it has seen
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 AGAIN, OTHER = "the same request again", "another request"
 FIRST, SECOND = "the first of a connection", "the second of a connection"
 BOTH = "the first two of a connection"
-#: What clients say besides.
+#: Other headers of clients.
 _FIELDS = (
     b"Host: registry.example.com\r\nUser-Agent: containers/5.36 (github.com/containers/image)\r\n"
     b"Accept: application/vnd.oci.image.manifest.v1+json\r\n"
@@ -46,7 +46,7 @@ Times = dict[tuple[str, bool], list[float]]
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, and print."""
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(prog="tests.bench.bearers", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3000, help="of each kind (3000)")
     rounds = parser.parse_args(arguments).rounds
@@ -73,7 +73,7 @@ def rows(times: Times) -> Iterator[tuple[str, float, float, float]]:
 
 
 async def measured(rounds: int) -> Times:
-    """The times of so many requests of each kind."""
+    """Measure the given number of requests of each kind; return their times."""
     with tempfile.TemporaryDirectory(prefix="registry-bench-") as folder:
         places = Path(folder, "open"), Path(folder, "tokens")
         async with (
@@ -121,7 +121,7 @@ def _timed(connected: SocketConnection, reference: bytes, *, shows: bool) -> flo
 
 
 def _request(reference: bytes, *, shows: bool) -> bytes:
-    """New bytes each time, as a socket gives them: those of a literal know their hash."""
+    """Return a new bytes object, as from a socket: a literal has a cached hash."""
     line = b"GET /v2/a/b/manifests/%s HTTP/1.1\r\n" % reference
     return line + _FIELDS + (_SHOWN if shows else b"") + b"\r\n"
 

@@ -1,4 +1,4 @@
-"""A bucket for each registry, all of one gateway of Ceph that the run starts."""
+"""A bucket prefix for each registry, in one Ceph gateway that the run starts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PUT_THREADS = 8
 
 
 def can_be_had() -> bool:
-    """Whether the programs of the gateway are installed."""
+    """Return whether the programs of the gateway are installed."""
     return all(shutil.which(name, path=objectstores.PATH) for name in _PROGRAMS)
 
 
@@ -36,7 +36,7 @@ class Bucket:
 
     @property
     def section(self) -> str:
-        """What a configuration says, which Distribution and we read alike."""
+        """The section of the configuration, for ours and Distribution."""
         options = {**self._store.options, "rootdirectory": f"/{self.prefix}", "v4auth": True}
         return f"s3: {json.dumps(options)}"
 
@@ -53,7 +53,7 @@ class Bucket:
             list(threads.map(put, files))
 
     def forget(self, digests: Iterable[str]) -> None:
-        """Take blobs out of the store, which is in memory."""
+        """Delete blobs, because the store is in memory."""
         client = objectstores.client(self._store)
         for digest in digests:
             name = digest.removeprefix("sha256:")
@@ -64,13 +64,13 @@ class Bucket:
 
 @define(eq=False)
 class Gateway:
-    """The daemons; they start when the first bucket is asked for."""
+    """The daemons of the gateway; the first bucket starts them."""
 
     folder: Path
     _started: tuple[ObjectStore, Daemons] | None = field(init=False, default=None)
 
     def bucket(self, prefix: str) -> Bucket:
-        """A place of its own for a registry."""
+        """Return a new prefix for a registry."""
         if self._started is None:
             self.folder.mkdir(parents=True)
             daemons = objectstores.Daemons(self.folder)
@@ -84,13 +84,13 @@ class Gateway:
         return Bucket(self, self._started[0], prefix)
 
     def collect(self) -> None:
-        """Free what was deleted, which the gateway itself would do two hours later."""
+        """Free the space of deleted objects now; the gateway would do it after two hours."""
         assert self._started is not None
         self._started[1].run(
             *("radosgw-admin", "-c", self.folder / "ceph.conf", "gc", "process", "--include-all")
         )
 
     def close(self) -> None:
-        """End the daemons."""
+        """Stop the daemons."""
         if self._started is not None:
             self._started[1].close()

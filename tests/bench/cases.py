@@ -1,4 +1,4 @@
-"""What is measured: each case is a name, a unit, and how a sample of it is taken."""
+"""The cases: each has a name, a unit, and a measurement."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ class Case:
         return self.unit.endswith("/s")
 
     def under(self, setup: Setup, group: str) -> Case:
-        """The same case with the servers set up in another way."""
+        """Return the same case with another setup of the servers."""
         return evolve(self, name=f"{self.name}, {setup}", setup=setup, group=group)
 
 
 def all_cases(content: Content) -> list[Case]:
-    """Every case, named after the sizes it has in this run.
+    """Return every case, with the sizes of this run in its name.
 
     Those of one setup stand together, and the peak of the plain one after all that are plain.
     """
@@ -249,7 +249,7 @@ def _buckets(content: Content) -> Iterable[Case]:
 
 
 def _bucket_catalog(size: int) -> Get:
-    """A page of the catalog after its first few names, so that walking it takes no minutes."""
+    """Return a page of the catalog near its start, so that reaching it is quick."""
 
     def target(content: Content) -> str:
         return f"/v2/_catalog?n={size}&last={content.bucket_repositories[_SKIPPED - 1]}"
@@ -289,7 +289,7 @@ def _layer(size: int, connections: int) -> Get:
 
 
 def _is_page(after: int) -> Callable[[Content, Answer], bool]:
-    """Whether a page of the catalog is right: its length, and what of it is in the long list."""
+    """Return whether a page of the catalog has the right length and names."""
 
     def check(content: Content, answer: Answer) -> bool:
         names = answer.json()["repositories"]

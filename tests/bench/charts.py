@@ -1,4 +1,4 @@
-"""The charts that the README shows: ours as ratios to docker-registry, in three pictures."""
+"""The charts of the README: ratios of ours to docker-registry."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HEADINGS = {
 
 
 def write_charts(record: Record, folder: Path) -> None:
-    """Write a picture for each kind of work that was measured."""
+    """Write a chart for each kind of work that was measured."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in TITLES:
         if drawn := draw(record, name):
@@ -48,7 +48,7 @@ def write_charts(record: Record, folder: Path) -> None:
 
 
 def draw(record: Record, name: str) -> str:
-    """One picture, "" if nothing belongs to it."""
+    """Draw one chart; ``""`` if it has no rows."""
     others: dict[str, dict[str, Row]] = {}
     for row in record.rows:
         others.setdefault(row.case, {})[row.server] = row
@@ -67,7 +67,7 @@ def draw(record: Record, name: str) -> str:
 
 
 def picture_of(row: Row) -> str:
-    """Which picture a case belongs to."""
+    """Return the chart of a case."""
     if row.group in {"lists", "copies", "footprint"}:
         return "lists"
     if row.group == "s3":
@@ -89,6 +89,6 @@ def _bar(row: Row, beside: dict[str, Row]) -> Bar:
 
 
 def _base(versions: Sequence[str]) -> str:
-    """docker-registry with its version, as far as it is known."""
+    """Return docker-registry with its version, if known."""
     told = [line for line in versions if line.startswith(f"{DISTRIBUTION}: ")]
     return f"{DISTRIBUTION} {told[0].split()[-1]}" if told else DISTRIBUTION

@@ -1,4 +1,4 @@
-"""How long a collection takes, and how much memory: ours beside Distribution's, on like stores.
+"""Time and memory of a garbage collection, compared with Distribution on equal stores.
 
 ``python -m tests.bench.collecting`` makes a store for each, file by file, in which every
 tenth manifest has lost its link, and lets each collect twice. The first time there is something to
@@ -45,7 +45,7 @@ _EACH = 100
 
 @frozen
 class Shape:
-    """What a store holds.
+    """The content of a store.
 
     :ivar manifests: how many, each with a tag.
     :ivar layers: of each manifest, which no other manifest has.
@@ -57,7 +57,7 @@ class Shape:
     shared: int
 
     def fill(self, root: Path) -> None:
-        """Make the store; nothing is synced."""
+        """Write the store, without fsync."""
         tree = root / "docker/registry/v2"
         for start in range(0, self.manifests, _EACH):
             repository = tree / "repositories" / f"group-{start // 10000}" / f"name-{start}"
@@ -119,7 +119,7 @@ def _write(path: Path, content: bytes) -> None:
 
 @frozen
 class Taken:
-    """What a run took.
+    """The measurements of a run.
 
     :ivar seconds: from the start of the process to its end.
     :ivar busy: seconds of processor time.
@@ -155,7 +155,7 @@ def collect(command: list[str], root: Path) -> Taken:
 
 
 def commands(asked: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
-    """Ours, and Distribution's if it is installed and asked for."""
+    """Return the collectors: ours, and Distribution's if it is installed and chosen."""
     flags = ["garbage-collect", *(["--delete-untagged"] if asked.untagged else [])]
     yield "ours", [sys.executable, "-m", "twisted_registry", *flags]
     theirs = shutil.which("docker-registry")
@@ -164,7 +164,7 @@ def commands(asked: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
 
 
 def main() -> int:
-    """Measure what the command line asks for, and print a table."""
+    """Measure as the command line says, and print a table."""
     parser = argparse.ArgumentParser(prog="tests.bench.collecting", description=__doc__)
     add = parser.add_argument
     add("--manifests", type=int, default=2000)

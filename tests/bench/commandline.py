@@ -1,4 +1,4 @@
-"""The command: what is asked, what is started, what is printed."""
+"""The command line of the benchmark."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _DESCRIPTION = """\
 Measure this registry beside others. Starts what is installed (docker-registry, nginx), gives
 every server the same content, and runs each case in turn at each of them, round by round.
 """
-#: What a run takes for each second that is measured: the rest is content, checks and starts.
+#: Duration of a run as a multiple of the measured time; it includes content, checks and starts.
 _BESIDE = 1.3
 _EPILOG = """\
 Exit status: 0; 1 when an answer was wrong or a server failed; 2 for usage; 130 after ^C or a
-SIGTERM, which end a run early and show what it has. The stores lie in a folder below TMPDIR, which
-should be on a disk like the one to be used: in memory an fsync costs nothing.
+SIGTERM, which end a run early and print its results so far. The stores are in a folder below
+TMPDIR, which should be on a disk like that of the real registry: in memory an fsync costs nothing.
 """
 
 
 def main() -> int:
-    """Run what the command line asks for."""
+    """Run the benchmark; return the exit status."""
     asked = _arguments()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if asked.read:
@@ -78,12 +78,12 @@ def _arguments() -> argparse.Namespace:
     add("--seconds", type=float, help="how long each run takes, where that can be chosen (0.5)")
     add("--only", action="append", metavar="TEXT", help="cases so named, in part; may be repeated")
     add("--group", action="append", metavar="NAME",
-        help="cases of a group; may be repeated; s3 is measured only if it is asked for",
+        help="cases of a group; may be repeated; s3 is measured only if it is named",
     )  # fmt: skip
     add("--names", type=int, metavar="N",
         help="tags and repositories of the lists (10,000 and 5,000)",
     )  # fmt: skip
-    add("--quick", action="store_true", help="small and short: is all in order?")
+    add("--quick", action="store_true", help="small and short, to check that everything works")
     add("--workers", type=int, metavar="N", help="processes of ours in each case (1)")
     add("--list", action="store_true", help="print the names of the cases")
     add("--json", type=Path, metavar="FILE", help="write everything there, too")
@@ -109,9 +109,9 @@ def _peer(text: str) -> Given:
 
 
 def _chosen(cases: list[Case], asked: argparse.Namespace) -> list[Case]:
-    """Those that were asked for."""
+    """Return the cases that the options choose."""
     if asked.workers:
-        # Those that compare numbers of workers would say the same again.
+        # The cases that compare numbers of workers would be duplicates.
         cases = [_with_workers(case, asked.workers) for case in cases if case.group != "workers"]
     groups = asked.group or (None if asked.only or asked.quick else _usual(cases))
     return [
@@ -123,13 +123,13 @@ def _chosen(cases: list[Case], asked: argparse.Namespace) -> list[Case]:
 
 
 def _usual(cases: list[Case]) -> set[str]:
-    """The groups of a whole run: all but what needs a gateway and five minutes more."""
+    """Return the groups of a full run: all but s3, which needs a gateway and five more minutes."""
     return {case.group for case in cases} - {"s3"}
 
 
 def _with_workers(case: Case, number: int) -> Case:
     if case.setup.gated:
-        return case  # a program that embeds us is one process
+        return case  # a program that embeds the registry is one process
     return evolve(case, setup=evolve(case.setup, workers=number))
 
 

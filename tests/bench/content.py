@@ -1,4 +1,4 @@
-"""What is pushed: noise that nothing compresses, made without much work."""
+"""The content that is pushed: incompressible bytes that are cheap to make."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Blob:
 
 
 class Maker:
-    """Makes blobs of one size that differ in their last 16 bytes alone.
+    """Makes blobs of one size that differ only in their last 16 bytes.
 
     What they share is hashed once, so that a client hashes next to nothing while it is timed.
 
@@ -45,7 +45,7 @@ class Maker:
             self._hash.update(part)
 
     def make(self, mark: str) -> Blob:
-        """The blob that belongs to ``mark``."""
+        """Return the blob for ``mark``; equal marks give equal blobs."""
         last = hashlib.md5(mark.encode()).digest()
         running = self._hash.copy()
         running.update(last)
@@ -53,7 +53,7 @@ class Maker:
 
 
 def steps(connection: Connection, repository: str, blob: Blob) -> Iterator[tuple[int, int]]:
-    """Push a blob as Docker does: POST, one PATCH, PUT. Yields (status, what it must be)."""
+    """Push a blob as Docker does: POST, one PATCH, PUT. Yield (status, expected status)."""
     answer = connection.ask("POST", f"/v2/{repository}/blobs/uploads/")
     yield answer.status, 202
     target = with_query(answer.header("Location"), "")
@@ -65,7 +65,7 @@ def steps(connection: Connection, repository: str, blob: Blob) -> Iterator[tuple
 
 
 def push(connection: Connection, repository: str, blob: Blob) -> str:
-    """Push a blob; answers "" or what went wrong."""
+    """Push a blob; return ``""`` or an error message."""
     for status, wanted in steps(connection, repository, blob):
         if status != wanted:
             return f"a push was answered {status} instead of {wanted}"

@@ -29,7 +29,7 @@ _COPY = (
 
 @frozen
 class CopyIn(Measure):
-    """Push images that the server does not have, in seconds for all."""
+    """The seconds to push images that the server does not have."""
 
     def __call__(self, server, run: Run) -> Sample:
         images = run.content.images(run.mark)
@@ -51,7 +51,7 @@ class CopyIn(Measure):
 
 @frozen
 class CopyOut(Measure):
-    """Pull images into a layout, in seconds for all."""
+    """The seconds to pull images into a layout."""
 
     def __call__(self, server, run: Run) -> Sample:
         images = run.content.images("pulled")
@@ -79,7 +79,7 @@ def _address(server) -> str:
 
 @contextmanager
 def _sandbox() -> Iterator[tuple[Path, dict[str, str]]]:
-    """A folder and an environment in which skopeo remembers nothing of earlier copies."""
+    """A folder and an environment without skopeo's cache of earlier copies."""
     with tempfile.TemporaryDirectory(prefix="registry-bench-") as name:
         folder = Path(name)
         (folder / "auth.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""The case that deletes: a manifest by its digest, in a repository of many tags."""
+"""The case that deletes a manifest by digest, in a repository with many tags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TIMES = 3
 
 @frozen
 class Delete(Measure):
-    """From the request to the answer of a delete, in ms; the tag that named it is gone, too."""
+    """The time of a delete request in ms; it deletes the tag of the manifest as well."""
 
     def check(self, server, run: Run) -> str:
         return self(server, run).fault  # what it reads of the tags is in memory from here on
@@ -38,7 +38,7 @@ class Delete(Measure):
 
 
 def _deleted(connection: Connection, run: Run, mark: str) -> tuple[float, str]:
-    """Push a manifest under a tag of its own and delete it; the seconds, and what was wrong."""
+    """Push a manifest under a new tag and delete it; return the seconds and the error."""
     document = json.loads(run.content.manifest)
     manifest = json.dumps({**document, "annotations": {"bench": mark}}).encode()
     push_manifest(connection, DELETABLE, f"gone-{mark}", MANIFEST_TYPE, manifest)

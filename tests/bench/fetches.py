@@ -1,4 +1,4 @@
-"""Cases that pull blobs as a client does: from the registry, or from where it is sent."""
+"""Cases that pull blobs as a client does, following redirects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Fetch(Measure):
-    """Clients that pull the large blob, or each their share of the many small ones.
+    """Clients that pull the large blob, or share the many small ones.
 
     :ivar large: which of the two.
     """
@@ -56,5 +56,5 @@ class Fetch(Measure):
 
 
 def _end(blob: Blob) -> str:
-    """Its last 16 bytes, which are the only ones of its own."""
+    """Return the last 16 bytes, in which blobs differ."""
     return b64encode(blob.parts[-1]).decode()

@@ -1,4 +1,4 @@
-"""What is said of a case: medians, spreads, and ratios to Debian's docker-registry."""
+"""The figures of a case: medians, spreads, and ratios to Debian's docker-registry."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Row:
 def rows(
     case: Case, samples: Mapping[str, Sequence[Sample]], fsyncs: Mapping[str, float | None]
 ) -> list[Row]:
-    """A row for each server; ``samples`` are theirs, a round each."""
+    """Return a row for each server; ``samples`` has one sample for each round."""
     base = samples.get(DISTRIBUTION, ())
     return [_row(case, server, seen, base, fsyncs.get(server)) for server, seen in samples.items()]
 
@@ -101,20 +101,20 @@ def _row(
 
 
 def ratio(value: float, base: float | None, *, is_rate: bool) -> float | None:
-    """How much better ``value`` is; None where one of them says nothing."""
+    """Return how many times better ``value`` is; None if a value is missing or zero."""
     if not (value and base):
         return None
     return value / base if is_rate else base / value
 
 
 def round_ratios(values: Sequence[float], base: Sequence[float], *, is_rate: bool) -> list[float]:
-    """The ratios of the rounds that both went through."""
+    """Return the ratios of the rounds that both completed."""
     pairs = zip(values, base, strict=False)
     found = (ratio(value, other, is_rate=is_rate) for value, other in pairs)
     return [each for each in found if each is not None]
 
 
 def middle(values: Iterable[float | None]) -> float | None:
-    """The median of what is known."""
+    """Return the median, ignoring None."""
     known = [value for value in values if value is not None]
     return median(known) if known else None

@@ -1,4 +1,4 @@
-"""Cases of the process itself: how fast it starts, and how much memory it holds."""
+"""Cases of the process: time to start, and memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STARTS: Final = 3
 
 @frozen
 class Start(Measure):
-    """From the start of the process to the first 200, over an empty store, in ms.
+    """Time from the start of the process to the first 200, with an empty store, in ms.
 
     The median of three, so that five rounds are fifteen starts.
     """
@@ -38,7 +38,7 @@ class Start(Measure):
 
 @frozen
 class Idle(Measure):
-    """What its processes hold half a second after the first 200, in MiB: all workers are up."""
+    """Memory half a second after the first 200 in MiB, when all workers are up."""
 
     def __call__(self, server, run: Run) -> Sample:
         with server.fresh() as fresh:
@@ -48,7 +48,7 @@ class Idle(Measure):
 
 @frozen
 class Peak(Measure):
-    """The most that its processes had in all cases so far, in MiB."""
+    """Peak memory of its processes in all cases so far, in MiB."""
 
     def __call__(self, server, run: Run) -> Sample:
         return Sample(server.memory("VmHWM"))

@@ -1,4 +1,4 @@
-"""How many fsyncs a push costs, counted by strace: a rate says little without it."""
+"""The number of fsyncs of a push, counted with strace; a rate says little without it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _CALL = re.compile(rf"\b(?:{'|'.join(_CALLS)})\(")
 
 
 class Fsyncs:
-    """Counts once for each server and size, and remembers."""
+    """Counts once for each server and size, and keeps the result."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, Setup, int], float | None] = {}
 
     def of(self, server: Server | Given, size: int) -> float | None:
-        """The fsyncs of a push of ``size`` at a server like this; None if they can't be counted."""
+        """Return the fsyncs of a push of ``size`` bytes; None if they cannot be counted."""
         if STRACE is None or isinstance(server, Given):
             return None
         key = server.name, server.setup, size

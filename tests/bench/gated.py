@@ -1,6 +1,6 @@
-"""Ours as a part of another program, with access control and a gate that look at each request.
+"""This registry embedded in another program, with access control and a gate for each request.
 
-Usage: ``gated.py FOLDER PORT``. What a case measures here is that the quick paths ask both.
+Usage: ``gated.py FOLDER PORT``. The case measures that the fast paths ask both.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ def _listed() -> frozenset[str]:
 @implementer(IAccessController)
 @define
 class Members:
-    """Lets in who knows the password, and nobody into ``secret/``."""
+    """Admits callers with the password, except to ``secret/``."""
 
     known: dict[str, bytes] = field(factory=lambda: {"bench": _hashed("password")})
 
@@ -55,8 +55,8 @@ class Members:
 
 
 @define
-class Condemned(NullGate):
-    """Hides what stands on a list, as a collector that is at work does."""
+class ListGate(NullGate):
+    """Hides the digests on a list, as during a collection."""
 
     digests: frozenset[str] = field(factory=_listed)
 
@@ -65,7 +65,7 @@ class Condemned(NullGate):
 
 
 def main(folder: str, port: int) -> None:
-    registry = Registry(FilesystemDriver(folder, reactor), reactor, gate=Condemned())
+    registry = Registry(FilesystemDriver(folder, reactor), reactor, gate=ListGate())
     root = Resource()
     root.putChild(b"v2", RegistryResource(registry, Members(), reactor))
     endpoint = TCP4ServerEndpoint(reactor, port, interface="127.0.0.1")

@@ -1,4 +1,4 @@
-"""Starts the load generators, processes of their own, and reads what they saw.
+"""Start the load generators, which are separate processes, and read their results.
 
 ``pull.c`` makes the requests and downloads where there is a compiler and no TLS, else wrk where
 it can, else ``load.py``; the latter makes all pushes. The first two compare statuses and at most
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 WRK = shutil.which("wrk")
 CC = shutil.which("cc")
 _HERE = Path(__file__).parent
-#: Seconds that a generator may take beyond those that it was told.
+#: Seconds that a generator may take beyond its configured duration.
 _PATIENCE = 300
 _SCRIPT = """
 done = function(summary, latency, requests)
@@ -45,7 +45,7 @@ end
 
 @frozen
 class Load:
-    """What a generator saw.
+    """The result of a generator.
 
     :ivar elapsed: seconds.
     :ivar p50: the median time in ms; ``p99`` likewise.
@@ -63,17 +63,17 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """How many a second."""
+        """Successes per second."""
         return self.count / self.elapsed
 
 
 def no_load(fault: str) -> Load:
-    """What a generator that failed saw."""
+    """Return the result of a generator that failed."""
     return Load(0, 1, 0, 0, 1, fault)
 
 
 class Generator:
-    """``load.py`` at work; ``with`` ends it whatever happens."""
+    """A running ``load.py``; leaving the ``with`` block ends it."""
 
     def __init__(self, kind: str, server, **spec) -> None:
         self._spec = json.dumps({"kind": kind, "url": server.url, **_headed(server, spec)})
@@ -93,7 +93,7 @@ class Generator:
         return self
 
     def result(self) -> Load:
-        """Wait for its end; a generator that fails is one error."""
+        """Wait for its end; a failed generator counts as one error."""
         out, err = self._process.communicate(timeout=_PATIENCE)
         if self._process.returncode:
             return no_load(err.strip().splitlines()[-1] if err else "no result")
@@ -118,7 +118,7 @@ def requests(
     server, target: str, *, connections: int, answer: Answer, seconds=0.0, times=0, method="GET",
     headers=None,
 ) -> Load:  # fmt: skip
-    """The same request over and over.
+    """Repeat one request.
 
     :param answer: what a right one looks like.
     :param times: how often each connection asks; 0 lets it ask for ``seconds``.
@@ -156,13 +156,13 @@ def _headed(server, spec: dict) -> dict:
 
 
 def _puller() -> Path | None:
-    """``pull.c`` as a program, if there is a compiler that can."""
+    """Compile ``pull.c``; return its path, or None without a compiler."""
     return _compiled(CC) if CC else None
 
 
 @cache
 def _compiled(compiler: str) -> Path | None:
-    """It lies in a folder that is gone with this process."""
+    """Compile into a folder that is deleted when this process ends."""
     folder = tempfile.TemporaryDirectory(prefix="registry-bench-")
     _kept.append(folder)
     program = Path(folder.name) / "pull"
@@ -175,7 +175,7 @@ _kept: list[tempfile.TemporaryDirectory] = []
 
 
 def _ended(command: list, seconds: float, **more) -> tuple[subprocess.CompletedProcess, float]:
-    """A program's end, and the processor time that it took."""
+    """Run a program; return its result and its processor time in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         list(map(str, command)), capture_output=True, timeout=seconds + _PATIENCE, check=False,

@@ -1,4 +1,4 @@
-"""The kinds of servers: how each is told what to serve, where and how."""
+"""The kinds of servers: command line and configuration of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BARE = "bare"
 
 ROOT = Path(__file__).parents[2]
 
-#: Ours and Distribution read it. Nothing is logged of a request, but in the access log.
+#: The configuration of ours and Distribution. Only the access log mentions requests.
 _REGISTRY = """\
 version: 0.1
 log:
@@ -72,7 +72,7 @@ auth:
     rootcertbundle: {certificate}
 """
 
-#: Files lie where a registry's URLs say, so that the same requests find them.
+#: Files have the paths of a registry's URLs, so that the same requests work.
 _NGINX = """\
 {user}
 daemon off;
@@ -103,7 +103,7 @@ http {{
 
 @frozen
 class Place:
-    """What one server of a kind is given.
+    """The parameters of one server.
 
     :ivar store: the folder of its registry or files.
     :ivar bucket: what the registry has instead, if the setup says so.
@@ -125,24 +125,24 @@ class Ours:
     serves: ClassVar[Serves] = "registry"
 
     def effective(self, setup: Setup) -> Setup | None:
-        """What of a setup makes a difference here; None if it can not be had."""
+        """Return the settings that have an effect; None if the setup is not supported."""
         if setup.bucket and not buckets.can_be_had():
             return None
         return None if setup.gated and setup != Setup(gated=True) else setup
 
     def headers(self, setup: Setup, certificate: Certificate) -> dict[str, str]:
-        """What each request must carry."""
+        """Return the headers of each request."""
         return logins.BASIC if setup.gated else logins.shown(setup.login, certificate)
 
     def command(self, place: Place) -> list[str]:
-        """What to run; writes the configuration."""
+        """Write the configuration and return the command."""
         if place.setup.gated:
             return [sys.executable, "-m", "tests.bench.gated", str(place.store), str(place.port)]
         more = f"  workers: {place.setup.workers}\n" if place.setup.workers > 1 else ""
         return [*_COMMAND, "serve", _configured(place, more)]
 
     def version(self) -> str:
-        """What it says of itself."""
+        """Return the version that the program reports."""
         return _output(*_COMMAND, "--version")
 
 
@@ -155,7 +155,7 @@ class Distribution:
     serves: ClassVar[Serves] = "registry"
 
     def effective(self, setup: Setup) -> Setup:
-        """It has threads for all cores, and meets the guarded one of ours as it always is."""
+        """Drop workers, since it uses all cores, and the gate, which only ours has."""
         return evolve(setup, gated=False, workers=1)
 
     def headers(self, setup: Setup, certificate: Certificate) -> dict[str, str]:
@@ -170,7 +170,7 @@ class Distribution:
 
 @frozen
 class Nginx:
-    """nginx over plain files: the limit of what a pull can be."""
+    """nginx over plain files: the upper limit for pulls."""
 
     program: str
     name: ClassVar[str] = NGINX
@@ -234,7 +234,7 @@ _COMMAND = [sys.executable, "-m", "twisted_registry"]
 
 
 def installed() -> list[Kind]:
-    """What can be started here, ours first."""
+    """Return the kinds whose programs are installed, ours first."""
     found: list[Kind] = [Ours()]
     if program := _program("docker-registry"):
         found.append(Distribution(program))
@@ -244,11 +244,11 @@ def installed() -> list[Kind]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a server: ours is that of this checkout."""
+    """Return the environment of a server, with this checkout on the path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
-    # An installed registry has its bytecode; one that compiles itself starts 70 ms later.
+    # An installed registry has bytecode; without it a start takes 70 ms longer.
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
-    # The old library of Distribution panics when it has certificates of its own to read.
+    # The AWS library of Distribution 2.8.3 panics if this is set.
     kept.pop("AWS_CA_BUNDLE", None)
     return {**kept, "PYTHONPATH": str(ROOT)}
 

@@ -1,4 +1,4 @@
-"""The load generator, a process of its own: reads what to do as JSON, writes what it saw as JSON.
+"""The load generator, a separate process that reads a task and writes its result as JSON.
 
 Requests run in one loop over many connections, each with one request under way; pushes,
 mounts and large downloads take a thread for each client, since they wait for the kernel.
@@ -28,7 +28,7 @@ from tests.bench.wire import (
 
 
 class Tally:
-    """What a run saw, from when this is made on: the seconds of each success, and the faults."""
+    """The result of a run: the seconds of each success, and the faults."""
 
     def __init__(self) -> None:
         self.begin = perf_counter()
@@ -60,14 +60,14 @@ class Tally:
 
 
 def percentile(ordered: list[float], part: float) -> float:
-    """The time, in ms, that ``part`` of the requests did not exceed."""
+    """Return the quantile ``part`` of the times, in ms."""
     if not ordered:
         return 0.0
     return 1000 * ordered[min(int(part * len(ordered)), len(ordered) - 1)]
 
 
 def requests(spec: dict) -> dict:
-    """The same request over many connections; every status and body is compared."""
+    """Repeat a request over many connections; compare every status and body."""
     method, times = spec["method"], spec["times"]
     data = request_bytes(method, spec["target"], urlsplit(spec["url"]).netloc, spec["headers"])
     wanted = spec["status"], b64decode(spec["body"])
@@ -102,7 +102,7 @@ def requests(spec: dict) -> dict:
 
 
 def _answer(sock, buffer: bytearray, method: str):
-    """Read once; the answer if it is whole."""
+    """Read once; return the response if it is complete."""
     received = sock.recv(256 * 1024)
     if not received:
         raise WireError("the server closed a connection")
@@ -129,7 +129,7 @@ def downloads(spec: dict) -> dict:
 
 
 def fetches(spec: dict) -> dict:
-    """Each client reads its share of many blobs, wherever the registry sends it."""
+    """Each client reads its share of many blobs, and follows redirects."""
     clients = spec["clients"]
     places = [Places() for _ in range(clients)]
 
@@ -151,7 +151,7 @@ def _fault(seen: Received, size: int, last: str) -> str:
 
 
 def pushes(spec: dict) -> dict:
-    """Each client pushes blobs of its own, ``times`` of them or as many as ``seconds`` allow."""
+    """Each client pushes new blobs, ``times`` of them or as many as ``seconds`` allow."""
     maker = Maker(spec["size"])
 
     def one(number: int, connection: Connection) -> str:

@@ -1,4 +1,4 @@
-"""What a client shows to a registry that asks for a login: a password, or a token."""
+"""Credentials for a registry that requires a login: a password or a token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BASIC = {"Authorization": "Basic " + b64encode(f"{USER}:{PASSWORD}".encode()).de
 SERVICE = ISSUER = "bench"
 #: What a token is for; the peer knows no patterns.
 _REPOSITORIES = ("bench/image", "bench/pushed", "bench/traced")
-#: The cost that ``htpasswd -B`` takes if it is told none.
+#: The default cost of ``htpasswd -B``.
 _ROUNDS = 5
 
 
@@ -43,7 +43,7 @@ def shown(login: Login, certificate: Certificate) -> dict[str, str]:
 
 
 def _token(certificate: Certificate) -> str:
-    """A token of Distribution's kind, good for a day."""
+    """Return a token as Distribution expects it, valid for a day."""
     now = int(dt.datetime.now(dt.UTC).timestamp())
     claims = {
         "iss": ISSUER,

@@ -1,4 +1,4 @@
-"""A process and its descendants, as /proc shows them: workers count with their parent."""
+"""A process and its descendants in /proc: workers count with their parent."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _PARENT, _OWN, _REAPED = 1, slice(11, 13), slice(13, 15)
 
 
 def _fields(pid: int | str) -> list[str]:
-    # The name stands in parentheses, and may hold spaces and parentheses of its own.
+    # The name is in parentheses, and may contain spaces and parentheses.
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def family(pid: int) -> list[int]:
-    """The process and all that descend from it."""
+    """Return the ids of a process and all its descendants."""
     children = defaultdict(list)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -31,7 +31,7 @@ def family(pid: int) -> list[int]:
 
 
 def processor_seconds(pid: int) -> float:
-    """The processor time of a family, with what its ended children had used."""
+    """Return the processor time of a family in seconds, including ended children."""
     ticks = sum(map(int, _fields(pid)[_REAPED]))
     for each in family(pid):
         with suppress(OSError):

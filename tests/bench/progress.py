@@ -1,4 +1,4 @@
-"""Says how far a run is, and how long it will take: a bar on a terminal, else a line a case."""
+"""Progress and remaining time of a run: a bar on a terminal, otherwise a line for each case."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ class Progress:
         return self.clock()
 
     def say(self, line: str) -> None:
-        """A line of its own."""
+        """Print a line."""
         self._write(f"{line}\n")
 
     def begin(self, name: str) -> None:
-        """A case begins."""
+        """Show that a case begins."""
         self._index += 1
         self._name = name
         self._draw()
 
     def done(self, seconds: float) -> None:
-        """A sample was taken that should have taken so long."""
+        """Count a sample with its expected duration in seconds."""
         self._gone += seconds
         self._draw()
 
     def end(self, rows: Sequence[Row]) -> None:
-        """A case ended with these rows."""
+        """Print the result of a case."""
         if self.stream.isatty():
             return
         ratios = "".join(f", {row.server} x{row.ratio:.3g}" for row in rows if row.ratio)
@@ -63,14 +63,14 @@ class Progress:
         )
 
     def left(self) -> float:
-        """The seconds that are left, at the pace so far."""
+        """Return the remaining seconds, estimated from the pace so far."""
         rest = max(0.0, self.expected - self._gone)
         if not self._gone:
             return rest
         return rest * (self.clock() - self._began) / self._gone
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._write("")
 
     def _draw(self) -> None:
@@ -90,6 +90,6 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people."""
+    """Format a duration."""
     whole = round(seconds)
     return f"{whole // 60} min {whole % 60:02} s" if whole >= 60 else f"{whole} s"

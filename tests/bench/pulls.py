@@ -1,4 +1,4 @@
-"""Cases that read: the same request over and over."""
+"""Cases that read: one request, repeated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WARM = 0.2
 
 @frozen
 class Get(Measure):
-    """A request for something small.
+    """A request with a small response.
 
     :ivar body: whether the body of an answer is right.
     :ivar beside: whether pushes are under way meanwhile; the value is then the p99.
@@ -99,7 +99,7 @@ class Get(Measure):
 
 @frozen
 class Download(Measure):
-    """Clients that each read the large blob, as often as makes four downloads."""
+    """Clients that read the large blob, four downloads in all."""
 
     clients: int
 

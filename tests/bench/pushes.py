@@ -22,7 +22,7 @@ _TO_CHECK = 64 * 1024
 
 @frozen
 class Push(Measure):
-    """Clients that push blobs of their own.
+    """Clients that push different blobs.
 
     :ivar size: in bytes; None is the large size of the run, and one push each.
     :ivar number: of pushes, all together; 0 is as many as the time allows.
@@ -61,7 +61,7 @@ class Push(Measure):
 
 @frozen
 class Mount(Measure):
-    """One client that mounts blobs into a repository that has none of them."""
+    """One client that mounts blobs into an empty repository."""
 
     def check(self, server, run: Run) -> str:
         blob = run.content.mountable[0]

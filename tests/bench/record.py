@@ -1,4 +1,4 @@
-"""A run as it is kept: written as JSON, and read again to draw charts or to join several."""
+"""The record of a run: written as JSON, and read to draw charts or to join several runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Used:
-    """What one server took over a run: MiB, and seconds of processor time."""
+    """The usage of one server over a run: memory in MiB, processor time in seconds."""
 
     server: str
     setup: str
@@ -44,12 +44,12 @@ class Record:
     interrupted: bool = False
 
     def write(self, path: Path) -> None:
-        """Keep it as JSON."""
+        """Write it as JSON."""
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
 
 def read(path: Path) -> Record:
-    """What was written before.
+    """Read a record.
 
     :raises ValueError: if it is something else.
     """
@@ -63,7 +63,7 @@ def read(path: Path) -> Record:
 
 
 def joined(records: Iterable[Record]) -> Record:
-    """Several runs of different cases as one; of a case that stands twice, the last counts."""
+    """Join several runs; of a repeated case, the last one counts."""
     first, *others = records
     found = first
     for other in others:

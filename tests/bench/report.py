@@ -1,4 +1,4 @@
-"""A run for people: a table, what each server used, and a short table for the README."""
+"""The report of a run: a table, the usage of each server, and a short table for the README."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BUSY = 0.8
 
 
 def table(found: Sequence[Row]) -> str:
-    """The rows as text, with the faults below them."""
+    """Format the rows, with the faults below them."""
     lines = [_HEADS, *map(_line, found)]
     text = _aligned(lines)
     text += [
@@ -45,7 +45,7 @@ def table(found: Sequence[Row]) -> str:
 
 
 def usage(used: Sequence[Used]) -> str:
-    """Memory and processor time of each server over the run."""
+    """Format the memory and the processor time of each server over the run."""
     heads = ("server", "setup", "idle MiB", "peak MiB", "CPU s")
     lines = [
         (each.server, _of(each), *map(number, (each.idle, each.peak, each.processor)))
@@ -55,7 +55,7 @@ def usage(used: Sequence[Used]) -> str:
 
 
 def remarks(record: Record) -> Iterable[str]:
-    """What has to be known of a run besides."""
+    """Return remarks about the conditions of a run."""
     yield NOTE
     yield from _peaks(record.used)
     yield from _beside_bare(record.rows)
@@ -71,7 +71,7 @@ def remarks(record: Record) -> Iterable[str]:
 
 
 def readme(found: Sequence[Row]) -> str:
-    """Ours as the README's table, without what only its charts tell."""
+    """Format the rows of ours with ``headline`` as the table of the README."""
     base = {row.case: row for row in found if row.server == DISTRIBUTION}
     lines = [
         (row.case, _compared(row, base[row.case]))
@@ -87,7 +87,7 @@ def readme(found: Sequence[Row]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three digits of a number, "-" if there is none."""
+    """Format a number with three significant digits, or ``-`` for None."""
     if value is None:
         return "-"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
@@ -113,7 +113,7 @@ def _line(row: Row) -> tuple[str, ...]:
 
 
 def _in_short(fault: str) -> str:
-    """The ends of a log that was told; all of it is in the JSON."""
+    """Shorten a log to its first and last line; the JSON has all of it."""
     lines = fault.splitlines() or [""]
     return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
 
@@ -135,7 +135,7 @@ def _compared(row: Row, base: Row) -> str:
 
 
 def _peaks(used: Sequence[Used]) -> Iterable[str]:
-    """The most memory that one server of each kind had in the whole run."""
+    """Return the peak memory of a server of each kind in the whole run."""
     most: dict[str, Used] = {}
     for each in used:
         if each.server not in most or each.peak > most[each.server].peak:

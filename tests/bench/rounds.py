@@ -1,4 +1,4 @@
-"""Runs the cases: round by round at each server in turn, so that a busy moment meets all alike."""
+"""Run the cases round by round at each server in turn, so that a busy moment affects all alike."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def measured(
     seconds: float,
     progress: Progress,
 ) -> Iterator[list[Row]]:
-    """Run every case, and answer the rows of each when it ends.
+    """Run every case, and yield the rows of each when it ends.
 
     :param seconds: how long a sample takes, where it can choose.
     """
@@ -69,7 +69,7 @@ def measured(
 
 
 def _turned(servers: list[Server | Given], number: int) -> list[Server | Given]:
-    """Nobody is always the first after the others."""
+    """Rotate the order of the servers with each round."""
     first = number % len(servers) if servers else 0
     return servers[first:] + servers[:first]
 
@@ -105,7 +105,7 @@ def _reason(server: Server | Given, fault: Exception) -> str:
 
 
 def _ended(server: Server | Given) -> str:
-    """Why a server is gone, "" if it is there; it is started again."""
+    """Restart a server that ended; return why it ended, or ``""``."""
     try:
         server.check()
     except NotUp as gone:

@@ -1,4 +1,4 @@
-"""One round of one case at one server: what it was asked for, and what it gave."""
+"""One round of one case at one server: its parameters and its result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Run:
-    """What a case is given.
+    """The parameters of a round.
 
     :ivar seconds: that it may take, where it can choose.
     :ivar mark: what tells its pushes from all others.
@@ -26,7 +26,7 @@ class Run:
 
 @frozen
 class Sample:
-    """What a round gave.
+    """The result of a round.
 
     :ivar value: in the unit of the case.
     :ivar p50: the median time of a request, a download or a push, in ms.
@@ -51,12 +51,12 @@ class Sample:
 
 
 def failed(fault: str) -> Sample:
-    """A round that gave nothing."""
+    """Return the sample of a round that failed."""
     return Sample(0, errors=1, fault=fault)
 
 
 def sampled(seen: Load, value: float) -> Sample:
-    """What a generator saw, with the value that the case makes of it."""
+    """Return the sample of a load generator's result, with the value of the case."""
     return Sample(
         value,
         seen.p50,
@@ -70,10 +70,10 @@ def sampled(seen: Load, value: float) -> Sample:
 
 
 class Measure:
-    """How a case takes a sample."""
+    """The measurement of a case."""
 
     def check(self, server, run: Run) -> str:
-        """Before any round: warm up, and answer "" or what is wrong with the answers."""
+        """Warm up before the first round; return ``""`` or what is wrong with the responses."""
         del server, run
         return ""
 
@@ -82,5 +82,5 @@ class Measure:
         raise AssertionError("each measure says how")
 
     def seconds(self, run: Run) -> float:
-        """About how long a sample takes."""
+        """Return the estimated duration of a sample in seconds."""
         return run.seconds + 0.3

@@ -39,12 +39,12 @@ CLIENTS = 8
 
 
 class SeedError(Exception):
-    """A server did not take the content; says which step."""
+    """A server refused the content; the message names the step."""
 
 
 @frozen
 class Sizes:
-    """How much of everything: less for a smoke run."""
+    """Sizes and numbers of the content; smaller for a quick run."""
 
     large: int
     tags: int
@@ -85,13 +85,13 @@ QUICK = Sizes(
 
 
 def named(size: int) -> str:
-    """A size for people: ``64 KiB``."""
+    """Format a size, for example ``64 KiB``."""
     return f"{size // MIB} MiB" if size >= MIB else f"{size // KIB} KiB"
 
 
 @frozen
 class Content:
-    """What every server holds."""
+    """The content of every server."""
 
     sizes: Sizes
     config: Blob = field(init=False, factory=lambda: Maker(2 * KIB).make("config"))
@@ -142,7 +142,7 @@ class Content:
 
     @property
     def many(self) -> list[Blob]:
-        """Small blobs, as the clients of a push number them."""
+        """Small blobs, named as the clients of a push name them."""
         maker = Maker(4 * KIB)
         return [maker.make(f"many {number}") for number in range(self.sizes.many)]
 
@@ -157,11 +157,11 @@ class Content:
         return self.repositories[: self.sizes.bucket_repositories]
 
     def images(self, seed: str) -> dict[str, Image]:
-        """Tag -> image of two architectures; other bytes for each seed."""
+        """Return images of two architectures by tag; each seed gives other bytes."""
         return _images(seed, self.sizes.images, self.sizes.layer)
 
     def blobs(self, part: Part) -> Iterable[Blob]:
-        """What of the repository's layers belongs to a part."""
+        """Return the layers that belong to a part."""
         large = self.sizes.large
         return [blob for size, blob in self.layers.items() if (size == large) == (part == "large")]
 
@@ -177,9 +177,9 @@ def _images(seed: str, count: int, size: int) -> dict[str, Image]:
 
 
 def fill(server, content: Content, part: Part) -> None:
-    """Give a part of the content to a server, unless it has it.
+    """Store a part of the content on a server, unless it has it.
 
-    :raises SeedError: if it does not take it.
+    :raises SeedError: if the server refuses it.
     """
     if part in server.seeded:
         return
@@ -206,7 +206,7 @@ def _write_lists(store: Path, content: Content) -> None:
 
 
 def _repository_links(content: Content) -> Iterable[tuple[str, bytes]]:
-    """The links of one layer and of one manifest in each repository of the bucket's catalog."""
+    """Return the links of a layer and a manifest in each repository of the bucket's catalog."""
     digest = content.manifest_digest
     folder = digest.replace(":", "/")
     for name in content.bucket_repositories:
@@ -224,7 +224,7 @@ def _write_tags(store: Path, repository: str, tags: Iterable[str], content: Cont
 
 
 def _write_files(root: Path, content: Content, part: Part) -> None:
-    """Write what is downloaded as plain files, at the paths of a registry's URLs."""
+    """Write manifests and blobs as plain files, at the paths of a registry's URLs."""
     manifests, blobs = (root / "v2" / REPOSITORY / name for name in ("manifests", "blobs"))
     if part == "small":
         manifests.mkdir(parents=True)
@@ -278,9 +278,9 @@ def _push_blobs(connection: Connection, repository: str, blobs: Iterable[Blob]) 
 
 
 def push_manifest(connection, repository, reference, media_type, manifest: bytes) -> None:
-    """Push a manifest whose blobs are there.
+    """Push a manifest whose blobs exist.
 
-    :raises SeedError: if it is not taken.
+    :raises SeedError: if the server refuses it.
     """
     target = f"/v2/{repository}/manifests/{reference}"
     answer = connection.ask("PUT", target, {"Content-Type": media_type}, [manifest])

@@ -1,4 +1,4 @@
-"""The servers that are measured, each on a free port of 127.0.0.1 over a store of its own."""
+"""The servers that are measured, each on a free port of 127.0.0.1 with a separate store."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ PATIENCE = 30
 
 
 class NotUp(Exception):
-    """A server did not come up, or went down; says why."""
+    """A server did not start, or ended; the message says why."""
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 class Given:
-    """A registry that somebody else started: its process and its store are out of reach."""
+    """A registry that runs already: its process and its store are not accessible."""
 
     store: Path | None = None
     headers: dict[str, str] = {}  # noqa: RUF012 (nobody writes it)
@@ -49,7 +49,7 @@ class Given:
         self.seeded: set[str] = set()
 
     def check(self) -> None:
-        """What happens to it is not known here."""
+        """Do nothing: the state of its process is unknown."""
 
 
 class Server:
@@ -75,15 +75,15 @@ class Server:
         self.folder = folder
         self.store = folder / "store"
         self.url = ""
-        #: What it has for a store, if not the folder.
+        #: The bucket that it uses instead of the folder.
         self.bucket: Bucket | None = None
         #: Seconds from the start of the process to the first 200.
         self.started = 0.0
-        #: MiB that it held then.
+        #: Memory in MiB after the start.
         self.idle = 0.0
-        #: Why it can not be measured.
+        #: Why it cannot be measured.
         self.fault = ""
-        #: What of the content it holds.
+        #: The parts of the content that it has.
         self.seeded: set[str] = set()
         self._certificate = certificate
         self._prefix = prefix
@@ -97,9 +97,9 @@ class Server:
         self.stop()
 
     def start(self) -> None:
-        """Start it, and come back when it answers 200.
+        """Start it, and return when it responds with 200.
 
-        Somebody else may have taken its port before it did, so it gets a second try.
+        Another process may have taken its port, so a failed start is repeated once.
 
         :raises NotUp: with the end of its log.
         """
@@ -123,7 +123,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 env=environment(),
                 cwd=self.folder,
-                process_group=0,  # so that ^C ends the run, and leaves the servers to it
+                process_group=0,  # ^C interrupts the run, which then stops the servers
             )
         try:
             self._wait(begin)
@@ -140,7 +140,7 @@ class Server:
             time.sleep(0.002)
 
     def stop(self) -> None:
-        """End it, gently first."""
+        """Terminate it; kill it if that takes too long."""
         if self._process is None:
             return
         self._process.terminate()
@@ -155,7 +155,7 @@ class Server:
         self._process.wait()
 
     def check(self) -> None:
-        """Start it again if it ended by itself, so that the other cases can be measured.
+        """Restart it if it ended, so that the other cases can be measured.
 
         :raises NotUp: if it had ended.
         """
@@ -179,21 +179,21 @@ class Server:
             return False
 
     def fresh(self, prefix: Iterable[str] = ()) -> Server:
-        """Another one of the same kind, over an empty store."""
+        """Return another server of the same kind, with an empty store."""
         folder = self.folder / "fresh"
         shutil.rmtree(folder, ignore_errors=True)
         return Server(self.kind, self.setup, folder, self._certificate, prefix)
 
     def memory(self, line: str) -> float:
-        """MiB of its processes: VmRSS is what they have, VmHWM their most ever."""
+        """Return the memory of its processes in MiB: now (VmRSS) or at the peak (VmHWM)."""
         return processes.memory(self._process.pid, line)
 
     def processor_seconds(self) -> float:
-        """The processor time that its processes have used."""
+        """Return the processor time of its processes in seconds."""
         return processes.processor_seconds(self._process.pid)
 
     def forget(self, digests: Iterable[str]) -> None:
-        """Take blobs out of the store, so that a long run does not fill the disk."""
+        """Delete blobs, so that a long run does not fill the disk."""
         if self.bucket is not None:
             self.bucket.forget(digests)
             return

@@ -1,4 +1,4 @@
-"""How a server is set up in a case: encrypted or not, logging or not, guarded or not."""
+"""The setup of a server in a case: TLS, access log, access control, workers, bucket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Pulls = Literal["", "redirected", "streamed"]
 
 @frozen
 class Setup:
-    """What is switched on.
+    """The settings that are on.
 
     :ivar tls: over TLS.
     :ivar access_log: a line for each request, to a file.

@@ -1,4 +1,4 @@
-"""Draws ratios as bars on a logarithmic scale: SVG by hand, text as text, for light and dark."""
+"""Draw ratios as bars on a logarithmic scale, as SVG for light and dark colour schemes."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class Bar:
 
     @property
     def values(self) -> Iterable[float]:
-        """Everything that must find room on the scale."""
+        """The values that the scale must include."""
         return (1, self.value, *self.ends, *self.marks.values())
 
 
 @frozen
 class Scale:
-    """Ratios to places, in pixels."""
+    """A scale that maps ratios to pixels."""
 
     low: float
     high: float
@@ -61,12 +61,12 @@ class Scale:
     width: float = _WIDTH - _LABELS - _VALUES
 
     def place(self, value: float) -> float:
-        """Where a ratio lies."""
+        """Return the position of a ratio in pixels."""
         span = math.log(self.high / self.low)
         return self.left + self.width * math.log(value / self.low) / span
 
     def ticks(self) -> list[float]:
-        """The round ratios on it: 1, 2, 5, 10 ...; fewer where there are many."""
+        """Return the ticks: 1, 2, 5, 10 ..., or fewer over many decades."""
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         steps = (1, 2, 5) if self.high < 200 * self.low else (1,)
         found = [step * 10.0**decade for decade in decades for step in steps]
@@ -74,14 +74,14 @@ class Scale:
 
 
 def scale_of(values: Iterable[float]) -> Scale:
-    """A scale with room for all of these."""
+    """Return a scale that includes all values."""
     known = [value for value in values if value > 0]
     low, high = min(known, default=1), max(known, default=1)
     return Scale(min(low / 1.15, 0.5), max(high * 1.15, 2))
 
 
 def chart(title: str, subtitle: str, sections: Mapping[str, Sequence[Bar]]) -> str:
-    """A chart, its bars under headings."""
+    """Draw a chart with its bars under headings."""
     bars = [bar for section in sections.values() for bar in section]
     scale = scale_of(value for bar in bars for value in bar.values)
     height = _TOP + sum(_HEADING + _LINE * len(section) for section in sections.values()) + 14
@@ -150,7 +150,7 @@ def _bar(bar: Bar, scale: Scale, top: float, names: Sequence[str]) -> Iterable[s
 
 
 def _mark(x: float, y: float, place: int) -> str:
-    """A point for somebody else: one shape for each, so that colour is not needed."""
+    """Draw the point of another server; each has a shape, so that colour is not needed."""
     if place % 2:
         return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
     return f'<path class="mark" d="M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z"/>'

@@ -1,4 +1,4 @@
-"""The table of cases: each name once, each setup in one piece, peers where they belong."""
+"""The list of cases: unique names, adjacent setups, suitable servers."""
 
 from itertools import groupby
 

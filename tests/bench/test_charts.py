@@ -1,4 +1,4 @@
-"""The pictures: sound XML, everything inside, nothing left out that we lose."""
+"""The charts: valid XML, all marks inside, no case left out."""
 
 import re
 from xml.etree import ElementTree as ET
@@ -20,7 +20,7 @@ CASES = all_cases(Content(QUICK))
 
 @pytest.fixture
 def record():
-    """A run of every case in which ours is twice docker-registry, and nginx eight times."""
+    """A run of every case; ours is twice as fast as docker-registry, nginx eight times."""
     found = []
     for case in CASES:
         values = {"ours": 2, "docker-registry": 1, **({"nginx": 8} if case.static else {})}

@@ -1,4 +1,4 @@
-"""Medians, spreads and ratios: what is better, and what says nothing."""
+"""Medians, spreads and ratios."""
 
 import pytest
 

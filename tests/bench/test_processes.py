@@ -1,4 +1,4 @@
-"""Families of processes: what a child uses counts with its parent."""
+"""Families of processes: the usage of a child counts with its parent."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""How far a run is: a line for each case, or a bar on a terminal."""
+"""Progress of a run: a line for each case, or a bar on a terminal."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Runs that are kept: written, read, and joined where they were made in parts."""
+"""Records of runs: written, read, and joined."""
 
 import pytest
 from attrs import evolve

@@ -1,4 +1,4 @@
-"""What is printed: each row, each fault, and what must be known besides."""
+"""The report: rows, faults and remarks."""
 
 import pytest
 from attrs import evolve

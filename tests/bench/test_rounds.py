@@ -36,7 +36,7 @@ class Kills(Measure):
 
 
 class Dead(Bare):
-    """A server that ends at once."""
+    """A server that ends immediately."""
 
     def command(self, place):
         return ["sh", "-c", "echo it will not do; exit 3"]
@@ -48,7 +48,7 @@ def case(measure):
 
 @pytest.fixture
 def run(tmp_path):
-    """Measures cases at servers of a kind, twice each; answers the rows."""
+    """Return a function that measures cases at servers of a kind, twice each."""
 
     def measure(*measures, kind=None, peers=()):
         cases = [case(measure) for measure in measures]

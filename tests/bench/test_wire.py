@@ -1,4 +1,4 @@
-"""Answers taken off a buffer: whole ones, parts of ones, and what is none."""
+"""Responses parsed from a buffer: complete, partial and invalid ones."""
 
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -69,7 +69,7 @@ def test_a_query_is_added_to_a_location(location, query, target):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Sends whoever asks for ``/blob`` to its other name, where it lies."""
+    """Redirects ``/blob`` to another host name."""
 
     protocol_version = "HTTP/1.1"
 

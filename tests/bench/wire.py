@@ -1,4 +1,4 @@
-"""HTTP/1.1 with as little work as will do: a load generator shares its cores with the server."""
+"""A minimal HTTP/1.1 client: a load generator shares the cores with the server."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 class WireError(Exception):
-    """The other side left, or said what is not HTTP."""
+    """The connection was closed, or the response is not HTTP."""
 
 
 @frozen
 class Answer:
-    """A status, the head as it came, and the body."""
+    """A response: status, raw head, and body."""
 
     status: int
     head: bytes
@@ -43,7 +43,7 @@ class Answer:
 
 @frozen
 class Received:
-    """A large answer that was not kept: its status, its head, its size and its last 16 bytes."""
+    """A large response that was not kept: status, head, size, and the last 16 bytes."""
 
     status: int
     head: bytes
@@ -52,14 +52,14 @@ class Received:
 
 
 def request_bytes(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
-    """The head of a request."""
+    """Return the head of a request."""
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 def take_answer(buffer: bytearray, method: str) -> Answer | None:
-    """The answer at the start of ``buffer``, which is emptied; None while it is not whole.
+    """Parse the response in ``buffer`` and empty it; None while it is incomplete.
 
     One request is under way at a time, so nothing follows an answer.
     """
@@ -95,7 +95,7 @@ def header_of(head: bytes, name: str) -> str:
 
 
 def body_length(head: bytes) -> int:
-    """What Content-Length says, 0 if it is not there."""
+    """Return the Content-Length, or 0."""
     found = _LENGTH.search(head)
     return int(found[1]) if found else 0
 
@@ -112,7 +112,7 @@ def _without_chunks(body: bytes) -> bytes:
 
 
 def connect(url: str) -> socket.socket:
-    """A connection to where a URL points; certificates are those of the bench, and not checked."""
+    """Return a connection to the host of a URL; certificates are not verified."""
     split = urlsplit(url)
     secure = split.scheme == "https"
     port = split.port or (443 if secure else 80)
@@ -130,11 +130,11 @@ def _unchecked() -> ssl.SSLContext:
 
 
 def _drop(_data: bytes | memoryview) -> None:
-    """Keep nothing of a body."""
+    """Discard a body."""
 
 
 class Connection:
-    """One connection that is kept, for one request at a time.
+    """A persistent connection, for one request at a time.
 
     :param headers: that each request carries.
     """
@@ -151,7 +151,7 @@ class Connection:
         self._socket.close()
 
     def ask(self, method, target, headers=None, parts=()) -> Answer:
-        """Send a request, its body in parts, and read the answer."""
+        """Send a request with its body in parts, and read the response."""
         fields = {**self._headers, **(headers or {})}
         if method in {"POST", "PATCH", "PUT"}:
             fields["Content-Length"] = str(sum(map(len, parts)))
@@ -173,7 +173,7 @@ class Connection:
     def download(
         self, target: str, take: Callable[[bytes | memoryview], object] = _drop
     ) -> Received:
-        """Read a large body and keep none of it.
+        """Read a large body without keeping it.
 
         :param take: gets the parts of the body, if the status is 200.
         """
@@ -204,20 +204,20 @@ class Connection:
 
 
 def with_query(location: str, query: str) -> str:
-    """The target that a Location header names, with more of a query."""
+    """Return the target of a Location header, with an added query."""
     split = urlsplit(location)
     joined = "&".join(filter(None, (split.query, query)))
     return f"{split.path}?{joined}" if joined else split.path
 
 
 def ask(server, method: str, target: str, headers=None, parts=()) -> Answer:
-    """One request on a connection of its own."""
+    """Send one request on a new connection."""
     with Connection(server.url, server.headers) as connection:
         return connection.ask(method, target, headers, parts)
 
 
 class Places:
-    """Where one client is sent for what it pulls: a connection to each, which is kept."""
+    """Persistent connections of one client to the hosts that it is redirected to."""
 
     def __init__(self) -> None:
         self._connections: dict[str, Connection] = {}
@@ -230,7 +230,7 @@ class Places:
             connection.__exit__()
 
     def fetch(self, connection: Connection, target: str, take=_drop) -> Received:
-        """Read a body from the registry, or from where it says.
+        """Read a body from the registry, or from the host that it redirects to.
 
         :param take: gets the parts of the body.
         """

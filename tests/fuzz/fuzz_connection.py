@@ -1,17 +1,17 @@
-"""Bytes at random against the HTTP channel.
+"""Fuzzer for HTTP connections.
 
     python -m tests.fuzz.fuzz_connection --seconds 600 --seed 1
 
-Every input is a mutation of the corpus beside this file or of requests made by a grammar. It is
-read whole and in random pieces, and then must hold:
+Every input is a mutation of the corpus or of requests from a grammar. The connection receives it
+whole and in random pieces. These properties must hold:
 
 - nothing is raised, and nothing is logged as a failure;
-- the answers are well-formed HTTP, one for each request and at most one refusal, the last;
-- however the bytes are cut, the same requests reach the Resources and the same is answered;
-- no request reaches a Resource that a second, independent and simple reader of RFC 9112 does
-  not find in the bytes: that is what smuggling would be.
+- the responses are well-formed HTTP, one for each request, and at most one refusal, the last;
+- however the bytes are split, the same requests reach the Resources, with the same responses;
+- every request that reaches a Resource is also found by a second, independent and simple parser
+  of RFC 9112; any other request would be smuggled.
 
-An input that breaks one of these is written to ``tests/fuzz/found``, and the run ends with 1.
+An input that breaks a property is written to ``tests/fuzz/found``, and the run ends with 1.
 ``--input FILE`` runs one input again.
 """
 
@@ -36,7 +36,7 @@ from twisted_registry.http.site import HTTPSite
 
 FOUND = Path(__file__).parent / "found"
 
-# Small, so that inputs meet them.
+# Small, so that inputs reach them.
 LIMITS = Limits(
     url_bytes=300, header_bytes=600, header_count=12, content_bytes=400, linger_bytes=500
 )
@@ -58,7 +58,7 @@ class Sink:
 
 
 class Echo(Resource):
-    """Answers with what it was asked, and remembers it."""
+    """Responds with method, target and length of the body, and records the request."""
 
     isLeaf = True
 
@@ -76,7 +76,7 @@ class Echo(Resource):
 
 @implementer(IStreamingResource)
 class Streaming(Echo):
-    """Takes the body as it comes, or not at all."""
+    """Reads the body as a stream, or refuses it."""
 
     def render(self, request):
         if request.path.startswith(b"/s/refuse"):
@@ -110,11 +110,11 @@ class Transport(StringTransport):
 
 
 class Broken(Exception):
-    """One of the promises above."""
+    """A property does not hold."""
 
 
 def run(data, cuts):
-    """Feed ``data`` cut at ``cuts``; what the Resources saw, what was sent, whether it closed."""
+    """Feed ``data``, split at ``cuts``; return recorded requests, sent bytes, whether it closed."""
     seen, failures = [], []
 
     def observe(event):
@@ -132,7 +132,7 @@ def run(data, cuts):
             if start < end:
                 channel.dataReceived(data[start:end])
             if transport.producerState == "paused":
-                raise Broken("the socket is not read although nothing is waited for")
+                raise Broken("the connection is paused, but no request is unfinished")
         sent = transport.value()
         closed = transport.disconnecting
         channel.connectionLost(None)
@@ -146,7 +146,7 @@ def run(data, cuts):
 
 
 def check_answers(methods, sent, closed):
-    """Whether what was sent is one answer for each request, and a refusal at most at the end."""
+    """Check that ``sent`` is one response for each request, with at most one refusal at the end."""
     text = sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
     count = 0
     while text:
@@ -178,9 +178,9 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]+)(?:;[^\r\n]*)?\Z")
 
 
 def reference(data):
-    """The requests that RFC 9112 finds in ``data``, read without a state machine.
+    """Return the requests in ``data`` by RFC 9112, parsed without a state machine.
 
-    Less strict than the channel where strictness only means to refuse.
+    It is less strict than the connection where strictness only means a refusal.
     """
     found = []
     at = 0
@@ -235,7 +235,7 @@ def dechunk(data, at):
 
 
 def same(seen, found):
-    """Whether every request that was seen is the one that stands there."""
+    """Return whether the recorded requests equal the first ones found by the reference."""
     for (method, target, body), (their_method, their_target, their_body) in zip(
         seen, found, strict=False
     ):
@@ -250,7 +250,7 @@ def same(seen, found):
 
 
 def check(data, cuts):
-    """Raise :class:`Broken` unless the promises hold."""
+    """Raise :class:`Broken` unless the properties hold."""
     seen, sent, closed = run(data, [])
     found = reference(data)
     check_answers([method for method, _, _ in found], sent, closed)
@@ -261,8 +261,8 @@ def check(data, cuts):
     for some in cuts:
         again = run(data, some)
         if b"refuse" in data:
-            # Whether the connection outlives a body that nobody takes depends, rightly, on how
-            # much of it had come when the answer began.
+            # Whether the connection stays open after an unread body depends on how much of it
+            # had arrived when the response began.
             shorter, longer = sorted((seen, again[0]), key=len)
             if longer[: len(shorter)] != shorter or not same(again[0], found):
                 raise Broken(f"cut at {some}: {again[0]}, whole: {seen}")
@@ -274,22 +274,23 @@ def check(data, cuts):
 
 
 def untimed(sent):
-    """Without what rightly depends on how much had come: whether ``100 Continue`` was still
-    worth sending, and which of several faults was met first.
+    """Return ``sent`` without parts that depend on the split.
+
+    These are ``100 Continue``, and which of several faults was found first.
     """
     return _REFUSAL.sub(b"refused", sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""))
 
 
 def endless(data):
-    """Whether this ends in the midst of a head, or of a frame of chunks, of more than any may have.
+    """Return whether ``data`` ends within a head, or chunk framing, above the limit.
 
-    Of the read in which it begins nothing is counted, so that a whole one is refused a read later.
+    The bytes of the read in which it begins are not counted, so the refusal comes a read later.
     """
     return len(data) - data.rfind(b"\r\n\r\n") - 4 > LIMITS.url_bytes + LIMITS.header_bytes
 
 
 def unrefused(sent):
-    """Without a refusal at the end."""
+    """Return ``sent`` without a refusal at the end."""
     return _REFUSAL.sub(b"", sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""))
 
 

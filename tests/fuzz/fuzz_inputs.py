@@ -1,4 +1,4 @@
-"""Bytes for the HTTP channel: requests by a grammar, a corpus, and changes to both."""
+"""Inputs for the fuzzer: requests from a grammar, a corpus, and mutations of both."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ EXTRAS = [b"Expect: 100-continue", b"Connection: close", b"Cookie: a=b", b"A: " 
 
 
 def make_request(rng):
-    """A request that is valid, more or less."""
+    """Return a request that is mostly valid."""
     method = rng.choice([b"GET", b"HEAD", b"PUT", b"POST", b"OPTIONS", b"DELETE", b"PATCH"])
     target = rng.choice(TARGETS)
     fields = [b"Host: x"]

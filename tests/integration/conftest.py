@@ -25,7 +25,7 @@ from tests.integration.servers import (
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A failed test shows what its servers logged."""
+    """Add the logs of the servers to the report of a failed test."""
     report = yield
     if report.failed:
         for value in getattr(item, "funcargs", {}).values():
@@ -38,7 +38,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture
 def launcher(tmp_path):
-    """Starts registries for one test, and ends them."""
+    """Start registries for one test, and stop them."""
     started = Launcher(tmp_path / "servers")
     try:
         yield started
@@ -48,7 +48,7 @@ def launcher(tmp_path):
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one-process", "two-processes"])
 def registry(request, tmp_path_factory):
-    """One registry for the tests of a module; each takes repositories of its own."""
+    """The registry of a module; each test uses other repositories."""
     if AGAINST == DISTRIBUTION and request.param > 1:
         pytest.skip("Distribution is one process")
     started = Launcher(tmp_path_factory.mktemp("servers"))
@@ -60,20 +60,20 @@ def registry(request, tmp_path_factory):
 
 @pytest.fixture
 def ours_only():
-    """For tests of what the specification asks and Distribution 2.8.3 lacks."""
+    """Skip tests of features that Distribution 2.8.3 lacks."""
     if AGAINST == DISTRIBUTION:
         pytest.skip("Distribution 2.8.3 lacks it")
 
 
 @define(eq=False)
 class Sandbox:
-    """A place to run client programs in: home, storage and credentials of its own."""
+    """A folder to run client programs in, with a separate home, storage and credentials."""
 
     home: Path
     environment: dict[str, str]
 
     def run(self, name: str, *arguments: object, cwd: Path | None = None) -> str:
-        """What a program printed on its standard output; it must succeed."""
+        """Run a program that must succeed; return its standard output."""
         done = self.attempt(name, *arguments, cwd=cwd)
         assert done.returncode == 0, (
             f"{name} {' '.join(map(str, arguments))}: exit {done.returncode}\n"
@@ -84,7 +84,7 @@ class Sandbox:
     def attempt(
         self, name: str, *arguments: object, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """A program's end, whatever it is."""
+        """Run a program; return its result, even if it failed."""
         return subprocess.run(
             [program(name), *map(str, arguments)],
             stdin=subprocess.DEVNULL,
@@ -98,7 +98,7 @@ class Sandbox:
 
 
 def make_sandbox() -> Sandbox:
-    """A sandbox in a folder with a short name, because sockets must have one."""
+    """Return a sandbox in a folder with a short name, as the paths of sockets are limited."""
     home = Path(tempfile.mkdtemp(prefix="twisted-registry-"))
     containers = home / ".config" / "containers"
     containers.mkdir(parents=True)
@@ -138,7 +138,7 @@ def sandbox():
 
 @pytest.fixture(scope="module")
 def shared_sandbox():
-    """A sandbox for the tests of a module, for those that run a daemon."""
+    """A sandbox of the module, for tests that run a daemon."""
     made = make_sandbox()
     yield made
     shutil.rmtree(made.home, ignore_errors=True)
@@ -146,10 +146,10 @@ def shared_sandbox():
 
 @pytest.fixture(scope="module")
 def docker(shared_sandbox):
-    """Runs the docker command against a daemon that stores under the sandbox, without a bridge or
-    firewall rules.
+    """Run the docker command against a daemon that stores in the sandbox.
 
-    What the daemon sees as /etc/docker is its own; ``certificates`` is the folder there.
+    The daemon uses no bridge and no firewall rules, and has a private /etc/docker, whose folder
+    for certificates is ``certificates``.
     """
     home = shared_sandbox.home
     socket, log = home / "docker.sock", home / "dockerd.log"
@@ -196,7 +196,7 @@ def docker(shared_sandbox):
 
 @pytest.fixture(scope="module")
 def ctr(shared_sandbox):
-    """Runs the ctr command against a containerd that stores under the sandbox."""
+    """Run the ctr command against a containerd that stores in the sandbox."""
     home = shared_sandbox.home
     socket, log, config = home / "containerd.sock", home / "containerd.log", home / "config.toml"
     config.write_text(

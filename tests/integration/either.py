@@ -1,4 +1,4 @@
-"""Several registries over one store, of which any may be asked."""
+"""Several registries over one store, used in turn."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.integration.remote import Answer, Remote
 
 @frozen
 class Either(Remote):
-    """Asks the registries in turn, as a balancer before them does; one may be down.
+    """Sends requests to the registries in turn, as a load balancer does; one may be down.
 
-    :ivar attempts: how many of them are asked until one answers.
+    :ivar attempts: how many requests are sent until one gets a response.
     """
 
     addresses: list[str] = field(factory=list)
@@ -32,4 +32,4 @@ class Either(Remote):
                 return Remote(address).request(method, target, body, headers)
             except (OSError, HTTPException):
                 time.sleep(0.1)
-        raise ConnectionError(f"nobody answers {method} {path}")
+        raise ConnectionError(f"no registry responds to {method} {path}")

@@ -1,4 +1,4 @@
-"""An HTTP proxy before an object store that does to some requests what bad networks do."""
+"""An HTTP proxy in front of an object store that injects network faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from threading import Event, Thread
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-#: What can happen instead of an answer, and to the body of one.
+#: Faults that replace a response, and faults in the body of a response.
 BEFORE = ("reset", "500", "503", "stall")
 WITHIN = ("truncated", "reset within", "stall within", "corrupted")
 
@@ -22,11 +22,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: FaultProxy
     disable_nagle_algorithm = True
-    #: The connection to the store, one for each of a client's.
+    #: The connection to the store; each client connection has one.
     upstream: HTTPConnection | None = None
 
     def log_message(self, *_):
-        """Say nothing."""
+        """Do not log."""
 
     def handle(self):
         with suppress(ConnectionError):
@@ -76,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def fetch(self, body):
-        """Ask the store, pass the head of its answer on, and return the body."""
+        """Send the request to the store, pass the head of the response on, and return the body."""
         if self.upstream is None:
             self.upstream = HTTPConnection(self.server.store, timeout=60)
         self.upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         return content
 
     def stall(self):
-        """Say nothing until the proxy ends or the client has gone."""
+        """Send nothing until the proxy or the client closes the connection."""
         self.close_connection = True
         self.connection.settimeout(0.1)
         while not self.server.ended.is_set():
@@ -113,9 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class FaultProxy(ThreadingHTTPServer):
-    """Listens on a port of its own; ``choose`` names the fault of a request, or None.
+    """A proxy on a free port; ``choose`` returns the fault for a request, or None.
 
-    :ivar made: what was done: fault, method and path.
+    :ivar made: the faults so far: fault, method and path.
     """
 
     daemon_threads = True
@@ -132,7 +132,7 @@ class FaultProxy(ThreadingHTTPServer):
         self._thread.start()
 
     def handle_error(self, *_):
-        """Say nothing of clients that left."""
+        """Ignore clients that closed their connection."""
 
     def close(self):
         self.ended.set()

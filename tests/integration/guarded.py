@@ -1,7 +1,7 @@
-"""Registries over TLS that ask who calls, each by another scheme, and what they need around them.
+"""Registries over TLS with authentication, one for each scheme, and the servers that they need.
 
-A server of tokens as Distribution wants one, and a store on another host to which blobs are
-redirected, which writes down what clients show it.
+These are a token server as Distribution expects it, and a store on another host that blobs are
+redirected to, which records the credentials that clients send.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 USERS = {"ada": "secret-of-ada", "eve": "secret-of-eve"}
-#: Whose password says who they are: htpasswd, our own tokens, a robot's, Distribution's tokens.
+#: Kinds of logins: htpasswd, the registry's own tokens, a robot, and Distribution's tokens.
 KINDS = ("password", "user", "robot", "signed")
-#: The registry of each; a robot needs our own tokens.
+#: The registry of each kind; a robot needs the registry's own tokens.
 REGISTRIES = {"password": "password", "user": "own", "robot": "own", "signed": "signed"}
 
-#: What a configuration says behind its section ``http``, which it ends.
+#: The end of the section ``http`` of a configuration, and the sections after it.
 SECTIONS = """\
   tls: {{certificate: {folder}/server.pem, key: {folder}/server.key}}
 middleware:
@@ -55,7 +55,7 @@ _SIGNS = key("P-256", "token server")
 
 
 class TokenServer(BaseHTTPRequestHandler):
-    """Gives whoever has a password, or shows none, a token for what they ask."""
+    """A token server: grants the requested scope to users with a password and to anonymous ones."""
 
     def do_GET(self):
         name = self._user()
@@ -88,7 +88,7 @@ class TokenServer(BaseHTTPRequestHandler):
 
 
 class Store(SimpleHTTPRequestHandler):
-    """Serves the files of the registries; ``seen`` gets clients and what they show."""
+    """Serves the files of the registries; ``seen`` records clients and their credentials."""
 
     def __init__(self, seen, *arguments, **more):
         self.seen = seen
@@ -107,10 +107,10 @@ class Store(SimpleHTTPRequestHandler):
 
 @define(eq=False)
 class Guarded:
-    """All of it, in a folder.
+    """The registries, the token server and the store, in a folder.
 
-    :ivar seen: what the store has seen.
-    :ivar registries: by their schemes.
+    :ivar seen: the requests to the store: user agent, path, and names of credential headers.
+    :ivar registries: the registries by scheme.
     """
 
     folder: Path
@@ -120,14 +120,14 @@ class Guarded:
 
     @property
     def authority(self):
-        """What clients have to trust."""
+        """The certificate that clients must trust."""
         return self.folder / "ca.pem"
 
     def start(self):
-        """Start all; :meth:`close` is due even if that fails."""
+        """Start all; call :meth:`close` even if this fails."""
         authority, work = Authority(), self.folder
         self.authority.write_bytes(authority.pem)
-        # docker does not insist on TLS at 127.0.0.1.
+        # docker does not require TLS for 127.0.0.1.
         host = own_address() or HERE
         authority.issue(HERE, host, "localhost").write(work)
         own = certificate(_SIGNS, now=datetime.now(UTC).timestamp())
@@ -146,14 +146,14 @@ class Guarded:
             place = f"https://localhost:{store}/{name}"
             more = SECTIONS.format(folder=work, store=place, auth=auth)
             more += "" if name == "signed" else f"  tokens: {{disabled: {name != 'own'}}}\n"
-            # One of them in two processes, which share what they know of tokens.
+            # One of them has two processes, which share the records of tokens.
             workers = 2 if name == "own" else 1
             self.registries[name] = launcher.start(
                 OURS, work / name, workers, more, authority.client(), host
             )
 
     def _serve(self, handler):
-        """Serve over TLS in a thread; the port."""
+        """Serve over TLS in a thread; return the port."""
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder / "server.pem", self.folder / "server.key")
@@ -167,7 +167,7 @@ class Guarded:
         return server.server_port
 
     def robot(self, allow):
-        """The token of a new robot."""
+        """Create a robot; return its token."""
         own = self.registries["own"]
         config = own.work / f"{OURS}-{own.port}.yml"
         done = subprocess.run(
@@ -178,7 +178,7 @@ class Guarded:
         return done.stdout.strip()
 
     def login(self, kind):
-        """Somebody who may push, and where."""
+        """Return a login that may push, with the address of its registry."""
         name, password = "ada", USERS["ada"]
         if kind == "robot":
             name, password = "ci", self.robot("public/**,team/**:push,delete")
@@ -191,7 +191,7 @@ class Guarded:
 
 @frozen
 class Login:
-    """A name and a password, and the registry that takes them."""
+    """A name and a password, and the registry that accepts them."""
 
     kind: str
     name: str
@@ -199,5 +199,5 @@ class Login:
     address: str
 
     def image(self, name):
-        """A reference to type after a client's command."""
+        """Return an image reference for the command line of a client."""
         return f"{self.address}/{name}:1"

@@ -1,7 +1,7 @@
-"""Small images made from nothing, the same bytes every time.
+"""Small reproducible images.
 
-No base image is downloaded: a layer is a gzip'ed tar of a few files with fixed times, and an
-image is its manifest, as bytes, with the blobs and child images that it names.
+No base image is downloaded: a layer is a gzip'ed tar of a few files with fixed times. An image is
+its manifest, as bytes, with the blobs and child images that it references.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ CREATED = "2001-02-03T04:05:06Z"
 
 
 def sha256(data: bytes) -> str:
-    """The digest of ``data`` as the specification writes it."""
+    """Return the digest of ``data``, in the format of the specification."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def noise(seed: object, size: int) -> bytes:
-    """``size`` bytes that do not compress, always the same for one ``seed``."""
+    """Return ``size`` incompressible bytes, equal for equal seeds."""
     return random.Random(str(seed)).randbytes(size)
 
 
 def encode(document: object) -> bytes:
-    """A JSON document as the bytes that are hashed."""
+    """Encode a JSON document reproducibly."""
     return json.dumps(document, indent=1, sort_keys=True).encode()
 
 
 @frozen
 class Image:
-    """A manifest with all that it names; an index has ``children`` and no blobs."""
+    """A manifest with all that it references; an index has ``children`` and no blobs."""
 
     media_type: str
     manifest: bytes
@@ -60,12 +60,12 @@ class Image:
 
     @property
     def digest(self) -> str:
-        """The name of the manifest."""
+        """The digest of the manifest."""
         return sha256(self.manifest)
 
     @property
     def descriptor(self) -> dict[str, object]:
-        """How an index or a layout names this image."""
+        """The descriptor of this image in an index or a layout."""
         return {
             "mediaType": self.media_type,
             "digest": self.digest,
@@ -73,14 +73,14 @@ class Image:
         }
 
     def walk(self) -> Iterator[Image]:
-        """Children first, then the image: the order of a push."""
+        """Yield the children, then the image: the order of a push."""
         for child in self.children:
             yield from child.walk()
         yield self
 
 
 def tarball(files: Mapping[str, bytes]) -> bytes:
-    """An uncompressed layer with these files, at fixed times."""
+    """Return an uncompressed layer with these files, with fixed times."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, data in files.items():
@@ -99,7 +99,7 @@ def image(
     size: int = 2000,
     docker: bool = False,
 ) -> Image:
-    """An image of ``layers`` layers that each hold ``size`` bytes which do not compress."""
+    """Return an image of ``layers`` layers, each with ``size`` incompressible bytes."""
     tars = [tarball({f"file-{n}": noise((seed, n), size)}) for n in range(layers)]
     config = encode(
         {
@@ -142,7 +142,7 @@ def index(
     size: int = 2000,
     docker: bool = False,
 ) -> Image:
-    """A multi-architecture image, each with two layers of ``size``."""
+    """Return an index of images for several architectures, each with two layers of ``size``."""
     children = [
         image((seed, architecture), architecture=architecture, size=size, docker=docker)
         for architecture in architectures
@@ -165,7 +165,7 @@ def index(
 
 
 def referrer(subject: Image, text: str, artifact_type: str = "application/x-note") -> Image:
-    """An artifact that says ``text`` about ``subject``."""
+    """Return an artifact with content ``text`` that refers to ``subject``."""
     blob = text.encode()
     empty = b"{}"
     manifest = encode(
@@ -187,7 +187,7 @@ def referrer(subject: Image, text: str, artifact_type: str = "application/x-note
 
 
 def write_layout(folder: Path, images: Mapping[str, Image]) -> Path:
-    """An OCI image layout that holds ``images`` under their names."""
+    """Write an OCI image layout with ``images`` under their names; return ``folder``."""
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     for top in images.values():
@@ -201,19 +201,22 @@ def write_layout(folder: Path, images: Mapping[str, Image]) -> Path:
 
 
 def read_layout(folder: Path, name: str) -> tuple[str, bytes]:
-    """The media type and the bytes of the manifest that a layout has under ``name``."""
+    """Return the media type and the bytes of the manifest ``name`` in a layout."""
     entries = json.loads((folder / "index.json").read_bytes())["manifests"]
     (entry,) = [e for e in entries if e.get("annotations", {}).get(REF_NAME) == name]
     return entry["mediaType"], layout_blob(folder, entry["digest"])
 
 
 def layout_blob(folder: Path, digest: str) -> bytes:
-    """One blob of a layout, or ``FileNotFoundError``."""
+    """Return a blob of a layout.
+
+    :raises FileNotFoundError: if the layout does not have it.
+    """
     return folder.joinpath("blobs", *digest.split(":")).read_bytes()
 
 
 def assert_layout_holds(folder: Path, top: Image) -> None:
-    """Every byte of ``top`` is in the layout, unchanged."""
+    """Check that the layout contains all of ``top``, unchanged."""
     for each in top.walk():
         assert layout_blob(folder, each.digest) == each.manifest
         for digest, blob in each.blobs.items():
@@ -221,7 +224,7 @@ def assert_layout_holds(folder: Path, top: Image) -> None:
 
 
 def write_archive(path: Path, name: str, *, seed: object, layers: int = 2) -> Path:
-    """A ``docker save`` archive with one image, ``name``."""
+    """Write a ``docker save`` archive with one image, ``name``; return its path."""
     tars = [tarball({f"file-{n}": noise((seed, n), 2000)}) for n in range(layers)]
     config = encode(
         {

@@ -1,4 +1,4 @@
-"""An ACME server for the length of a test: Pebble, strict, with a DNS of its own."""
+"""An ACME server for one test: Pebble in strict mode, with a separate DNS server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Pebble:
     """A running server.
 
     :ivar directory: the URL of its directory.
-    :ivar environ: what makes a client trust it.
+    :ivar environ: environment variables that make a client trust it.
     """
 
     def __init__(self, authority, trusted: Path, port: int, management: int):
@@ -31,7 +31,7 @@ class Pebble:
         self.environ = {"SSL_CERT_FILE": str(trusted)}
 
     def client(self, **settings):
-        """The context of a client that trusts what this server vouches for."""
+        """Return a TLS context that trusts the certificates of this server."""
         connection = HTTPSConnection(
             "127.0.0.1", self._management, context=self._authority.client(), timeout=30
         )
@@ -46,11 +46,11 @@ class Pebble:
 
 @contextmanager
 def pebble(folder: Path, port: int, **environ: str):
-    """Run one.
+    """Run Pebble.
 
-    :param folder: for its files.
-    :param port: where it looks for the answers to its challenges, on 127.0.0.1.
-    :param environ: of the server, see its README.
+    :param folder: folder for its files.
+    :param port: the port of 127.0.0.1 that it validates challenges at.
+    :param environ: environment variables of the server, see its README.
     """
     authority = Authority("pebble")
     certificate, key = authority.issue("127.0.0.1").write(folder, "pebble")

@@ -1,8 +1,8 @@
-"""A registry that collects garbage without pause, and clients that give it no peace.
+"""A registry that collects garbage continuously, while clients push and delete.
 
-Run as a program it is the server: ``python racing.py FILE [--open]`` serves a configuration with
-the moment between the look at a manifest's references and its link drawn out, so that the race
-is run often; ``--open`` leaves the gate open, as if no collector had to be heeded.
+As a program, this module is the server: ``python -m tests.integration.racing FILE [--open]`` serves
+a configuration with a delay between the check of a manifest's references and its link, so that
+the race happens often. ``--open`` replaces the gate by one that ignores the collector.
 """
 
 from __future__ import annotations
@@ -44,28 +44,28 @@ http:
 MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 LAYERS = [noise(("layer", number), 3000) for number in range(24)]
 TAGS = [f"tag-{number}" for number in range(3)]
-#: Seconds that pass between the look at what a manifest needs and its link.
-DRAWN_OUT = 0.1
+#: Seconds between the check of a manifest's references and its link.
+LINK_DELAY_S = 0.1
 
 
 class Broken(AssertionError):
-    """What was answered 201 is not there."""
+    """Acknowledged content is missing."""
 
 
 @define(eq=False)
 class Ledger:
-    """What all clients together were promised, and what happened."""
+    """What the registry acknowledged to all clients, and counts of events."""
 
-    #: (repository, tag) -> the image that it names for sure
+    #: (repository, tag) -> the image that it must name
     tags: dict[tuple[str, str], Image] = field(factory=dict)
-    #: digests that were answered 201 at some time
+    #: digests of blobs whose push was acknowledged at some time
     stored: set[str] = field(factory=set)
     counts: Counter[str] = field(factory=Counter)
 
 
 @define(eq=False)
 class Racer(threading.Thread):
-    """A client: pushes, overwrites, mounts, deletes and pulls, in a repository of its own."""
+    """A client that pushes, overwrites, mounts, deletes and pulls, in its own repository."""
 
     number: int
     remote: Remote
@@ -74,7 +74,7 @@ class Racer(threading.Thread):
     fault: BaseException | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Be a thread that does not outlive the test."""
+        """Initialize the thread as a daemon, so that it does not outlive the test."""
         threading.Thread.__init__(self, daemon=True)
         self.random = random.Random(self.number)
         self.repository = f"team/{self.number}"
@@ -82,7 +82,7 @@ class Racer(threading.Thread):
     __hash__ = object.__hash__
 
     def run(self) -> None:
-        """Go on until the end, over each death of the server."""
+        """Act until ``over`` is set, even when the server is killed."""
         try:
             while not self.over.is_set():
                 with suppress(OSError, HTTPException):
@@ -94,7 +94,7 @@ class Racer(threading.Thread):
             self.over.set()
 
     def act(self) -> None:
-        """One thing of many."""
+        """Push, delete or pull, at random."""
         tag = self.random.choice(TAGS)
         choice = self.random.random()
         if choice < 0.6:
@@ -105,7 +105,7 @@ class Racer(threading.Thread):
             self.pull(tag)
 
     def push(self, tag: str) -> None:
-        """Push some image of shared layers; again from the start when it is refused."""
+        """Push an image of shared layers; start again if the registry refuses it."""
         made = self.image()
         self.ledger.tags.pop((self.repository, tag), None)
         for _ in range(3):
@@ -141,7 +141,7 @@ class Racer(threading.Thread):
         return Image(MEDIA_TYPE, manifest, {sha256(blob): blob for blob in (config, *layers)})
 
     def push_blob(self, digest: str, blob: bytes) -> None:
-        """Ask, mount, or simply send it."""
+        """Push a blob: check for it first, try to mount it, or send it, at random."""
         how = self.random.random()
         base = f"/v2/{self.repository}/blobs/uploads/"
         location = None
@@ -163,7 +163,7 @@ class Racer(threading.Thread):
         if answer.status == 201:
             self.ledger.stored.add(digest)
         else:
-            # It waits for the sweep to pass, and not for ever.
+            # The registry waits for the sweep to end, but not without limit.
             assert answer.status == 503, answer
 
     def delete(self, tag: str) -> None:
@@ -179,7 +179,7 @@ class Racer(threading.Thread):
         self.ledger.counts["deletes"] += 1
 
     def pull(self, tag: str) -> None:
-        """Whatever was promised is there, while all this goes on."""
+        """Check that an acknowledged image is complete."""
         made = self.ledger.tags.get((self.repository, tag))
         if made is not None:
             check(self.remote, self.repository, tag, made)
@@ -187,7 +187,10 @@ class Racer(threading.Thread):
 
 
 def check(remote: Remote, name: str, tag: str, made: Image) -> None:
-    """Fail unless a tag pulls completely, with the right bytes."""
+    """Check that a tag can be pulled completely.
+
+    :raises Broken: if anything is missing or differs.
+    """
     answer = remote.manifest(name, tag)
     if answer.status != 200 or answer.body != made.manifest:
         raise Broken(f"{name}:{tag}: {answer}")
@@ -199,9 +202,9 @@ def check(remote: Remote, name: str, tag: str, made: Image) -> None:
 
 @define(eq=False)
 class Race:
-    """One or two servers over one store, their clients, and somebody who kills.
+    """One or two servers over one store, their clients, and a thread that kills processes.
 
-    :ivar bucket: where the store is; without one it is a folder.
+    :ivar bucket: the store; if None, the store is a folder.
     """
 
     work: Path
@@ -213,7 +216,7 @@ class Race:
     bucket: Bucket | None = None
     instances: int = 1
     ledger: Ledger = field(factory=Ledger)
-    #: port -> the server that listens there, or did
+    #: port -> the last server that listens at it
     servers: dict[int, subprocess.Popen[bytes] | None] = field()
 
     @servers.default
@@ -222,13 +225,13 @@ class Race:
 
     @property
     def remote(self) -> Remote:
-        """The registry, as its clients see it."""
+        """A client of the registry."""
         addresses = [f"127.0.0.1:{port}" for port in self.servers]
-        # A client whose request broke off begins again by itself.
+        # The racers retry requests that failed.
         return Either("", addresses, attempts=1) if self.instances > 1 else Remote(addresses[0])
 
     def run(self, seconds: float) -> None:
-        """Race for so long; raise what a client found."""
+        """Race for ``seconds``; raise the first fault of a client."""
         self.start()
         over = threading.Event()
         racers = [Racer(number, self.remote, over, self.ledger) for number in range(4)]
@@ -249,7 +252,7 @@ class Race:
                 raise racer.fault
 
     def start(self) -> None:
-        """Start what does not run, and wait until it answers."""
+        """Start the servers that do not run, and wait until they respond."""
         for port, process in self.servers.items():
             if process is None or process.poll() is not None:
                 self.servers[port] = self._start(port)
@@ -283,7 +286,7 @@ class Race:
         return path
 
     def kill_one(self, chance: random.Random) -> None:
-        """Kill one of the processes that serve; what nobody else starts again, is started here."""
+        """Kill one of the serving processes; restart it unless its parent does."""
         parents = [process.pid for process in self.servers.values()]
         victim = chance.choice([*parents, *(pid for one in parents for pid in children(one))])
         self.ledger.counts["kills"] += 1
@@ -303,12 +306,12 @@ class Race:
             process.wait(60)
 
     def check_all(self) -> None:
-        """Every tag that was answered 201 and not deleted pulls completely."""
+        """Check that every acknowledged tag that was not deleted can be pulled."""
         for (name, tag), made in self.ledger.tags.items():
             check(self.remote, name, tag, made)
 
     def collect(self) -> None:
-        """Collect with the servers stopped, until nothing more can go."""
+        """Collect while the servers are stopped."""
         subprocess.run(
             [sys.executable, "-m", "twisted_registry", "garbage-collect", "-q", "-m",
              str(self._configured(next(iter(self.servers))))],
@@ -316,7 +319,7 @@ class Race:
         )  # fmt: skip
 
     def blobs(self) -> set[str]:
-        """The digests whose bytes are stored."""
+        """Return the digests of the stored blobs."""
         if self.bucket is None:
             keys = [str(path) for path in (self.work / "store").rglob("blobs/**/data")]
         else:
@@ -326,7 +329,7 @@ class Race:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+    """Return the ids of the children of a process."""
     with suppress(OSError):
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         return [int(word) for word in text.split()]
@@ -334,7 +337,7 @@ def children(pid: int) -> list[int]:
 
 
 def serve() -> int:
-    """Be the server."""
+    """Run the server; return its exit status."""
     from twisted.internet import reactor
     from twisted.internet.task import deferLater
 
@@ -345,14 +348,14 @@ def serve() -> int:
 
     kept = NullGate if "--open" in sys.argv else CollectorGate
 
-    class DrawnOut(CollectorGate):
-        """Holds a push up where it hurts most; what is asked of the gate goes to the kept one."""
+    class DelayedGate(CollectorGate):
+        """Delays a push before its link; ``--open`` replaces every method by that of NullGate."""
 
         @asynccontextmanager
         async def protect_push(self, repository, digest):
             holding = NullGate() if kept is NullGate else super()
             async with holding.protect_push(repository, digest) as held:
-                await deferLater(reactor, DRAWN_OUT, lambda: None)
+                await deferLater(reactor, LINK_DELAY_S, lambda: None)
                 yield held
 
         def may_report_present(self, repository, digest):
@@ -369,10 +372,10 @@ def serve() -> int:
             )
 
         def poll(self):
-            # An open gate has no record either: nobody waits for it.
+            # An open gate has no record, so that no collector waits for it.
             return NullGate().find_listed("", ()) if kept is NullGate else super().poll()
 
-    service.CollectorGate = DrawnOut
+    service.CollectorGate = DelayedGate
     return main(["serve", sys.argv[1]])
 
 

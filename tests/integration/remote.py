@@ -1,6 +1,6 @@
-"""A registry asked over plain HTTP, so that no client program stands between.
+"""An HTTP client for a registry, without a client program in between.
 
-Each request has its own connection: a server may be killed between two of them.
+Each request uses a new connection, because a server may be killed between two requests.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ ACCEPT = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_LIST}"
 
 @frozen
 class Answer:
-    """A whole answer; header names are in small letters."""
+    """A complete response; header names are lowercase."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=lambda body: repr(body[:300]))
 
     def json(self) -> dict:
-        """The body, which must be JSON."""
+        """Parse the body as JSON."""
         return json.loads(self.body)
 
 
@@ -47,9 +47,9 @@ class Remote:
     address: str
 
     def request(self, method: str, path: str, body=None, headers=None) -> Answer:
-        """One request; ``path`` may be a whole URL, as a Location is.
+        """Send a request; ``path`` may be a URL, such as a Location.
 
-        A redirect to an object store is followed, as clients do it.
+        A redirect to an object store is followed, as clients do.
         """
         split = urlsplit(path)
         target = split.path + (f"?{split.query}" if split.query else "")
@@ -66,15 +66,15 @@ class Remote:
         return answer
 
     def manifest(self, name: str, reference: str, accept: str = ACCEPT) -> Answer:
-        """GET of a manifest by tag or digest."""
+        """Get a manifest by tag or digest."""
         return self.request("GET", f"/v2/{name}/manifests/{reference}", None, {"Accept": accept})
 
     def blob(self, name: str, digest: str) -> Answer:
-        """GET of a blob."""
+        """Get a blob."""
         return self.request("GET", f"/v2/{name}/blobs/{digest}")
 
     def pages(self, path: str) -> Iterator[dict]:
-        """A list's documents, each page of it, by its Link."""
+        """Yield the documents of a paginated list, following its Link headers."""
         while path:
             answer = self.request("GET", path)
             assert answer.status == 200, (path, answer)
@@ -83,33 +83,33 @@ class Remote:
             path = urljoin(path, link.partition("<")[2].partition(">")[0]) if link else ""
 
     def tags(self, name: str) -> list[str]:
-        """All tags of a repository, in the order given."""
+        """Return all tags of a repository, in the order of the responses."""
         return [tag for page in self.pages(f"/v2/{name}/tags/list") for tag in page["tags"] or []]
 
     def catalog(self) -> list[str]:
-        """All repositories, in the order given."""
+        """Return all repositories, in the order of the responses."""
         return [name for page in self.pages("/v2/_catalog") for name in page["repositories"]]
 
     def referrers(self, name: str, digest: str) -> list[str]:
-        """The digests of a manifest's referrers."""
+        """Return the digests of a manifest's referrers."""
         path = f"/v2/{name}/referrers/{digest}"
         return [entry["digest"] for page in self.pages(path) for entry in page["manifests"]]
 
     def start_upload(self, name: str) -> str:
-        """POST of a new upload; answers where it goes on."""
+        """Start an upload; return its location."""
         answer = self.request("POST", f"/v2/{name}/blobs/uploads/", headers={"Content-Length": "0"})
         assert answer.status == 202, answer
         return answer.headers["location"]
 
     def push_blob(self, name: str, data: bytes) -> str:
-        """A blob in one PUT."""
+        """Push a blob in one PUT; return its digest."""
         digest = sha256(data)
         answer = self.request("PUT", with_digest(self.start_upload(name), digest), data)
         assert answer.status == 201, answer
         return digest
 
     def push_in_chunks(self, name: str, data: bytes, step: int) -> str:
-        """A blob in chunks of ``step`` bytes, each a request of its own."""
+        """Push a blob in chunks of ``step`` bytes, one request each; return its digest."""
         location = self.start_upload(name)
         for start in range(0, len(data), step):
             chunk = data[start : start + step]
@@ -126,7 +126,7 @@ class Remote:
         return digest
 
     def push_manifest(self, name: str, reference: str, image: Image) -> None:
-        """A manifest whose content is there already."""
+        """Push a manifest whose content exists."""
         answer = self.request(
             "PUT",
             f"/v2/{name}/manifests/{reference}",
@@ -136,7 +136,7 @@ class Remote:
         assert answer.status == 201, answer
 
     def push(self, name: str, image: Image, tag: str | None = None) -> None:
-        """An image with all it names, children first."""
+        """Push an image with all that it references, children first."""
         for each in image.walk():
             for blob in each.blobs.values():
                 self.push_blob(name, blob)
@@ -145,7 +145,7 @@ class Remote:
             self.push_manifest(name, tag, image)
 
     def assert_holds(self, name: str, image: Image, tag: str | None = None) -> None:
-        """Every byte of ``image`` is served unchanged, by digest and by ``tag``."""
+        """Check that ``image`` is served unchanged, by digest and by ``tag``."""
         for each in image.walk():
             references = [each.digest, *([tag] if tag is not None and each is image else [])]
             for reference in references:
@@ -161,7 +161,7 @@ class Remote:
                 assert answer.headers["content-length"] == str(len(blob))
 
     def assert_whole(self, name: str, reference: str) -> Answer:
-        """What ``reference`` names resolves to its last blob, each under its true digest."""
+        """Check that all content of ``reference`` is served under the right digests."""
         answer = self.manifest(name, reference)
         assert answer.status == 200, (reference, answer)
         assert answer.headers["docker-content-digest"] == sha256(answer.body)
@@ -180,5 +180,5 @@ class Remote:
 
 
 def with_digest(location: str, digest: str) -> str:
-    """The URL of the PUT that closes the upload at ``location``."""
+    """Return the URL of the PUT that finishes the upload at ``location``."""
     return f"{location}{'&' if '?' in location else '?'}{urlencode({'digest': digest})}"

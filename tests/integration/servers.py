@@ -1,7 +1,6 @@
-"""Registries under test, each a process of its own on a free port of 127.0.0.1.
+"""Registries under test, each a process on a free port of 127.0.0.1.
 
-Ours and Debian's ``docker-registry`` read the same configuration file, which is a test in
-itself: nothing here knows which of the two it starts, but for the command.
+Ours and Debian's ``docker-registry`` read the same configuration file; only the command differs.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ if TYPE_CHECKING:
 OURS = "ours"
 DISTRIBUTION = "distribution"
 
-#: Which of the two the client programs meet. The other one in our place tells a defect of ours
-#: from a habit of a client; tests of what it lacks are skipped then.
+#: The registry that the client programs use. A run against Distribution shows whether a failure is
+#: a defect of ours or the behaviour of a client; tests of features that it lacks are skipped.
 AGAINST = os.environ.get("INTEGRATION_AGAINST", OURS)
 
-#: Seconds that a server may take to answer, and to stop.
-PATIENCE = 30
+#: Seconds that a server may take to start, and to stop.
+TIMEOUT_S = 30
 
-#: Where registries listen, unless a test says otherwise.
+#: The default address of registries.
 HERE = "127.0.0.1"
 
 CONFIGURATION = """\
@@ -59,19 +58,19 @@ storage:
 
 @frozen
 class Bucket:
-    """A place in an object store: all keys that begin with ``prefix``."""
+    """A part of an object store: all keys that begin with ``prefix``."""
 
     store: ObjectStore
     prefix: str
 
     @property
     def section(self) -> str:
-        """What a configuration says, which Distribution and we read alike."""
+        """The storage section of a configuration, for ours and for Distribution."""
         options = {**self.store.options, "rootdirectory": f"/{self.prefix}", "v4auth": True}
         return f"s3: {json.dumps(options)}"
 
     def keys(self) -> list[str]:
-        """The keys of all objects there."""
+        """Return the keys of all its objects."""
         from tests.support.s3_servers import client
 
         pages = client(self.store).get_paginator("list_objects_v2")
@@ -80,7 +79,7 @@ class Bucket:
 
 
 def program(name: str) -> str:
-    """The path of a program, ``name``; without it CI fails and a laptop skips."""
+    """Return the path of a program; without it, the test fails in CI and is skipped elsewhere."""
     path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     if path is None:
         reason = f"the program {name} is not installed"
@@ -91,8 +90,9 @@ def program(name: str) -> str:
 
 
 def own_address() -> str | None:
-    """An address of this machine that docker does not take for its own, as it does 127.0.0.1; None
-    if the machine is on no network.
+    """Return an address of this machine that docker does not treat as local, unlike 127.0.0.1.
+
+    None if the machine has no network.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -103,15 +103,15 @@ def own_address() -> str | None:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def wait_until(ready, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Ask ``ready`` until it says yes; fail with the log when the process ends before."""
-    deadline = time.monotonic() + PATIENCE
+    """Wait until ``ready()`` is true; fail with the log if the process ends before."""
+    deadline = time.monotonic() + TIMEOUT_S
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"{process.args} (exit {process.poll()}) is not up:\n{tail(log)}")
@@ -119,7 +119,7 @@ def wait_until(ready, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def answers(address: str, secure: SSLContext | None = None) -> bool:
-    """Whether a registry serves there, over TLS if ``secure`` is what a client needs for that."""
+    """Return whether a registry responds at ``address``, over TLS with the context ``secure``."""
     with suppress(OSError, HTTPException):
         connection = (
             HTTPSConnection(address, timeout=5, context=secure)
@@ -135,17 +135,17 @@ def answers(address: str, secure: SSLContext | None = None) -> bool:
 
 
 def end(process: subprocess.Popen[bytes]) -> int:
-    """SIGTERM, and SIGKILL when that does not do; answers the exit status."""
+    """Send SIGTERM, then SIGKILL if it does not end; return the exit status."""
     process.terminate()
     try:
-        return process.wait(PATIENCE)
+        return process.wait(TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
 
 
 def tail(path: Path, size: int = 3000) -> str:
-    """The end of a log."""
+    """Return the last ``size`` bytes of a log."""
     return path.read_bytes()[-size:].decode(errors="replace") if path.exists() else "(no log)"
 
 
@@ -159,8 +159,9 @@ def written(
     host: str = HERE,
     within: str = "",
 ) -> Path:
-    """The configuration file of a registry over ``root``, with ``more`` sections at its end.
+    """Write the configuration file of a registry over ``root``; return its path.
 
+    :param more: further sections; the text continues the section ``http``.
     :param within: further lines of the section ``storage``.
     """
     config = work / f"{kind}-{port}.yml"
@@ -174,7 +175,7 @@ def written(
 
 
 def peak_memory(pid: int) -> int:
-    """The most memory that a process ever had, in bytes; 0 if it is gone."""
+    """Return the peak memory of a process in bytes; 0 if it has ended."""
     with suppress(FileNotFoundError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -184,11 +185,11 @@ def peak_memory(pid: int) -> int:
 
 @define(eq=False)
 class Served:
-    """A registry that runs over ``root``; ``kind`` is OURS, or DISTRIBUTION, a single process.
+    """A registry over ``root``; ``kind`` is OURS, or DISTRIBUTION, which is a single process.
 
-    :ivar more: further sections of its configuration; it begins below ``http``.
-    :ivar secure: what a client needs, if it serves over TLS.
-    :ivar host: the address where it listens.
+    :ivar more: further sections of its configuration; the text continues the section ``http``.
+    :ivar secure: the TLS context of clients, if it serves over TLS.
+    :ivar host: the address that it listens at.
     :ivar within: further lines of its section ``storage``.
     """
 
@@ -206,7 +207,7 @@ class Served:
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> Served:
-        """Start it, and come back when it answers."""
+        """Start it, and return when it responds."""
         self.work.mkdir(parents=True, exist_ok=True)
         port = self.port
         self.address = f"{self.host}:{port}"
@@ -220,7 +221,7 @@ class Served:
         environment = {
             name: value
             for name, value in os.environ.items()
-            # The old library of Distribution panics when it has certificates of its own to read.
+            # The AWS library of Distribution 2.8.3 panics if AWS_CA_BUNDLE is set.
             if not name.startswith("REGISTRY_") and name != "AWS_CA_BUNDLE"
         }
         with self.log.open("wb") as out:
@@ -248,20 +249,20 @@ class Served:
         return Remote(self.address)
 
     def image(self, name: str, tag: str = "1") -> str:
-        """A reference to type after a client's command."""
+        """Return an image reference for the command line of a client."""
         return f"{self.address}/{name}:{tag}"
 
     def peak_memory(self) -> int:
-        """The most memory that the process ever had, in bytes."""
+        """Return the peak memory of the process in bytes."""
         return peak_memory(self.process.pid)
 
     def kill(self) -> None:
-        """End it as a power cut would end the process."""
+        """Kill it with SIGKILL."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
     def stop(self) -> None:
-        """Ask it to stop; ours must do so cleanly and leave no traceback in its log."""
+        """Stop it; ours must exit with status 0 and without a traceback in its log."""
         if self.process.poll() is not None:
             return
         status = end(self.process)
@@ -273,7 +274,7 @@ class Served:
 
 @define(eq=False)
 class Launcher:
-    """Starts registries and ends those that still run."""
+    """Starts registries, and stops those that still run."""
 
     work: Path
     servers: list[Served] = field(factory=list)
@@ -288,13 +289,13 @@ class Launcher:
         host: str = HERE,
         within: str = "",
     ) -> Served:
-        """A running registry over ``root``."""
+        """Start a registry over ``root``."""
         served = Served(kind, root, self.work, workers, more, secure, host, within)
         self.servers.append(served)
         return served.start()
 
     def close(self) -> None:
-        """End what still runs; the first complaint is raised when all are down."""
+        """Stop the registries that still run; raise the first failure after all are stopped."""
         faults = []
         for served in self.servers:
             try:

@@ -1,7 +1,7 @@
-"""Two registries over one bucket behind nginx, as an operator runs them, and real clients.
+"""Two registries over one bucket behind nginx, with real clients.
 
-nginx sends each request to the next of the two; one is killed and comes back on the way. What was
-pushed is all there, and every digest is right.
+nginx sends the requests to both in turn; one is killed and restarted during the pushes. All pushed
+images are complete afterwards, with the right digests.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ http {{
   }}
 }}
 """
-#: How often a client is run again when a registry went away under it.
+#: How often a client is run when a registry is killed during its push.
 ATTEMPTS = 8
 COPY = ("copy", "--src-tls-verify=false", "--dest-tls-verify=false", "--preserve-digests")
 
@@ -68,7 +68,7 @@ def servers(object_stores, launcher):
 
 @pytest.fixture
 def address(servers, tmp_path):
-    """Where nginx listens."""
+    """The address of nginx."""
     port, folder = free_port(), tmp_path / "nginx"
     folder.mkdir()
     first, second = (served.address for served in servers)
@@ -89,7 +89,7 @@ def address(servers, tmp_path):
 
 @frozen
 class Pushed:
-    """An image and who pushes and pulls it; podman packs layers anew, so only it knows them."""
+    """An image and the client that pushes and pulls it; podman compresses layers again."""
 
     number: int
     image: Image
@@ -97,16 +97,16 @@ class Pushed:
 
     @property
     def name(self) -> str:
-        """Of its repository, which others push to as well."""
+        """The repository, which is shared with other images."""
         return f"nginx/{self.number % 5}"
 
     @property
     def tag(self) -> str:
-        """Its own."""
+        """The tag, which is unique."""
         return f"t{self.number}"
 
     def push(self, address: str, sandbox, layout: Path) -> None:
-        """As its client does it."""
+        """Push it with its client."""
         target = f"{address}/{self.name}:{self.tag}"
         if self.client == "skopeo":
             sandbox.run("skopeo", *COPY, f"oci:{layout}:{self.tag}", f"docker://{target}")
@@ -122,11 +122,11 @@ class Pushed:
 
     @property
     def configuration(self) -> str:
-        """The digest of the configuration, which podman calls the image by."""
+        """The digest of the configuration, which is the id of the image in podman."""
         return next(iter(self.image.blobs)).removeprefix("sha256:")
 
     def check(self, address: str, sandbox, folder: Path) -> None:
-        """Pull it, and look at every byte."""
+        """Pull it, and compare all bytes."""
         remote, source = Remote(address), f"{address}/{self.name}:{self.tag}"
         if self.client == "podman":
             manifest = remote.assert_whole(self.name, self.tag).json()
@@ -142,7 +142,7 @@ class Pushed:
 
 
 def again(work, *arguments):
-    """Do it until it succeeds, as whoever deploys does."""
+    """Run ``work`` until it succeeds, at most ``ATTEMPTS`` times."""
     for _ in range(ATTEMPTS):
         try:
             return work(*arguments)

@@ -1,4 +1,4 @@
-"""The benchmark itself: every case gives a row, and a wrong answer does not count as speed."""
+"""The benchmark: every case gives a row, and wrong responses are errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def environment(tmp_path):
-    """Each test has a folder of its own for the stores."""
+    """The environment of the benchmark, with the stores in the folder of the test."""
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -33,7 +33,7 @@ def environment(tmp_path):
 
 @pytest.fixture
 def bench(environment):
-    """Runs the benchmark."""
+    """Return a function that runs the benchmark."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -51,7 +51,7 @@ def bench(environment):
 
 @pytest.fixture
 def measured(bench, tmp_path):
-    """Makes a quick run: how it ended, and what it wrote as JSON."""
+    """Return a function that makes a quick run and returns its result and its JSON."""
 
     def run(*arguments: object):
         written = tmp_path / "bench.json"
@@ -164,7 +164,7 @@ def test_a_run_leaves_no_files_behind(measured, tmp_path):
 
 
 class Store(BaseHTTPRequestHandler):
-    """Takes every push and keeps manifests; its server says how it lies about them."""
+    """Accepts every push and keeps manifests; ``server.lie`` changes its responses."""
 
     protocol_version = "HTTP/1.1"
 
@@ -199,7 +199,7 @@ class Store(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def store():
-    """A registry in a thread; answers its server."""
+    """A fake registry in a thread."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Store)
     server.manifests = {}
     thread = Thread(target=server.serve_forever)
@@ -278,7 +278,7 @@ def test_both_collectors_mark_the_same_blobs(environment):
         ["second", "docker-registry"],
         ["second", "ours"],
     ]
-    # Of 20 manifests two were deleted, each with four layers and a configuration of its own.
+    # Two of 20 manifests were deleted, each with four layers and a configuration.
     for row, removed in zip(rows, (12, 12, 0, 0), strict=True):
         assert (
             f"{' '.join(row)} ".count(f" 108 blobs marked, {removed} blobs and 0 manifests ") == 1

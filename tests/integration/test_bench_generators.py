@@ -1,4 +1,4 @@
-"""The load generators of the benchmark: each counts what is right and tells what is wrong."""
+"""The load generators of the benchmark count right responses and report wrong ones."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ FOUND = Answer(200, b"", BODY)
 
 
 class Scripted:
-    """A server that gives the same answer to every request; None closes the connection.
+    """A server that sends one response to every request; None closes the connection.
 
-    :ivar requests: what came, for each connection.
+    :ivar requests: the requests so far.
     """
 
     headers: dict[str, str] = {}  # noqa: RUF012 (nobody writes it)

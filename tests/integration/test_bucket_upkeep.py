@@ -1,4 +1,4 @@
-"""The check of a store, and retention by pulls, over real object stores."""
+"""fsck, and retention by pulls, over real object stores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twisted_registry.repository import layout
 pytestmark = pytest.mark.integration
 
 NAMES = ("missing", "truncated", "unnamed", "emptied")
-#: What a tag of the repository ``unnamed`` names, and nobody has.
+#: A digest that the tag of ``unnamed`` names and the store does not have.
 GONE = f"sha256:{'1' * 64}"
 RETENTION = """\
   maintenance:
@@ -30,7 +30,7 @@ RETENTION = """\
 """
 
 
-#: Each request takes Swift's daemons several times as long.
+#: Swift takes several times as long for each request.
 SWIFT = pytest.param("swift", marks=[pytest.mark.nightly, pytest.mark.timeout(300)])
 
 
@@ -40,7 +40,7 @@ def bucket(request, object_stores):
 
 
 class Content:
-    """What is in a bucket, under the paths that the registry has for it."""
+    """The content of a bucket, by the paths of the registry."""
 
     def __init__(self, bucket):
         self.prefix = bucket.prefix
@@ -53,7 +53,7 @@ class Content:
         self.client.delete_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}")
 
     def tags(self):
-        """Paths with what tells one content from another, without the notes of processes."""
+        """Return paths with ETags, without the records of processes."""
         pages = self.client.get_paginator("list_objects_v2")
         found = pages.paginate(Bucket=BUCKET, Prefix=f"{self.prefix}/")
         return {
@@ -65,7 +65,7 @@ class Content:
 
 
 def command(work, bucket, *words, within=""):
-    """Run a command on the bucket; answer its exit status and the JSON that it printed."""
+    """Run a command on the bucket; return its exit status and its JSON output."""
     config = written(work, OURS, bucket, free_port(), within=within)
     status, out, err = run(sys.executable, "-m", "twisted_registry", *words, config, cwd=work)
     assert out, err
@@ -119,7 +119,7 @@ def test_fsck_finds_and_repairs_damage_in_a_bucket(launcher, bucket, tmp_path):
     assert [path for path in after if path.startswith(layout.QUARANTINE)]
     assert tags(told) == {"missing", "truncated", "unnamed"}
 
-    # The next push heals what was lost.
+    # The next push restores the lost content.
     served = launcher.start(OURS, bucket)
     assert served.remote.blob("truncated", layers["truncated"]).status == 404
     for name in ("missing", "truncated", "unnamed"):

@@ -17,12 +17,12 @@ COLLECT = ("garbage-collect", "--delete-untagged")
 
 
 def with_grace(seconds):
-    """Lines for the section ``storage``."""
+    """Return lines for the section ``storage``."""
     return f"  maintenance: {{gc: {{grace: {seconds}s}}}}\n"
 
 
 def collect(command, work, root, grace=0):
-    """Run a collection to its end; what it said."""
+    """Run a collection; return its output."""
     path = written(work, "collect", root, 1, within=with_grace(grace))
     done = subprocess.run(
         [*command, *COLLECT, str(path)], capture_output=True, text=True, timeout=120, check=False
@@ -36,12 +36,12 @@ def ours(*arguments, **settings):
 
 
 def blobs(root):
-    """The digests whose bytes are on the disk."""
+    """Return the digests of the blobs on the disk."""
     return {f"sha256:{path.parent.name}" for path in root.rglob("blobs/**/data")}
 
 
 def held(*images):
-    """The digests of all that images are made of."""
+    """Return the digests of all manifests and blobs of images."""
     parts = [each for top in images for each in top.walk()]
     return {each.digest for each in parts} | {blob for each in parts for blob in each.blobs}
 
@@ -67,7 +67,7 @@ def test_images_that_distribution_destroys_are_kept(launcher, tmp_path):
     theirs = launcher.start(DISTRIBUTION, copy)
     theirs.remote.assert_holds("multi", kept["plain"], "plain")
     for tag in ("oci", "docker"):
-        # The tag is there, and no image that it names.
+        # The index still exists, but none of its images.
         assert theirs.remote.manifest("multi", tag).status == 200
         for child in kept[tag].children:
             assert theirs.remote.manifest("multi", child.digest).status == 404
@@ -91,7 +91,7 @@ def test_collecting_beside_a_server_deletes_after_the_grace(launcher, tmp_path):
     served.remote.push("a", doomed, "doomed")
     assert served.remote.request("DELETE", f"/v2/a/manifests/{doomed.digest}").status == 202
     assert held(doomed) <= blobs(root)
-    # At first it may be too young, or called present by a worker in the last two seconds.
+    # At first it may be too young, or a worker reported it as present within two seconds.
     said = [ours(tmp_path, root, grace=1)]
     while held(doomed) & blobs(root):
         assert len(said) < 60, said
@@ -102,6 +102,6 @@ def test_collecting_beside_a_server_deletes_after_the_grace(launcher, tmp_path):
     served.remote.assert_holds("a", multi, "multi")
     for digest in doomed.blobs:
         assert served.remote.request("HEAD", f"/v2/a/blobs/{digest}").status == 404
-    # All that is gone can be pushed again at once.
+    # Deleted content can be pushed again at once.
     served.remote.push("a", doomed, "doomed")
     served.remote.assert_holds("a", doomed, "doomed")

@@ -1,6 +1,7 @@
-"""Clients push, overwrite, mount and delete while the collector runs without pause.
+"""Clients push, overwrite, mount and delete while the collector runs continuously.
 
-A minute or so here; ``nightly`` runs twenty. What is asked of the numbers grows with the time.
+The race takes a minute; ``nightly`` races for 20. The expected counts grow with the duration.
+``RACE_SECONDS`` sets another duration.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from tests.integration.servers import Bucket
 
 pytestmark = pytest.mark.integration
 
-#: Of a run of 20 minutes: pushes that were answered 201, blobs swept and pushed again.
+#: Least counts of a race of 20 minutes: acknowledged pushes, blobs swept and pushed again.
 PUSHES, SWEPT = 500, 1000
-LONG = 20 * 60.0
+LONG_S = 20 * 60.0
 
 
 def raced(race, length):
-    """Race, look after every promise, collect, and look again."""
+    """Race, check all acknowledged content, collect, and check it again."""
     try:
         race.run(length)
         race.stop()
@@ -29,7 +30,7 @@ def raced(race, length):
         race.check_all()
     finally:
         race.stop()
-    # Those that were killed are waited for until their records and lists are void.
+    # The collector waits until the records and lists of killed processes expire.
     race.collect()
     race.start()
     race.check_all()
@@ -45,13 +46,13 @@ def raced(race, length):
     print(dict(counts))
     assert race.blobs() == needed, "a final collection leaves exactly what is referenced"
     pushes = sum(count for what, count in counts.items() if what.startswith("manifest"))
-    assert counts["manifest 201"] >= PUSHES * length / LONG
-    assert counts["swept and pushed again"] >= SWEPT * length / LONG
+    assert counts["manifest 201"] >= PUSHES * length / LONG_S
+    assert counts["swept and pushed again"] >= SWEPT * length / LONG_S
     assert counts["manifest 201"] >= 0.95 * pushes
 
 
 def seconds(usual):
-    """How long to race."""
+    """Return the duration of the race."""
     return float(os.environ.get("RACE_SECONDS", usual))
 
 
@@ -70,27 +71,27 @@ def race(tmp_path):
 
 @pytest.mark.timeout(300)
 def test_acknowledged_pushes_survive_collections(race):
-    # With a trash that is emptied all the time; what a push needs comes back from it.
+    # The trash expires continuously; a push restores what it needs from the trash.
     raced(race(workers=2, trash="5s"), seconds(60.0))
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(2 * LONG)
+@pytest.mark.timeout(2 * LONG_S)
 @pytest.mark.parametrize(("workers", "trash"), [(1, "off"), (2, "off"), (2, "10s")])
 def test_acknowledged_pushes_survive_a_long_race(race, workers, trash):
-    raced(race(workers=workers, trash=trash), seconds(LONG))
+    raced(race(workers=workers, trash=trash), seconds(LONG_S))
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(2 * LONG)
+@pytest.mark.timeout(2 * LONG_S)
 def test_acknowledged_pushes_survive_with_two_instances_over_one_bucket(race, object_stores):
     bucket = Bucket(object_stores.get("ceph"), f"race-{uuid4().hex}")
-    raced(race(instances=2, bucket=bucket), seconds(LONG))
+    raced(race(instances=2, bucket=bucket), seconds(LONG_S))
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_without_the_gate_images_break(race):
-    """The race is one: what keeps images whole is the gate."""
+    """The race really happens: only the gate keeps images complete."""
     with pytest.raises(Broken):
         raced(race(gate=False, kills=False, grace="0s"), 120.0)

@@ -1,4 +1,4 @@
-"""cosign: sign with a key of its own, without a transparency log, and verify."""
+"""cosign: sign with a local key, without a transparency log, and verify."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INSECURE = ("--allow-insecure-registry", "--allow-http-registry")
 
 @pytest.fixture
 def cosign(sandbox):
-    """Runs cosign with a fresh pair of keys at hand."""
+    """Run cosign with a new pair of keys."""
     sandbox.environment["COSIGN_PASSWORD"] = "password"
     sandbox.environment["COSIGN_EXPERIMENTAL"] = "1"
 
@@ -28,7 +28,7 @@ def cosign(sandbox):
 
 @pytest.fixture
 def signed(registry, cosign):
-    """Push an image and sign it; answers its reference by digest."""
+    """Push an image and sign it; return its reference by digest."""
 
     def sign(name: str, *options: str) -> str:
         made = image(name)

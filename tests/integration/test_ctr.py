@@ -1,4 +1,4 @@
-"""ctr: a containerd of its own imports, pushes and pulls."""
+"""ctr: containerd imports, pushes and pulls."""
 
 from __future__ import annotations
 

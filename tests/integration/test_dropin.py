@@ -1,4 +1,4 @@
-"""The store is Distribution's own: its 2.8.3 and we serve each other's, there and back."""
+"""The format of the store is that of Distribution 2.8.3: each registry serves the other's store."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-#: Folders that may differ: unfinished work, and what Distribution does not know.
+#: Folders that may differ: uploads, and folders that Distribution does not use.
 OURS_ALONE = {"_uploads", "_referrers", "twisted-registry"}
 
 
 @pytest.fixture(params=["files", "ceph", pytest.param("swift", marks=pytest.mark.nightly)])
 def root(request, tmp_path):
-    """Where the store is: a folder, or a place in a bucket."""
+    """The store: a folder, or a part of a bucket."""
     if request.param == "files":
         return tmp_path / "root"
     store = request.getfixturevalue("object_stores").get(request.param)
@@ -53,7 +53,7 @@ def fill(remote: Remote) -> dict[tuple[str, str], Image]:
 
 
 def assert_filled(remote: Remote, made: dict[tuple[str, str], Image]) -> None:
-    """All of ``made`` is served, and no other tags in those repositories."""
+    """Check that exactly the images in ``made`` are served."""
     for (name, tag), each in made.items():
         remote.assert_holds(name, each, tag)
     for name in {name for name, _ in made}:
@@ -63,7 +63,7 @@ def assert_filled(remote: Remote, made: dict[tuple[str, str], Image]) -> None:
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Every file of a store with its bytes, but for what may differ."""
+    """Return the files of a store with their bytes, without those that may differ."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in root.rglob("*")
@@ -72,7 +72,7 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 def findings(root: Path, folder: Path) -> list[object]:
-    """What a check tells of a store, which changes nothing."""
+    """Return the findings of fsck without repair."""
     made = folder / "fsck.yml"
     made.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}}}}}\n")
     status, out, err = run(

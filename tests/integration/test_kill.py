@@ -1,9 +1,8 @@
-"""kill -9 in the middle of pushes: what was answered 201 is there, nothing partial shows.
+"""SIGKILL during pushes: acknowledged content is kept, and nothing partial is visible.
 
-Clients push images in streamed pieces, each blob twice in danger: while its bytes come in
-and while it is committed.  At a random step the server is killed and started again over the
-same store; then every promise is looked after, and each interrupted upload goes on where the
-registry says it stands.
+Clients push images in streamed pieces. At a random step the server is killed, while it receives or
+commits blobs, and restarted over the same store. Then the test checks all acknowledged content,
+and resumes each interrupted upload at the offset that the registry reports.
 """
 
 from __future__ import annotations
@@ -25,32 +24,32 @@ pytestmark = pytest.mark.integration
 
 CLIENTS = 4
 PIECE = 32 * 1024
-#: Steps (a piece sent, an answer received) of all clients after which a kill may fall.
+#: Upper limit for the steps (a piece sent, a response received) of all clients before a kill.
 STEPS = 600
 
 
 @define(eq=False)
 class Ledger:
-    """What the clients were promised, and what they know of the rest."""
+    """What the registry acknowledged to the clients, and what they attempted."""
 
-    #: (repository, digest) -> blob, answered 201
+    #: (repository, digest) -> blob, acknowledged
     blobs: dict[tuple[str, str], bytes] = field(factory=dict)
-    #: (repository, tag) -> manifest, answered 201
+    #: (repository, tag) -> manifest, acknowledged
     tags: dict[tuple[str, str], Image] = field(factory=dict)
-    #: (repository, digest) -> blob, asked for but not answered
+    #: (repository, digest) -> blob, sent but perhaps not acknowledged
     attempted: dict[tuple[str, str], bytes] = field(factory=dict)
 
 
 @define(eq=False)
 class Countdown:
-    """Steps that are left before the kill; shared by all clients."""
+    """The number of steps before the kill, shared by all clients."""
 
     left: int
     reached: threading.Event = field(factory=threading.Event)
     lock: threading.Lock = field(factory=threading.Lock)
 
     def step(self) -> None:
-        """One more thing happened."""
+        """Count a step."""
         with self.lock:
             self.left -= 1
             if self.left <= 0:
@@ -59,19 +58,19 @@ class Countdown:
 
 @define(eq=False)
 class Client(threading.Thread):
-    """Pushes image after image until the server is gone."""
+    """Pushes images until the server is killed."""
 
     remote: Remote
     name: str
     seed: str
     countdown: Countdown
     ledger: Ledger = field(factory=Ledger)
-    #: The blob on its way: its bytes, where it goes, and whether its closing PUT was sent.
+    #: The current upload: its bytes, its location, and whether its final PUT was sent.
     underway: tuple[bytes, str, bool] | None = None
     fault: BaseException | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Be a thread that does not outlive the test."""
+        """Initialize the thread as a daemon, so that it does not outlive the test."""
         threading.Thread.__init__(self, daemon=True)
 
     __hash__ = object.__hash__
@@ -87,7 +86,7 @@ class Client(threading.Thread):
             self.countdown.reached.set()
 
     def push(self, number: int) -> None:
-        """One image: its blobs, then the manifest under a tag of its own and under latest."""
+        """Push an image: its blobs, then the manifest under a new tag and under latest."""
         size = random.Random(f"{self.seed}-{number}").randrange(100, 900_000)
         made = image((self.seed, number), size=size)
         for digest, blob in made.blobs.items():
@@ -100,7 +99,7 @@ class Client(threading.Thread):
             self.countdown.step()
 
     def push_blob(self, digest: str, blob: bytes) -> None:
-        """POST, a streamed PATCH, PUT; what is known of it is kept in ``underway``."""
+        """Push a blob with POST, a streamed PATCH and PUT; record its state in ``underway``."""
         location = self.remote.start_upload(self.name)
         self.countdown.step()
         self.underway = (blob, location, False)
@@ -114,7 +113,7 @@ class Client(threading.Thread):
 
 
 def stream(remote: Remote, location: str, data: bytes, step) -> str:
-    """PATCH ``data`` piece by piece in one chunked request; answers where it goes on."""
+    """Send ``data`` in one chunked PATCH request; return the new location."""
 
     def pieces():
         for start in range(0, len(data), PIECE):
@@ -140,13 +139,13 @@ def stream(remote: Remote, location: str, data: bytes, step) -> str:
 
 
 def path_of(location: str) -> str:
-    """A Location without its host, which changes when the server starts again."""
+    """Return a location without its host, which changes when the server restarts."""
     split = urlsplit(location)
     return split.path + (f"?{split.query}" if split.query else "")
 
 
 def assert_promises(remote: Remote, client: Client) -> None:
-    """What was promised is whole; what was not is whole or not there."""
+    """Check that acknowledged content is complete, and other content complete or absent."""
     ledger = client.ledger
     for (name, digest), blob in ledger.blobs.items():
         answer = remote.blob(name, digest)
@@ -163,7 +162,7 @@ def assert_promises(remote: Remote, client: Client) -> None:
 
 
 def assert_visible(remote: Remote, clients: list[Client]) -> None:
-    """The lists hold what was promised, and all that they hold is whole."""
+    """Check that lists have all acknowledged names, and that listed content is complete."""
     catalog = set(remote.catalog())
     for name in {client.name for client in clients}:
         promised = {tag for client in clients for each, tag in client.ledger.tags if each == name}
@@ -177,7 +176,7 @@ def assert_visible(remote: Remote, clients: list[Client]) -> None:
 
 
 def resume(remote: Remote, client: Client) -> bool:
-    """Bring the interrupted blob to its end; answers whether there was an upload to go on."""
+    """Finish the interrupted blob; return whether its upload still existed."""
     if client.underway is None:
         return False
     blob, location, closing = client.underway
@@ -188,7 +187,7 @@ def resume(remote: Remote, client: Client) -> bool:
         remote.push_blob(client.name, blob)
     else:
         assert status.status == 204, status
-        # 0-0 is what an empty upload shows; none here stands at one byte.
+        # 0-0 is the range of an empty upload; no upload here has exactly one byte.
         last = int(status.headers["range"].partition("-")[2])
         offset = last + 1 if last else 0
         assert offset <= len(blob)
@@ -232,7 +231,7 @@ def test_acknowledged_pushes_survive_kills(launcher, tmp_path, rounds, workers):
         for client in clients:
             client.start()
         assert countdown.reached.wait(60), "the clients came to a halt"
-        # Not always right after an answer: a moment later a commit may be half done.
+        # A short delay lets some kills hit a commit.
         threading.Event().wait(chance.random() * 0.02)
         served.kill()
         for client in clients:

@@ -17,7 +17,7 @@ HOSTS = ("a.registry.example", "b.registry.example")
 
 
 def settings(folder, directory):
-    """The end of a configuration."""
+    """Return the end of a configuration."""
     return (
         f"  workers: 2\n  tls:\n    letsencrypt:\n      cachefile: {folder / 'acme'}\n"
         f"      email: admin@registry.example\n      hosts: [{', '.join(HOSTS)}]\n"
@@ -26,7 +26,7 @@ def settings(folder, directory):
 
 
 def shown(served, context):
-    """The names in the certificate that a client is shown."""
+    """Return the names in the certificate of the server."""
     with closing(served.connection()) as connection:
         connection.connect()
         with context.wrap_socket(connection.sock, server_hostname=HOSTS[1]) as secure:
@@ -39,7 +39,7 @@ def is_said(served, text):
 
 def test_a_certificate_is_ordered_and_kept(tmp_path):
     port = free_port()
-    # It looks three times at once, so that both processes answer, and takes two of three nonces.
+    # Pebble validates three times at once, so that both processes respond, and rejects nonces.
     with pebble(tmp_path, port, PEBBLE_WFE_NONCEREJECT="33", PEBBLE_AUTHZREUSE="0") as acme:
         more = settings(tmp_path, acme.directory)
         path = write_configuration(tmp_path, addr=f"127.0.0.1:{port}", more=more)
@@ -49,7 +49,7 @@ def test_a_certificate_is_ordered_and_kept(tmp_path):
             assert is_said(served, f"docker push {HOSTS[0]}:{port}/NAME")
             trusting = acme.client()
             wait_until(lambda: _is_trusted(served, trusting))
-            # Nobody is asked to show that the hosts are theirs any more.
+            # After the order, a connection with the ALPN of a challenge gets the real certificate.
             trusting.set_alpn_protocols(["acme-tls/1"])
             assert sorted(shown(served, trusting)) == sorted(HOSTS)
             status, _, lines = served.stop()
@@ -60,7 +60,7 @@ def test_a_certificate_is_ordered_and_kept(tmp_path):
             HOSTS[0],
             "lock",
         }
-    # Without the server, it is there from the start.
+    # After a restart without Pebble, the stored certificate is served.
     with RegistryProcess(*SERVE, path, cwd=tmp_path, **acme.environ) as served:
         assert sorted(shown(served, trusting)) == sorted(HOSTS)
         _, _, lines = served.stop()
@@ -68,7 +68,7 @@ def test_a_certificate_is_ordered_and_kept(tmp_path):
 
 
 def _is_trusted(served, context):
-    """Whether each of ten connections, which both processes take, is shown a good certificate."""
+    """Return whether ten connections, spread over both processes, get a valid certificate."""
     try:
         return all(sorted(shown(served, context)) == sorted(HOSTS) for _ in range(10))
     except ssl.SSLCertVerificationError:

@@ -1,4 +1,4 @@
-"""A day of an operator with skopeo: deleted by mistake, collected, brought back, and pulled."""
+"""Images deleted by mistake are restored from the trash and pulled with skopeo."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def test_a_deleted_and_collected_image_is_restored(sandbox, tmp_path):
         target = f"docker://127.0.0.1:{server.port}/team/app:latest"
 
         sandbox.run("skopeo", *COPY, f"oci:{layout}:1", target)
-        # Moved by mistake, and back.
+        # A tag is moved by mistake, and restored.
         sandbox.run("skopeo", *COPY, f"oci:{layout}:2", target)
         command("trash", "restore", "team/app:latest")
-        # Deleted as a whole; a collection leaves nothing of it but what is in the trash.
+        # The repository is deleted; after a collection, only the trash has its content.
         command("delete", "team/app")
         assert json.loads(server.ask("GET", "/v2/_catalog")[1]) == {"repositories": []}
         assert "0 blobs marked" in command("garbage-collect", "-q")

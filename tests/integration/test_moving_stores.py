@@ -1,4 +1,4 @@
-"""A registry moved from a disk into a bucket, and back, with a copy that is killed on the way."""
+"""A registry moved from a disk into a bucket and back, with one copy that is killed."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 MIB = 1024 * 1024
-#: Bytes that the command may use at its peak.
+#: Upper limit for the peak memory of the command in bytes.
 CEILING = 150 * MIB
 
 
 def start(work, source, target):
-    """Begin to copy."""
+    """Start the command that copies."""
     files = [written(work, OURS, root, free_port()) for root in (source, target)]
     command = [sys.executable, "-m", "twisted_registry", "copy-store", "--json", *map(str, files)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, cwd=work)
 
 
 def copied(work, source, target):
-    """Copy, and answer what was told and how much memory it took, in bytes."""
+    """Copy; return the report of the command and its peak memory in bytes."""
     peak = 0
     with start(work, source, target) as copying:
         while copying.poll() is None:
@@ -45,7 +45,7 @@ def copied(work, source, target):
 
 
 def tree(root: Path):
-    """The files below ``docker``, without uploads and what is made again."""
+    """Return the files below ``docker``, without uploads and indexes that are rebuilt."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in (root / "docker").rglob("*")
@@ -66,7 +66,7 @@ def test_copy_store_moves_a_registry_into_a_bucket_and_back(
     old = launcher.start(OURS, disk)
     for (name, tag), each in images.items():
         old.remote.push(name, each, tag)
-    # One that is killed as soon as it has stored something.
+    # The first copy is killed as soon as it has stored something.
     with start(tmp_path, disk, bucket) as copying:
         while copying.poll() is None and not is_there(store, bucket.prefix):
             time.sleep(0.01)
@@ -92,6 +92,6 @@ def test_copy_store_moves_a_registry_into_a_bucket_and_back(
 
 
 def is_there(store, prefix):
-    """Whether anything has this prefix."""
+    """Return whether any key has this prefix."""
     answer = client(store).list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/", MaxKeys=1)
     return answer["KeyCount"] > 0

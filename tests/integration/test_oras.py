@@ -1,4 +1,4 @@
-"""oras: artifacts, what is attached to them, and whole graphs copied."""
+"""oras: artifacts, attached artifacts, and copies of whole graphs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFERRERS = "--distribution-spec=v1.1-referrers-api"
 
 @pytest.fixture
 def artifact(registry, sandbox):
-    """Push an artifact of two files; answers its digest."""
+    """Return a function that pushes an artifact of two files and returns its digest."""
 
     def push(name: str) -> str:
         (sandbox.home / "notes.txt").write_text(f"notes on {name}")

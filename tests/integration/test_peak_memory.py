@@ -1,7 +1,7 @@
-"""Layers of any size pass through the server without resting in its memory.
+"""Peak memory of the server does not grow with the size of layers.
 
-The data are made while they are sent: a block of noise with its number in front, so that a
-block lost, doubled or moved shows in the digest.
+The data is generated while it is sent: blocks of noise with a number at the start, so that a lost,
+doubled or moved block changes the digest.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 MIB = 1024 * 1024
-#: What the server may use at its peak, in bytes.
+#: Upper limit for the peak memory of the server in bytes.
 CEILING = 150 * MIB
 NOISE = noise("memory", MIB - 16)
 
 
 def blocks(layer: int, mebibytes: int) -> Iterator[bytes]:
-    """The bytes of layer number ``layer``, a MiB at a time."""
+    """Yield the bytes of layer number ``layer``, a MiB at a time."""
     for number in range(mebibytes):
         yield layer.to_bytes(8) + number.to_bytes(8) + NOISE
 
 
 def digest_of(parts: Iterator[bytes]) -> str:
-    """The digest of bytes that come in parts."""
+    """Return the digest of bytes in parts."""
     running = hashlib.sha256()
     for part in parts:
         running.update(part)
@@ -48,7 +48,7 @@ def digest_of(parts: Iterator[bytes]) -> str:
 
 
 def push(served: Served, layer: int, mebibytes: int) -> str:
-    """Stream a layer up; answers its digest."""
+    """Push a layer as a stream; return its digest."""
     location = served.remote.start_upload("memory")
     split = urlsplit(location)
     connection = HTTPConnection(served.address, timeout=600)
@@ -80,7 +80,7 @@ def push(served: Served, layer: int, mebibytes: int) -> str:
 
 
 def pull(served: Served, digest: str) -> None:
-    """Stream a layer down; its digest must be right."""
+    """Pull a layer as a stream, and check its digest."""
     with urlopen(f"http://{served.address}/v2/memory/blobs/{digest}", timeout=600) as response:
         assert digest_of(iter(lambda: response.read(MIB), b"")) == digest
 
@@ -120,7 +120,7 @@ def test_peak_memory_stays_below_the_ceiling(
 def test_peak_memory_stays_below_the_ceiling_over_a_bucket(
     launcher, object_stores, record_property
 ):
-    """Eight layers of a GiB at a time, to a store that keeps up with none of them."""
+    """Push eight layers of a GiB at once, to a store that is slower than the clients."""
     layers, mebibytes = 8, 1024
     served = launcher.start(OURS, Bucket(object_stores.get("ceph on disk"), "memory"))
     idle = served.peak_memory()
@@ -131,6 +131,6 @@ def test_peak_memory_stays_below_the_ceiling_over_a_bucket(
     record_property("peak_mebibytes", shown)
     print(f"{layers} x {mebibytes} MiB into a bucket, the server's peak in MiB: {shown}")
     pull(served, digests[-1])
-    # Its log may tell of a store that had no time for it, as it should.
+    # Killed, because its log may rightly have errors about an overloaded store.
     served.kill()
     assert peak < CEILING, shown

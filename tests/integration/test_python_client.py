@@ -13,7 +13,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def dxf(registry):
-    """Opens a repository of the registry with python-dxf."""
+    """Return a function that opens a repository with python-dxf."""
     if os.environ.get("CI") == "true":
         import dxf as module
     else:

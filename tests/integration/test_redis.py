@@ -1,4 +1,4 @@
-"""The cache of descriptors in a real Redis: filled, emptied, killed, over TLS."""
+"""The descriptor cache in a real Redis: restarted, and over TLS."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DIGEST = Digest.of(b"remembered")
 
 
 class Redis:
-    """A server over nothing, on a port of its own."""
+    """An empty Redis server on a free port."""
 
     def __init__(self, folder: Path, *options: str, kind: str = "--port"):
         self.folder = folder
@@ -68,15 +68,15 @@ def cache_of(folder, section):
 
 
 async def until(reached):
-    """Wait for a moment that others bring about."""
+    """Wait until ``reached()`` is true, for at most 10 seconds."""
     for _ in range(200):
         if reached():
             return
         await deferLater(reactor, 0.05)
-    raise AssertionError("it never comes to that")
+    raise AssertionError("the condition did not become true")
 
 
-# One connection: what is told on one may be asked for on another before it has arrived.
+# One connection, so that a value is stored before it is read.
 @pytest.mark.parametrize(
     "section",
     [

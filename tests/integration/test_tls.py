@@ -1,4 +1,4 @@
-"""Client programs over TLS, with a certificate of the registry's own authority."""
+"""Client programs over TLS, with a certificate from the registry's authority."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AUTO = "  workers: 2\n  tls:\n    auto: {{hosts: [{host}, localhost]}}\n"
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """A registry that has made its own certificate; ``address`` is what clients type."""
+    """A registry with a self-made certificate; ``address`` is the host and port for clients."""
     folder = tmp_path_factory.mktemp("tls")
     path = write_configuration(folder, more=AUTO.format(host="127.0.0.1"))
     with RegistryProcess(*SERVE, path, cwd=folder) as running:
@@ -31,13 +31,13 @@ def served(tmp_path_factory):
 
 @pytest.fixture
 def strict(sandbox):
-    """A sandbox whose clients take no certificate that they can not verify."""
+    """A sandbox whose clients verify certificates."""
     (sandbox.home / ".config/containers/registries.conf").write_text("")
     return sandbox
 
 
 def advised(served, client, folder):
-    """The command that the log advises for a client, with another folder below ``/etc``."""
+    """Return the command that the log advises for a client, with a folder instead of ``/etc``."""
     (line,) = [line for line in served.lines if f"to trust it, {client}: " in line]
     command = re.search(r'to trust it, [^:]*: ([^"]*)', line)[1]
     return re.sub(r"/etc/\w+/certs.d", str(folder), command)
@@ -126,7 +126,7 @@ KINDS = (SERVE, ("docker-registry", "serve"))
 
 
 def outcome(port, client):
-    """What a client sees: a status, or that it came to no answer."""
+    """Return the status that a client gets, or ``"refused"``."""
     connection = HTTPSConnection("127.0.0.1", port, timeout=30, context=client)
     try:
         connection.request("GET", "/v2/")
@@ -137,10 +137,12 @@ def outcome(port, client):
         connection.close()
 
 
-# 2.8.3 knows no clientauth yet: it asks for this one, whatever is said.
+# Distribution 2.8.3 ignores clientauth and always uses require-and-verify-client-cert.
 @pytest.mark.parametrize("auth", ["", "require-and-verify-client-cert"])
 def test_distribution_accepts_the_same_client_certificates(tmp_path, monkeypatch, auth):
-    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)  # the old library panics at it
+    monkeypatch.delenv(
+        "AWS_CA_BUNDLE", raising=False
+    )  # the AWS library of Distribution 2.8.3 panics if it is set
     program("docker-registry")
     (tmp_path / "ca.pem").write_bytes(AUTHORITY.pem)
     more = AUTHORITY.issue("127.0.0.1").section(tmp_path)

@@ -1,6 +1,6 @@
-"""Two registries over one bucket, each request at the other one, and one of them killed.
+"""Two registries over one bucket, with requests to both in turn, and one of them killed.
 
-What was answered 201 is there, whole, at both; nothing that has a name is another's bytes.
+Acknowledged content is complete in both, with the right digests.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.integration
 
 @frozen
 class Torn(Either):
-    """Pushes each blob in chunks, each of them at another registry."""
+    """Pushes each blob in chunks, alternating between the registries."""
 
     def push_blob(self, name: str, data: bytes) -> str:
-        """A blob in three chunks."""
+        """Push a blob in three chunks; return its digest."""
         return self.push_in_chunks(name, data, len(data) // 3 + 1)
 
 
@@ -42,7 +42,7 @@ def servers(request, launcher):
 
 
 def push(either, name, each, tag):
-    """As clients do it: an image that breaks off is begun again."""
+    """Push an image; start again if a request fails."""
     for _ in range(8):
         try:
             either.push(name, each, tag)
@@ -54,13 +54,13 @@ def push(either, name, each, tag):
 
 def test_images_pushed_through_both_registries_survive_a_kill(servers):
     either = either_of(servers)
-    # Layers that several images share, names that several push, and one of a size with parts.
+    # Images share layers and repositories; the large one needs a multipart upload.
     images = {(f"a/{number % 4}", f"t{number}"): image(number % 6) for number in range(24)}
     images["large", "1"] = image("large", size=7 * 1024 * 1024)
     stirring = Event()
 
     def stir():
-        """Push and delete the same tag all the time."""
+        """Push and delete one tag continuously."""
         other = image("stirred")
         while not stirring.is_set():
             either.push("a/0", other, "stirred")
@@ -79,7 +79,7 @@ def test_images_pushed_through_both_registries_survive_a_kill(servers):
         for one in pushes:
             one.result(100)
         stirring.set()
-        with suppress(AssertionError):  # what the kill has cut off, it does not begin again
+        with suppress(AssertionError):  # it does not retry the request that the kill interrupted
             stirred.result(100)
     for served in servers:
         for (name, tag), each in images.items():
