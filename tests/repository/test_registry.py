@@ -224,7 +224,7 @@ def test_one_at_a_time_for_each_key_and_nothing_is_kept():
     assert log[-1] == 5
     gates[5].callback(None)
     result_of(again)
-    assert locks._locks == {}
+    assert locks.key_count == 0
 
 
 # Small bodies.

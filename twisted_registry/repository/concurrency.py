@@ -1,7 +1,4 @@
-"""Several questions to the store at once, and one change of a thing at a time.
-
-So many in a second, and no more.
-"""
+"""Bounded concurrency, keyed locks and rate limits for coroutines."""
 
 from __future__ import annotations
 
@@ -23,98 +20,106 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-T = TypeVar("T")
-A = TypeVar("A")
+_T = TypeVar("_T")
+_A = TypeVar("_A")
 
-#: Questions to the store under way at once for one request.
+#: Calls to the store at the same time for one request.
 MAX_CONCURRENT = 16
-#: Of many, so many wait for their turn: about 2 KiB each.
+#: Items of :func:`map_in_batches` in memory at the same time; about 2 KiB each.
 _BATCH_ITEMS = 512
 
 
 async def map_concurrently(
-    function: Callable[[A], Coroutine[Deferred[object], object, T]],
-    items: Iterable[A],
+    function: Callable[[_A], Coroutine[Deferred[object], object, _T]],
+    items: Iterable[_A],
     at_once: int = MAX_CONCURRENT,
-) -> list[T]:
-    """Await ``function(item)`` for all items, a few at a time, and return what they return.
+) -> list[_T]:
+    """Await ``function(item)`` for all items, and return the results in the order of the items.
 
-    The first error cancels the rest and is raised. Cancelling cancels all.
+    The first error cancels the other calls and is raised. Cancelling cancels all calls.
+
+    :param at_once: calls at the same time, at most.
     """
     queue = _WorkQueue(function, list(items))
-    working = [
+    workers = [
         Deferred.fromCoroutine(queue.run_worker()) for _ in range(min(at_once, len(queue.items)))
     ]
-    # The last first, so that cancelling begins with those that still wait for their turn.
-    working.reverse()
-    gathered = gatherResults(working, consumeErrors=True)
+    # Cancelling begins with the call that started last.
+    workers.reverse()
+    gathered = gatherResults(workers, consumeErrors=True)
 
-    def stop(_: Deferred[list[None]]) -> None:
-        # Before they are cancelled: who takes no notice of that must not go on to the next item.
-        queue.stopped = True
+    def cancel(_: Deferred[list[None]]) -> None:
+        # First: a worker that ignores the cancellation must not start the next item.
+        queue.is_stopped = True
         gathered.cancel()
 
-    done: Deferred[list[None]] = Deferred(stop)
+    done: Deferred[list[None]] = Deferred(cancel)
     gathered.chainDeferred(done)
     try:
         await done
     except FirstError as first:
-        queue.stopped = True
-        for deferred in working:
-            deferred.cancel()
+        queue.is_stopped = True
+        for worker in workers:
+            worker.cancel()
         error = first.subFailure.value
         assert error is not None
         raise error from None
-    if queue.stopped:
+    if queue.is_stopped:
         raise CancelledError
     return [queue.results[number] for number in range(len(queue.items))]
 
 
 @define(eq=False)
-class _WorkQueue(Generic[A, T]):
-    """Items that wait for their turn.
+class _WorkQueue(Generic[_A, _T]):
+    """Items, and the workers that take them.
 
-    Each of those who take them goes on to the next by itself: were it begun by the end of another,
-    a thousand that end at once would be a stack of a thousand.
+    Each worker takes the next item itself. If instead the end of one call started the next, a
+    thousand calls that end at once would need a stack of a thousand calls.
     """
 
-    function: Callable[[A], Coroutine[Deferred[object], object, T]]
-    items: Sequence[A]
-    results: dict[int, T] = field(init=False, factory=dict)
-    stopped: bool = field(init=False, default=False)
+    function: Callable[[_A], Coroutine[Deferred[object], object, _T]]
+    items: Sequence[_A]
+    results: dict[int, _T] = field(init=False, factory=dict)
+    is_stopped: bool = field(init=False, default=False)
     _next: int = field(init=False, default=0)
 
     async def run_worker(self) -> None:
-        """Do one after another, until none is left or one has failed."""
-        while not self.stopped and self._next < len(self.items):
+        """Process items until none is left or a call has failed."""
+        while not self.is_stopped and self._next < len(self.items):
             number = self._next
             self._next += 1
             try:
                 self.results[number] = await self.function(self.items[number])
             except BaseException:
-                self.stopped = True
+                self.is_stopped = True
                 raise
 
 
 async def map_in_batches(
-    function: Callable[[A], Coroutine[Deferred[object], object, T]], items: Sequence[A]
-) -> list[T]:
+    function: Callable[[_A], Coroutine[Deferred[object], object, _T]], items: Sequence[_A]
+) -> list[_T]:
     """Call :func:`map_concurrently` for many items, a batch at a time, to bound the memory used."""
-    results: list[T] = []
+    results: list[_T] = []
     for start in range(0, len(items), _BATCH_ITEMS):
         results += await map_concurrently(function, items[start : start + _BATCH_ITEMS])
     return results
 
 
+@define(eq=False)
 class KeyedLock:
-    """A lock for each key, that exists while somebody holds or awaits it."""
+    """A lock for each key. It exists only while a coroutine holds it or waits for it."""
 
-    def __init__(self) -> None:
-        self._locks: dict[object, tuple[DeferredLock, int]] = {}
+    #: the lock of each key, and the number of its holders and waiters
+    _locks: dict[object, tuple[DeferredLock, int]] = field(init=False, factory=dict)
+
+    @property
+    def key_count(self) -> int:
+        """The number of keys that are held or waited for."""
+        return len(self._locks)
 
     @asynccontextmanager
     async def lock(self, key: object) -> AsyncIterator[None]:
-        """Keep others with the same key waiting inside the block."""
+        """Exclude other coroutines with the same key inside the block."""
         lock, users = self._locks.get(key, (None, 0))
         if lock is None:
             lock = DeferredLock()
@@ -133,17 +138,17 @@ class KeyedLock:
 
 @define(eq=False)
 class RateLimiter:
-    """Holds work up that goes too fast.
+    """Delays work that exceeds a rate.
 
-    :ivar rate: how much is let through in a second, in whatever is counted; 0 is no limit.
+    :ivar rate: the amount of work per second, in any unit; 0 means no limit.
     """
 
     clock: IReactorTime
     rate: float
-    _next_free_at_s: float = 0.0
+    _next_free_at_s: float = field(init=False, default=0.0)
 
     async def throttle(self, amount: float) -> None:
-        """Wait until what was let through before is paid for; then let *amount* through."""
+        """Wait until the time for all earlier work has passed, then account for ``amount``."""
         if not self.rate:
             return
         now = self.clock.seconds()

@@ -1,7 +1,4 @@
-"""What a registry takes beyond what the specification forbids.
-
-Tags that patterns choose, in repositories that patterns choose; and those that never move.
-"""
+"""Rules of the operator for manifests and tags: URLs, platforms, classes, immutable tags."""
 
 from __future__ import annotations
 
@@ -15,12 +12,11 @@ from twisted_registry.oci.manifest import DOCKER_PLUGIN_CONFIG, ManifestKind
 from twisted_registry.oci.patterns import Glob, GlobSet
 
 if TYPE_CHECKING:
-    # @@EMPTY
     from collections.abc import Iterable
 
     from twisted_registry.oci.manifest import Descriptor, Manifest
 
-#: The least that the specification asks a registry to take, in bytes.
+#: Bytes of a manifest, by default: the least that the specification demands.
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 _URL = re.compile(r"https?://[^#\s]+", re.IGNORECASE)
@@ -28,18 +24,18 @@ _URL = re.compile(r"https?://[^#\s]+", re.IGNORECASE)
 
 @frozen
 class Policy:
-    """Checks of manifests that an operator can tune.
+    """The configured rules.
 
-    :ivar validate: whether references are checked at all (``validation.disabled``).
-    :ivar url_allow: patterns of which one must be found in each URL of a manifest; none allows
-        all.
-    :ivar url_deny: patterns none of which may be found in a URL.
-    :ivar platforms: which children of an index must be there: all, none, or those of
+    :ivar check_references: whether the references of manifests are checked
+        (``validation.disabled``).
+    :ivar url_allow: patterns; each URL in a manifest must match one of them. Empty allows all URLs.
+    :ivar url_deny: patterns; no URL in a manifest may match one of them.
+    :ivar platforms: the children of an index that must exist: all, none, or those of
         ``platform_list``.
-    :ivar platform_list: pairs of (architecture, os).
-    :ivar classes: which of ``image`` and ``plugin`` may be pushed; none allows both.
-    :ivar manifest_limit: bytes.
-    :ivar immutable: tags that are neither moved nor deleted once they are there.
+    :ivar platform_list: pairs of architecture and OS.
+    :ivar classes: which of ``image`` and ``plugin`` may be pushed. Empty allows both.
+    :ivar max_manifest_bytes: the largest manifest that is accepted.
+    :ivar immutable: tags that are neither moved nor deleted once they exist.
     """
 
     check_references: bool = True
@@ -52,14 +48,14 @@ class Policy:
     immutable: tuple[TagSelector, ...] = ()
 
     def requires_child(self, child: Descriptor) -> bool:
-        """Whether an index may only be pushed when this child is there."""
+        """Return whether a push of an index requires this child to exist."""
         if self.platforms != "list":
             return self.platforms == "all"
         platform = child.platform or {}
         return (platform.get("architecture"), platform.get("os")) in self.platform_list
 
     def check_manifest(self, manifest: Manifest) -> None:
-        """Refuse what the operator does not want.
+        """Check a manifest.
 
         :raises RegistryError: DENIED for a class, MANIFEST_INVALID for a URL.
         """
@@ -68,7 +64,7 @@ class Policy:
             found = "plugin" if plugin else "image"
             if found not in self.classes:
                 raise RegistryError(
-                    ErrorCode.DENIED, message=f"this registry does not take {found} manifests"
+                    ErrorCode.DENIED, message=f"this registry does not accept {found} manifests"
                 )
         if self.check_references:
             for descriptor in manifest.blobs:
@@ -87,26 +83,26 @@ class Policy:
 
 @frozen
 class TagSelector:
-    """Some tags of some repositories."""
+    """Patterns of repositories and of their tags."""
 
     repositories: GlobSet
     tags: GlobSet
 
     @classmethod
     def parse(cls, repositories: Iterable[str], tags: Iterable[str]) -> TagSelector:
-        """Read two lists of patterns.
+        """Parse two lists of patterns.
 
-        :raises GlobInvalid: with the first that is none.
+        :raises GlobInvalid: for the first invalid pattern.
         """
         return cls(GlobSet.parse(repositories), GlobSet.parse(tags, Glob.parse_tag))
 
     def matches(self, name: str, tag: str) -> bool:
-        """Whether a tag of a repository is one of them."""
+        """Return whether a tag of a repository is selected."""
         return name in self.repositories and tag in self.tags
 
 
 def immutable_error(tag: str) -> RegistryError:
-    """The answer to whoever would move or delete a tag that stays as it is."""
+    """Return the error for a request to move or delete an immutable tag."""
     return RegistryError(
         ErrorCode.DENIED, message="this tag is immutable here", detail={"tag": tag}
     )

@@ -1,9 +1,10 @@
-"""Bytes on their way from a request into the store."""
+"""Streaming of request bodies into the store or into memory."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from attrs import define, field
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
@@ -14,44 +15,44 @@ if TYPE_CHECKING:
 
 
 class ContentTooLarge(Exception):
-    """More bytes came than there is room for."""
+    """A body exceeds the limit."""
 
 
 @implementer(IPushProducer)
+@define(eq=False)
 class _BodyProducer:
-    """A body as a consumer sees it: stopping it also ends the wait for it.
+    """A body as the producer of a consumer. Stopping it also ends the wait for its end.
 
-    A body's own Deferred need never fire once it is stopped.
+    The Deferred of a body need not fire after the body is stopped.
     """
 
-    def __init__(self, body: IBodyProducer) -> None:
-        self.body = body
-        self.stopped = False
-        self.finished: Deferred[None] | None = None
+    body: IBodyProducer
+    is_stopped: bool = field(init=False, default=False)
+    finished: Deferred[None] | None = field(init=False, default=None)
 
     def pauseProducing(self) -> None:
-        """Pass it on."""
+        """Pause the body."""
         self.body.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Pass it on."""
+        """Resume the body."""
         self.body.resumeProducing()
 
     def stopProducing(self) -> None:
-        """Stop the body, and let whoever awaits it go."""
-        self.stopped = True
+        """Stop the body, and cancel the Deferred of its end."""
+        self.is_stopped = True
         self.body.stopProducing()
         if self.finished is not None:
             self.finished.cancel()
 
 
 async def stream_body(body: IBodyProducer, consumer: IConsumer) -> None:
-    """Let ``body`` write itself into ``consumer``, which may pause and stop it."""
-    source = _BodyProducer(body)
-    consumer.registerProducer(source, True)
+    """Write ``body`` to ``consumer``, which may pause and stop it."""
+    producer = _BodyProducer(body)
+    consumer.registerProducer(producer, True)
     try:
-        source.finished = finished = body.startProducing(consumer)
-        if source.stopped:
+        producer.finished = finished = body.startProducing(consumer)
+        if producer.is_stopped:
             finished.cancel()
         await finished
     finally:
@@ -59,30 +60,30 @@ async def stream_body(body: IBodyProducer, consumer: IConsumer) -> None:
 
 
 @implementer(IConsumer)
+@define(eq=False)
 class BodyBuffer:
-    """Keeps a small body in memory.
+    """A consumer that keeps a small body in memory.
 
-    :ivar limit: bytes; a body that grows beyond it is stopped.
-    :ivar overflowed: whether that happened.
+    :ivar limit: the most bytes; a body that exceeds it is stopped.
+    :ivar overflowed: whether the body has exceeded it.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.overflowed = False
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._producer: IProducer | None = None
+    limit: int
+    overflowed: bool = field(init=False, default=False)
+    _pieces: list[bytes] = field(init=False, factory=list)
+    _size: int = field(init=False, default=0)
+    _producer: IProducer | None = field(init=False, default=None)
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: ARG002, FBT001
-        """Remember whom to stop."""
+        """Store the producer, to stop it."""
         self._producer = producer
 
     def unregisterProducer(self) -> None:
-        """Forget the producer."""
+        """Drop the producer."""
         self._producer = None
 
     def write(self, data: bytes) -> None:
-        """Keep a piece."""
+        """Store bytes, or stop the producer if they exceed the limit."""
         if self.overflowed:
             return
         self._size += len(data)
@@ -95,24 +96,24 @@ class BodyBuffer:
         self._pieces.append(data)
 
     def content(self) -> bytes:
-        """Everything that was written."""
+        """Return all bytes."""
         return b"".join(self._pieces)
 
 
 async def read_body(body: IBodyProducer, limit: int) -> bytes:
-    """Take a whole small body.
+    """Read a small body into memory.
 
-    :param limit: bytes.
+    :param limit: the most bytes.
     :raises ContentTooLarge: as soon as there are more; the rest is not read.
     """
     if isinstance(body.length, int) and body.length > limit:
         raise ContentTooLarge
-    collector = BodyBuffer(limit)
+    buffer = BodyBuffer(limit)
     try:
-        await stream_body(body, collector)
+        await stream_body(body, buffer)
     except Exception:
-        if not collector.overflowed:
+        if not buffer.overflowed:
             raise
-    if collector.overflowed:
+    if buffer.overflowed:
         raise ContentTooLarge
-    return collector.content()
+    return buffer.content()
