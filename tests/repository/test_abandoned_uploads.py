@@ -46,13 +46,13 @@ def test_uploads_of_every_repository_are_found(world, now):
     assert sorted(found(world, now + DAY)) == sorted(expected)
 
 
-def test_what_was_touched_later_is_not_found(world, now):
+def test_uploads_with_later_activity_are_not_found(world, now):
     upload_of(world)
     upload_of(world, b"some")
     assert found(world, now - 1) == []
 
 
-def test_only_the_folders_of_uploads_count(world, now):
+def test_other_files_and_folders_are_not_uploads(world, now):
     upload_id = upload_of(world)
     world.write(f"{layout.uploads('a/b')}/notes/file", b"")
     world.write(f"{layout.uploads('a/b')}/file", b"")
@@ -60,7 +60,7 @@ def test_only_the_folders_of_uploads_count(world, now):
     assert found(world, now + DAY) == [("a/b", upload_id)]
 
 
-def test_an_abandoned_upload_is_removed_whole(world, now):
+def test_abandoned_upload_is_removed_completely(world, now):
     upload_id = upload_of(world, b"some")
     upload = one(world, now + DAY)
     assert done(upload.remove()) is True
@@ -70,13 +70,13 @@ def test_an_abandoned_upload_is_removed_whole(world, now):
     assert not [path for path in world.paths() if upload_id in path]
 
 
-def test_one_without_bytes_is_removed(world, now):
+def test_upload_without_bytes_is_removed(world, now):
     upload_id = upload_of(world)
     assert done(one(world, now + DAY).remove()) is True
     assert not [path for path in world.paths() if upload_id in path]
 
 
-def test_an_upload_that_is_being_written_stays(world, now):
+def test_upload_that_is_being_written_stays(world, now):
     upload_id = upload_of(world, b"some")
     writer = result_of(world.driver.writer(layout.upload_data("a/b", upload_id)))
     assert done(one(world, now + DAY).remove()) is False
@@ -84,7 +84,7 @@ def test_an_upload_that_is_being_written_stays(world, now):
     assert done(done(world.repo().uploads.find(upload_id)).append(Body(b"more"))) == 8
 
 
-def test_an_upload_that_went_on_since_it_was_found_stays(world, now):
+def test_upload_that_continued_since_it_was_found_stays(world, now):
     upload_id = upload_of(world, b"some")
     upload = one(world, now + DAY)
     # What was the time to ask for lies in the past once more bytes have come.
@@ -93,7 +93,7 @@ def test_an_upload_that_went_on_since_it_was_found_stays(world, now):
     assert done(world.repo().uploads.find(upload_id)).size == 4
 
 
-def test_the_lock_is_free_after_each_attempt(world, now):
+def test_failed_removal_releases_the_writer(world, now):
     upload_id = upload_of(world, b"some")
     upload = one(world, now + DAY)
     upload.before = now - 1
@@ -102,7 +102,7 @@ def test_the_lock_is_free_after_each_attempt(world, now):
     assert done(done(world.repo().uploads.find(upload_id)).append(Body(b"more"))) == 8
 
 
-def test_a_folder_without_files_goes_by_its_own_age(world, now):
+def test_folder_without_files_has_its_own_age(world, now):
     upload_id = upload_of(world)
     world.remove(layout.upload_started("a/b", upload_id))
     assert found(world, now - 1) == []
@@ -139,7 +139,7 @@ class Timeless:
         (None, None),
     ],
 )
-def test_where_the_store_tells_no_times_the_start_does(world, started, time):
+def test_startedat_is_used_if_the_store_has_no_times(world, started, time):
     upload_id = upload_of(world, b"some")
     path = layout.upload_started("a/b", upload_id)
     if started is None:
@@ -155,7 +155,7 @@ def test_where_the_store_tells_no_times_the_start_does(world, started, time):
         assert found(world, time + 1) == [("a/b", upload_id)]
 
 
-def test_an_upload_that_ends_meanwhile_is_passed_over(world, now):
+def test_upload_that_ends_meanwhile_is_skipped(world, now):
     first, second = sorted([upload_of(world, b"one"), upload_of(world, b"two")])
 
     def before(_number, action, path):
@@ -167,7 +167,7 @@ def test_an_upload_that_ends_meanwhile_is_passed_over(world, now):
     assert found(world, now + DAY) == [("a/b", second)]
 
 
-def test_uploads_of_a_repository_that_goes_meanwhile(world, now):
+def test_repository_that_is_deleted_meanwhile_has_no_uploads(world, now):
     upload_of(world, b"one")
     held = Deferred()
 

@@ -52,7 +52,7 @@ def test_a_link_that_changed_is_read_again(world, cache):
     assert done(cache.read_link("link")) is None
 
 
-def test_a_store_that_can_not_be_looked_at_is_read_each_time(world, cache):
+def test_without_peek_every_call_reads_the_store(world, cache):
     world.driver.glances = False
     digest = stored(world, b"{}")
     world.write("link", str(digest).encode())
@@ -71,7 +71,7 @@ def test_a_manifest_is_read_once(world, cache):
     assert reads(world) == [layout.blob(digest)]
 
 
-def test_a_manifest_that_was_damaged_or_removed_is_not_kept(world, cache):
+def test_damaged_or_removed_manifest_is_not_returned_from_the_cache(world, cache):
     digest = stored(world, image())
     assert done(cache.read_manifest(digest)) is not None
     world.write(layout.blob(digest), b"damaged")
@@ -83,7 +83,7 @@ def test_a_manifest_that_was_damaged_or_removed_is_not_kept(world, cache):
     assert done(cache.blob_size(digest)) is None
 
 
-def test_a_change_while_it_is_read_is_seen_by_the_next(world, cache):
+def test_change_during_a_read_is_seen_by_the_next_read(world, cache):
     first, second = Digest.of(b"1"), Digest.of(b"2")
     world.write("link", str(first).encode())
 
@@ -97,7 +97,7 @@ def test_a_change_while_it_is_read_is_seen_by_the_next(world, cache):
     assert done(cache.read_link("link")) == second
 
 
-def test_a_manifest_that_was_damaged_on_the_way_is_read_again(world, cache):
+def test_manifest_damaged_in_transfer_is_read_again(world, cache):
     digest = stored(world, image())
     path, answers = layout.blob(digest), [b"damaged", image()]
 
@@ -110,7 +110,7 @@ def test_a_manifest_that_was_damaged_on_the_way_is_read_again(world, cache):
     assert reads(world) == [path, path]
 
 
-def test_no_more_is_kept_than_there_is_room_for(world):
+def test_least_recently_used_entries_are_evicted(world):
     cache = MetadataCache(
         world.driver, max_content_bytes=2 * (10 + ENTRY_OVERHEAD_BYTES), max_links=2
     )
@@ -130,7 +130,7 @@ def test_no_more_is_kept_than_there_is_room_for(world):
     assert len(reads(world)) == before + 2
 
 
-def test_what_is_larger_than_the_room_is_not_kept(world):
+def test_manifest_larger_than_the_cache_is_not_cached(world):
     cache = MetadataCache(world.driver, max_content_bytes=9 + ENTRY_OVERHEAD_BYTES)
     digest = stored(world, b"0123456789")
     for _ in range(2):
@@ -138,7 +138,7 @@ def test_what_is_larger_than_the_room_is_not_kept(world):
     assert len(reads(world)) == 2
 
 
-def test_the_gate_is_asked_of_what_is_kept(world):
+def test_gate_is_asked_about_cached_manifests(world):
     world.image("latest")
     digest = done(world.repo().tags.resolve("latest"))
     done(world.repo().manifests.get(digest))
@@ -151,7 +151,7 @@ def test_the_gate_is_asked_of_what_is_kept(world):
     assert done(world.repo().manifests.get(digest)).digest == digest
 
 
-def test_a_second_pull_looks_three_times_and_reads_nothing(world):
+def test_second_pull_stats_each_file_once_and_reads_none(world):
     world.image("latest")
     first = done(world.repo().manifests.get("latest"))
     calls, looks = len(world.driver.calls), len(world.driver.looks)
@@ -175,7 +175,7 @@ def blob_of(world, digest):
     return b"".join(pieces)
 
 
-def test_a_second_pull_of_a_blob_does_not_read_the_link_again(world):
+def test_second_pull_of_a_blob_does_not_read_the_link_again(world):
     digest = world.blob(b"content")
     assert blob_of(world, digest) == b"content"
     reads_before, asked = len(reads(world)), len(world.gate.asked)
@@ -186,7 +186,7 @@ def test_a_second_pull_of_a_blob_does_not_read_the_link_again(world):
 
 @pytest.mark.parametrize("lost", ["link", "blob"])
 @pytest.mark.parametrize("left", [None, b""])
-def test_a_blob_that_was_pulled_and_is_lost_is_unknown(world, lost, left):
+def test_blob_lost_after_a_pull_is_unknown(world, lost, left):
     digest = world.blob(b"content")
     path = layout.blob(digest) if lost == "blob" else layout.layer_link("a/b", digest)
     for _ in range(2):
@@ -204,7 +204,7 @@ def test_a_blob_that_was_pulled_and_is_lost_is_unknown(world, lost, left):
 
 
 @pytest.mark.parametrize("lost", ["tag", "revision", "blob"])
-def test_a_pull_that_would_find_nothing_finds_nothing(world, lost):
+def test_manifest_that_lost_a_file_after_a_pull_is_unknown(world, lost):
     """Each of the files that a pull needs is looked at, however often it was pulled."""
     world.image("latest")
     for _ in range(2):
@@ -230,7 +230,7 @@ def unknown(world, reference):
     return caught.value.code is ErrorCode.MANIFEST_UNKNOWN
 
 
-def test_the_gate_is_asked_of_every_pull(world):
+def test_gate_is_asked_about_every_pull(world):
     world.image("latest")
     for number in range(3):
         digest = done(world.repo().manifests.get("latest")).digest
@@ -241,14 +241,14 @@ def test_the_gate_is_asked_of_every_pull(world):
     assert done(world.repo().manifests.get("latest")).digest == digest
 
 
-def test_a_pull_is_of_one_repository(world):
+def test_cached_pull_belongs_to_one_repository(world):
     world.image("latest")
     done(world.repo().manifests.get("latest"))
     with pytest.raises(RegistryError):
         done(world.repo("b").manifests.get("latest"))
 
 
-def test_every_pull_is_heard_of(world):
+def test_every_pull_is_announced(world):
     world.image("latest")
     world.listener.take()
     for _ in range(3):
@@ -256,7 +256,7 @@ def test_every_pull_is_heard_of(world):
     assert world.listener.brief() == [("pull", "manifest", "latest")] * 3
 
 
-def test_what_has_no_type_of_its_own_is_looked_up_each_time(world):
+def test_stored_media_type_is_read_each_time(world):
     """Its type is a file beside the link, which somebody else may change."""
     digest = world.put(UNTYPED, OTHER, "latest")
     assert done(world.repo().manifests.get("latest")).media_type == OTHER
@@ -264,7 +264,7 @@ def test_what_has_no_type_of_its_own_is_looked_up_each_time(world):
     assert done(world.repo().manifests.get("latest")).media_type.endswith("more+json")
 
 
-def test_only_so_many_pulls_are_remembered(world):
+def test_number_of_cached_pulls_is_bounded(world):
     cache = MetadataCache(world.driver, max_pulls=1)
     world.image("latest")
     digest = done(world.repo().tags.resolve("latest"))
@@ -281,7 +281,7 @@ def test_only_so_many_pulls_are_remembered(world):
     assert cache.cached_pull("a/b", digest).content == image()
 
 
-def test_what_was_not_kept_is_not_remembered(world):
+def test_pull_of_files_that_are_not_cached_is_not_cached(world):
     """Links or a manifest that could not be kept, or belong to another pull by now."""
     world.image("latest")
     digest = done(world.repo().tags.resolve("latest"))
@@ -298,7 +298,7 @@ def test_what_was_not_kept_is_not_remembered(world):
     assert cache.cached_pull("a/b", "latest") is not None
 
 
-def test_what_made_room_for_others_is_read_again(world):
+def test_pull_of_an_evicted_manifest_is_not_cached(world):
     cache = MetadataCache(world.driver, max_content_bytes=ENTRY_OVERHEAD_BYTES + len(image()))
     world.image("latest")
     digest = done(world.repo().tags.resolve("latest"))
@@ -310,7 +310,7 @@ def test_what_made_room_for_others_is_read_again(world):
     assert cache.cached_pull("a/b", digest) is None
 
 
-def test_another_process_is_seen_at_once(world):
+def test_changes_by_another_process_are_seen_at_once(world):
     """Two registries over one store: a tag moved or deleted by one is so for the other."""
     world.image("latest")
     other = world.another()

@@ -27,7 +27,7 @@ def page(world, after="", limit=100):
     return done(world.registry.catalog(after, limit))
 
 
-def test_none(world):
+def test_empty_store_has_no_repositories(world):
     assert page(world) == ([], False)
     assert done(world.repo("a").exists()) is False
 
@@ -69,26 +69,26 @@ def test_pages_of_any_length_give_all_names_in_order(names, empty, limit):
 @example({"a/b", "a/c"}, "a/b")
 @example({"a/b", "a/c"}, "a/")
 @example({"a", "b"}, "/")
-def test_after_need_not_be_a_name(names, after):
+def test_after_need_not_be_a_repository(names, after):
     world = World()
     make(world, *names)
     assert page(world, after) == (sorted(name for name in names if name > after), False)
 
 
-def test_a_page_of_none(world):
+def test_page_of_zero_names_is_empty(world):
     make(world, "a")
     assert page(world, "", 0) == ([], True)
     assert page(world, "a", 0) == ([], False)
 
 
-def test_a_page_does_not_read_the_rest_of_the_tree(world):
+def test_page_does_not_read_the_rest_of_the_tree(world):
     make(world, *(f"n{number:03}/x" for number in range(200)))
     before = len(world.driver.calls)
     assert page(world, "", 2) == (["n000/x", "n001/x"], True)
     assert len(world.driver.calls) - before < 30
 
 
-def test_folders_of_many_entries(world, monkeypatch):
+def test_folders_of_several_requests_are_listed_completely(world, monkeypatch):
     monkeypatch.setattr(catalog, "_FIRST_BATCH_FOLDERS", 3)
     names = [f"n{number:02}" for number in range(10)]
     make(world, *names)
@@ -105,7 +105,7 @@ def test_folders_of_many_entries(world, monkeypatch):
     ],
     ids=["one folder", "one each", "four each", "three levels"],
 )
-def test_a_page_asks_about_many_folders_at_once(world, names, most):
+def test_page_needs_few_requests(world, names, most):
     make(world, *names)
     for after, expected in (("", names[:1000]), (names[700], names[701:])):
         before = len(world.driver.calls)
@@ -113,7 +113,7 @@ def test_a_page_asks_about_many_folders_at_once(world, names, most):
         assert len(world.driver.calls) - before <= most
 
 
-def test_no_more_is_read_ahead_than_allowed(world, monkeypatch):
+def test_prefetched_folders_are_bounded(world, monkeypatch):
     monkeypatch.setattr(catalog, "_MAX_PREFETCHED", 5)
     names = sorted(f"{a}/{b}/{c}{d}" for a in "abc" for b in "abc" for c in "abc" for d in "bc")
     make(world, *names)
@@ -122,7 +122,7 @@ def test_no_more_is_read_ahead_than_allowed(world, monkeypatch):
 
 
 @pytest.mark.parametrize("each", [2, 3, 4, 5])
-def test_a_folder_of_many_is_read_by_itself(world, monkeypatch, each):
+def test_folder_with_many_subfolders_is_listed_by_itself(world, monkeypatch, each):
     monkeypatch.setattr(catalog, "_MAX_SUBFOLDERS", each)
     names = ["a", "a-b", "a/0", "a/1", "a/2", "a/b", "a/b/c", "a/z", "b/c/d", "b/c/e", "b/c/f"]
     make(world, *names)
@@ -132,13 +132,13 @@ def test_a_folder_of_many_is_read_by_itself(world, monkeypatch, each):
         assert page(world, name, 3) == (names[position + 1 :][:3], position < len(names) - 4)
 
 
-def test_a_file_is_no_mark(world):
+def test_file_is_no_marker(world):
     world.write(f"{layout.repository('a')}/_layers", b"x")
     assert page(world) == ([], False)
     assert not done(world.repo("a").exists())
 
 
-def test_what_is_no_repository_is_not_listed(world):
+def test_folders_that_are_no_repositories_are_not_listed(world):
     make(world, "good", "good/too")
     folder = layout.REPOSITORIES
     world.write(f"{folder}/file", b"x")
@@ -152,20 +152,20 @@ def test_what_is_no_repository_is_not_listed(world):
     assert not done(world.repo("uploads").exists())
 
 
-def test_a_repository_goes_on_when_all_that_was_in_it_is_gone(world):
+def test_repository_without_content_is_still_listed(world):
     digest = world.image("v1")
     done(world.repo().manifests.delete(digest))
     assert page(world) == (["a/b"], False)
 
 
-def test_the_longest_and_the_deepest_name(world):
+def test_longest_and_deepest_names_are_listed(world):
     names = sorted(["a" * 255, "/".join("a" * 128)])
     assert {len(name) for name in names} == {255}
     make(world, *names)
     assert page(world) == (names, False)
 
 
-def test_a_store_that_fails_is_no_empty_list(world):
+def test_failing_store_is_not_an_empty_list(world):
     make(world, "a", "a/b")
     done(listed(catalog.walk_repositories(world.driver)))
     for number in range(len(world.driver.calls)):

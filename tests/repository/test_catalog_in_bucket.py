@@ -39,7 +39,7 @@ def link(bucket_world, *names):
 
 
 @pytest.mark.parametrize("names", TREES.values(), ids=TREES)
-def test_a_page_costs_a_listing_for_each_name_and_one_for_each_level_at_most(names):
+def test_page_needs_at_most_one_listing_for_each_name_and_level(names):
     world = BucketWorld()
     link(world, *names)
     names = sorted(names)
@@ -55,7 +55,7 @@ def test_a_page_costs_a_listing_for_each_name_and_one_for_each_level_at_most(nam
     assert world.bucket.count("head_object") == 0
 
 
-def test_folders_are_looked_at_together():
+def test_folders_are_checked_concurrently():
     world = BucketWorld()
     link(world, *TREES["one each"])
     waiting = []
@@ -95,7 +95,7 @@ def test_pages_of_any_length_give_all_names_in_order(names, empty, limit, answer
     assert done(listed(catalog.walk_repositories(world.driver))) == sorted(names)
 
 
-def test_uploads_that_were_begun_cost_a_listing_each():
+def test_started_uploads_need_one_listing_each():
     world = BucketWorld()
     names = [f"n{number:03}" for number in range(40)]
     link(world, *names)
@@ -107,7 +107,7 @@ def test_uploads_that_were_begun_cost_a_listing_each():
     assert world.bucket.count("list_objects") - before == 1 + 30 + 15
 
 
-def test_what_can_be_no_repository_is_not_shown():
+def test_folders_that_are_no_repositories_are_not_listed():
     world = BucketWorld()
     link(world, "a", "z")
     for name in ("-b", "Upper", "c/-d", "e..f", f"{'g' * 200}/{'h' * 200}"):
@@ -139,7 +139,7 @@ def refused(error):
     ],
     ids=["not at all", "by the slash", "not implemented", "no such argument"],
 )
-def test_a_store_that_does_not_group_is_walked_and_not_asked_again(monkeypatch, answer):
+def test_store_without_long_delimiters_is_walked_from_then_on(monkeypatch, answer):
     world = BucketWorld()
     names = TREES["one each"]
     link(world, *names)
@@ -155,7 +155,7 @@ def test_a_store_that_does_not_group_is_walked_and_not_asked_again(monkeypatch, 
         assert 0 < world.bucket.count("list_objects") - before <= most
 
 
-def test_an_answer_without_names_is_not_believed_at_first(monkeypatch):
+def test_first_answer_without_names_is_verified_by_a_walk(monkeypatch):
     world = BucketWorld()
     link(world, "a", "b")
     plain = world.bucket._list
@@ -169,7 +169,7 @@ def test_an_answer_without_names_is_not_believed_at_first(monkeypatch):
     assert done(world.registry.catalog("", 10)) == (["a", "b"], False)
 
 
-def test_a_store_that_fails_is_no_store_that_can_not_group():
+def test_failing_store_is_not_taken_for_one_without_long_delimiters():
     world = BucketWorld()
     link(world, "a")
     world.bucket.hooks["list_objects"] = lambda _: AccessDenied("ListObjectsV2", "no", status=403)

@@ -61,7 +61,7 @@ def is_whole(world, name="a/b"):
     return len(tags)
 
 
-def test_what_is_counted(world):
+def test_counts_and_events_of_a_deletion(world):
     world.image("v1")
     world.image("v2")
     world.image("v1", "a/b/c")
@@ -75,7 +75,7 @@ def test_what_is_counted(world):
     assert events.count(("delete", "blob")) == 2
 
 
-def test_progress_is_told(world):
+def test_progress_is_reported(world):
     world.image("v1")
     told = []
     done(world.repo().delete(told.append))
@@ -83,7 +83,7 @@ def test_progress_is_told(world):
     assert told[-1] == DeletedCounts(1, 1, 2)
 
 
-def test_what_crashes_and_hands_have_left_goes_as_well(world):
+def test_leftovers_of_crashes_and_stray_files_are_deleted(world):
     digest = world.image("v1")
     folder = f"{REPOSITORIES}/a/b"
     for path in (
@@ -103,7 +103,7 @@ def test_what_crashes_and_hands_have_left_goes_as_well(world):
     assert not done(world.repo().exists())
 
 
-def test_it_comes_back(kind):
+def test_deleted_repository_can_be_pushed_again(kind):
     world = with_trash(kind())
     digest = world.image("v1")
     world.put(image(artifactType="a/b"), OCI_IMAGE, "v2")
@@ -119,7 +119,7 @@ def test_it_comes_back(kind):
     assert is_whole(world) == 2
 
 
-def test_one_that_is_pushed_to_all_the_time(world):
+def test_deletion_gives_up_if_clients_keep_pushing(world):
     world.image("v1")
 
     def pushes(_number, action, path):
@@ -152,7 +152,7 @@ def between(world, at, outer, inner):
     return bool(happened), outcome
 
 
-def test_a_push_at_every_moment_of_a_delete(kind, prepare):
+def test_push_at_every_step_of_a_deletion(kind, prepare):
     moments = 0
     happened = True
     while happened:
@@ -186,7 +186,7 @@ def put_image(world):
     return True
 
 
-def test_a_delete_at_every_moment_of_a_push(kind, prepare):
+def test_deletion_at_every_step_of_a_push(kind, prepare):
     """Once it is answered, the image is there as a whole, or deleted; never a part of it."""
     answers = []
     happened = True

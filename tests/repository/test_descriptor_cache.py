@@ -74,7 +74,7 @@ def size(cache, digest):
     return found[0]
 
 
-def test_each_is_a_cache(redis):
+def test_each_cache_returns_stored_sizes(redis):
     for cache in NullDescriptorCache(), MemoryDescriptorCache(1), redis:
         assert verifyObject(IDescriptorCache, cache)
         assert size(cache, ONE) is None
@@ -85,7 +85,7 @@ def test_each_is_a_cache(redis):
         assert closed == [None]
 
 
-def test_the_one_longest_unused_is_dropped():
+def test_least_recently_used_entry_is_evicted():
     cache = MemoryDescriptorCache(2)
     cache.remember_size(ONE, 1)
     cache.remember_size(TWO, 2)
@@ -94,7 +94,7 @@ def test_the_one_longest_unused_is_dropped():
     assert [size(cache, each) for each in (ONE, TWO, THREE)] == [1, None, 3]
 
 
-def test_no_limit():
+def test_limit_of_zero_keeps_every_entry():
     cache = MemoryDescriptorCache(0)
     digests = [Digest.of(str(number).encode()) for number in range(1000)]
     for digest in digests:
@@ -103,12 +103,12 @@ def test_no_limit():
 
 
 @pytest.mark.parametrize("value", ["", "many", "-1", b"\xff", ["5"]])
-def test_what_is_no_size_is_not_known(redis, client, value):
+def test_invalid_sizes_in_redis_are_misses(redis, client, value):
     client.known[f"twisted-registry:size:{ONE}"] = value
     assert size(redis, ONE) is None
 
 
-def test_numbers_as_the_library_reads_them(redis, client):
+def test_redis_replies_may_be_numbers(redis, client):
     client.known[f"twisted-registry:size:{ONE}"] = 5
     assert size(redis, ONE) == 5
 
@@ -118,7 +118,7 @@ def warnings(events):
 
 
 @pytest.mark.parametrize("kind", ["away", "error", "silent"])
-def test_a_redis_that_is_down_is_a_miss_and_one_warning(redis, client, clock, kind):
+def test_outage_of_redis_is_a_miss_and_logged_once(redis, client, clock, kind):
     redis.remember_size(ONE, 5)
     if kind == "away":
         client.there = False
@@ -146,7 +146,7 @@ def test_a_redis_that_is_down_is_a_miss_and_one_warning(redis, client, clock, ki
     assert closed == [None]
 
 
-def test_a_client_that_leaves(redis, client):
+def test_cancelled_lookup_is_not_logged_as_an_outage(redis, client):
     client.silent = True
     with capturedLogs() as events:
         asking = redis.size(ONE)
@@ -161,7 +161,7 @@ def configured(tmp_path, cache, redis=""):
     return load(str(path), {})
 
 
-def test_in_memory_as_large_as_configured(tmp_path):
+def test_size_of_the_memory_cache_is_configurable(tmp_path):
     loaded = configured(tmp_path, "{layerinfo: inmemory, blobdescriptorsize: 3}")
     cache = make_descriptor_cache(loaded.configuration, Clock())
     assert isinstance(cache, MemoryDescriptorCache)
@@ -177,7 +177,7 @@ def test_in_memory_as_large_as_configured(tmp_path):
         ("{addr: /run/redis.sock}", "/run/redis.sock"),
     ],
 )
-def test_redis_in_both_shapes(tmp_path, redis, where, monkeypatch):
+def test_redis_section_of_both_versions_is_accepted(tmp_path, redis, where, monkeypatch):
     started = []
 
     class Factory:
@@ -200,14 +200,14 @@ def test_redis_in_both_shapes(tmp_path, redis, where, monkeypatch):
     assert not loaded.warnings
 
 
-def test_without_the_extra(tmp_path, monkeypatch):
+def test_missing_redis_extra_is_a_start_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "txredisapi", None)
     loaded = configured(tmp_path, "{blobdescriptor: redis}", "redis: {addr: 'localhost:1'}\n")
     with pytest.raises(StartError, match=r"needs the extra twisted-registry\[redis\]"):
         make_descriptor_cache(loaded.configuration, Clock())
 
 
-def test_certificates_that_can_not_be_read(tmp_path):
+def test_unreadable_redis_certificates_are_a_start_error(tmp_path):
     redis = f"redis: {{addr: 'localhost:1', tls: {{rootcas: [{tmp_path}/none.pem]}}}}\n"
     loaded = configured(tmp_path, "{blobdescriptor: redis}", redis)
     with pytest.raises(StartError, match=r"redis\.tls: .*none\.pem"):

@@ -32,7 +32,7 @@ def event(action, kind, digest, **facts):
     return Event(action, kind, "a/b", digest, ORIGIN, **facts)
 
 
-def test_a_blob_that_is_pushed_in_chunks(world):
+def test_push_in_chunks_is_announced_once(world):
     upload = done(world.repo().uploads.start())
     done(upload.append(Body(b"la")))
     assert world.listener.take() == []
@@ -40,7 +40,7 @@ def test_a_blob_that_is_pushed_in_chunks(world):
     assert world.listener.take() == [event("push", "blob", Digest.of(b"layer"), size=5)]
 
 
-def test_a_blob_that_is_pushed_at_once_or_mounted(world):
+def test_single_request_push_and_mount_are_announced(world):
     digest = world.blob(b"layer", "other")
     (pushed,) = world.listener.take()
     assert (pushed.repository, pushed.action) == ("other", "push")
@@ -52,7 +52,7 @@ def test_a_blob_that_is_pushed_at_once_or_mounted(world):
     ]
 
 
-def test_a_blob_that_is_pulled_is_announced_when_it_is_opened(stocked):
+def test_blob_pull_is_announced_when_it_is_opened(stocked):
     digest = Digest.of(b"layer")
     done(stocked.repo().blobs.size(digest))
     assert stocked.listener.take() == []
@@ -60,7 +60,7 @@ def test_a_blob_that_is_pulled_is_announced_when_it_is_opened(stocked):
     assert stocked.listener.take() == [event("pull", "blob", digest, size=4)]
 
 
-def test_a_manifest_with_several_tags_is_one_push_of_each(stocked):
+def test_manifest_push_is_announced_for_each_tag(stocked):
     digest = Digest.of(image())
     put = stocked.repo().manifests.put
     done(put(digest, image(), OCI_IMAGE))
@@ -73,7 +73,7 @@ def test_a_manifest_with_several_tags_is_one_push_of_each(stocked):
     ]
 
 
-def test_a_manifest_that_is_pulled(stocked):
+def test_manifest_pull_is_announced(stocked):
     digest = stocked.put(image(), OCI_IMAGE, "v1")
     stocked.listener.take()
     done(stocked.repo().manifests.get_parsed(digest))
@@ -87,7 +87,7 @@ def test_a_manifest_that_is_pulled(stocked):
     ]
 
 
-def test_deletes(stocked):
+def test_deletes_are_announced(stocked):
     digest = stocked.put(image(), OCI_IMAGE, "v1")
     stocked.put(image(), OCI_IMAGE, "v2")
     stocked.put(image(), OCI_IMAGE, "v3")
@@ -104,7 +104,7 @@ def test_deletes(stocked):
     assert stocked.listener.take() == [event("delete", "blob", Digest.of(b"layer"))]
 
 
-def test_what_is_refused_is_not_announced(stocked):
+def test_refused_requests_are_not_announced(stocked):
     nothing = Digest.of(b"nothing")
     repository = stocked.repo()
     for work in (
@@ -126,7 +126,7 @@ def test_what_is_refused_is_not_announced(stocked):
     assert stocked.listener.take() == []
 
 
-def test_it_is_durable_before_it_is_announced(stocked):
+def test_push_is_durable_before_it_is_announced(stocked):
     seen = []
 
     def look(_):

@@ -39,7 +39,7 @@ def put_second(world, **precondition):
         ({"digests": frozenset(), "absent": True}, False, False),
     ],
 )
-def test_preconditions(stocked, precondition, on_none, on_first):
+def test_precondition_decides_whether_a_tag_is_set(stocked, precondition, on_none, on_first):
     for holds, current in ((on_none, None), (on_first, FIRST)):
         if current is not None:
             stocked.put(image(), OCI_IMAGE, "v1")
@@ -54,7 +54,7 @@ def test_preconditions(stocked, precondition, on_none, on_first):
             assert done(stocked.repo().tags.resolve("v1")) == current
 
 
-def test_a_torn_tag_is_no_tag_for_a_precondition(stocked):
+def test_torn_tag_counts_as_absent_for_a_precondition(stocked):
     stocked.write(layout.tag_current("a/b", "v1"), b"")
     put_second(stocked, absent=True)
     assert done(stocked.repo().tags.resolve("v1")) == SECOND
@@ -108,7 +108,7 @@ def test_of_two_pushes_that_replace_a_tag_one_succeeds(stocked):
 # The order of writes, and crashes.
 
 
-def test_blob_then_revision_then_referrer_then_tag(stocked):
+def test_order_of_writes_of_a_push(stocked):
     content = image(subject=descriptor(b"subject"))
     digest = Digest.of(content)
     before = len(stocked.driver.writes())
@@ -122,7 +122,7 @@ def test_blob_then_revision_then_referrer_then_tag(stocked):
     ]
 
 
-def test_a_type_that_has_to_be_kept_is_there_before_the_revision(world):
+def test_media_type_is_stored_before_the_revision_link(world):
     digest = world.put(b"text", OTHER, "v1")
     paths = [path for _, path in world.driver.writes()]
     assert paths.index(layout.revision_media_type("a/b", digest)) < paths.index(
@@ -142,7 +142,7 @@ PUSHES = {
 
 @pytest.mark.parametrize("push", PUSHES)
 @pytest.mark.parametrize("hook", ["before", "after"])
-def test_a_crash_at_any_call_leaves_no_tag_that_names_nothing(push, hook):
+def test_crash_at_any_call_of_a_push_leaves_no_dangling_tag(push, hook):
     whole = world_with()
     count = len(whole.driver.calls)
     PUSHES[push](whole)
@@ -161,7 +161,7 @@ def test_a_crash_at_any_call_leaves_no_tag_that_names_nothing(push, hook):
 
 
 @pytest.mark.parametrize("hook", ["before", "after"])
-def test_a_crash_in_a_delete_leaves_no_tag_that_names_nothing(hook):
+def test_crash_at_any_call_of_a_delete_leaves_no_dangling_tag(hook):
     content = image(subject=descriptor(b"s"))
 
     def pushed():
@@ -214,13 +214,13 @@ def race(action, ending):
     ("action", "ending"),
     [("put", "/index/sha256/{}/link"), ("put", "new/current/link"), ("get", "/data")],
 )
-def test_a_push_that_a_delete_overtakes_ends_with_its_manifest(action, ending):
+def test_push_overtaken_by_a_delete_stores_its_manifest_again(action, ending):
     world, digest = race(action, ending.format(Digest.of(image()).hex))
     assert world.tags() == ["new"]
     assert get(world, digest).content == image()
 
 
-def test_a_delete_that_a_push_overtakes_takes_its_tag_too():
+def test_delete_overtaken_by_a_push_deletes_its_tag_too():
     world = world_with()
     digest = world.put(image(), OCI_IMAGE, "old")
     pauses = Pauses("delete", f"/revisions/sha256/{digest.hex}")
@@ -235,7 +235,7 @@ def test_a_delete_that_a_push_overtakes_takes_its_tag_too():
 
 
 @pytest.mark.parametrize("ending", ["old/current/link", "/tags/old"])
-def test_a_tag_that_moves_on_is_not_taken_along_with_the_manifest_that_it_left(ending):
+def test_delete_of_a_manifest_keeps_a_tag_that_has_moved(ending):
     """The delete has read the tag, or is about to remove it, when a push moves it."""
     world = world_with()
     digest = world.put(image(), OCI_IMAGE, "old")
@@ -254,7 +254,7 @@ def test_a_tag_that_moves_on_is_not_taken_along_with_the_manifest_that_it_left(e
     world.check()
 
 
-def test_deleting_twice(stocked):
+def test_second_delete_is_an_unknown_manifest(stocked):
     digest = stocked.put(image(), OCI_IMAGE, "v1")
     done(stocked.repo().manifests.delete(digest))
     assert stocked.tags() == []
@@ -264,7 +264,7 @@ def test_deleting_twice(stocked):
     assert get(stocked, "v1").content == image()
 
 
-def test_a_tag_that_can_not_be_removed_keeps_its_manifest(stocked):
+def test_manifest_stays_if_its_tag_cannot_be_deleted(stocked):
     digest = stocked.put(image(), OCI_IMAGE, "v1")
 
     def broken(number, action, path):
@@ -279,7 +279,7 @@ def test_a_tag_that_can_not_be_removed_keeps_its_manifest(stocked):
 
 
 @pytest.mark.parametrize("damage", [b"x", b"{}", image()[:-1]])
-def test_a_damaged_manifest_can_be_deleted(stocked, damage):
+def test_damaged_manifest_can_be_deleted(stocked, damage):
     digest = stocked.put(image(), OCI_IMAGE, "v1")
     stocked.write(layout.blob(digest), damage)
     assert done(stocked.repo().manifests.delete(digest)) == ["v1"]
@@ -287,7 +287,7 @@ def test_a_damaged_manifest_can_be_deleted(stocked, damage):
     assert not stocked.paths(layout.revision("a/b", digest))
 
 
-def test_two_deletes_at_once_both_end(stocked):
+def test_concurrent_deletes_both_succeed(stocked):
     digest = stocked.put(image(), OCI_IMAGE, "v1")
     pauses = Pauses("delete", f"/revisions/sha256/{digest.hex}")
     stocked.driver.before = pauses
@@ -298,7 +298,7 @@ def test_two_deletes_at_once_both_end(stocked):
     assert refusal(get, stocked, digest).code is ErrorCode.MANIFEST_UNKNOWN
 
 
-def test_the_only_thing_in_a_repository_may_be_a_manifest(world):
+def test_repository_may_contain_only_a_manifest(world):
     # 2.8.3 finds repositories by their _layers.
     world.put(b"text", OTHER, name="only")
     assert world.exists(layout.layers("only"))

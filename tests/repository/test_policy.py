@@ -36,7 +36,7 @@ def with_url(url):
         (("https://",), ("bad",), "https://x/bad", False),
     ],
 )
-def test_urls(allow, deny, url, fine):
+def test_urls_must_be_allowed_and_not_denied(allow, deny, url, fine):
     patterns = {
         "url_allow": tuple(map(re.compile, allow)),
         "url_deny": tuple(map(re.compile, deny)),
@@ -50,7 +50,7 @@ def test_urls(allow, deny, url, fine):
     world_with(check_references=False, **patterns).put(with_url(url), OCI_IMAGE)
 
 
-def test_the_url_of_a_configuration_is_looked_at_too():
+def test_url_of_a_config_is_checked():
     world = world_with(url_deny=(re.compile("bad"),))
     content = image(config=descriptor(b"{}", CONFIG, urls=["https://bad/x"]))
     assert refusal(world.put, content, OCI_IMAGE).code is ErrorCode.MANIFEST_INVALID
@@ -82,7 +82,7 @@ def children():
         ("list", [("amd64", "linux"), ("arm64", "linux"), ("riscv", "linux")], [0, 1]),
     ],
 )
-def test_which_children_must_be_there(platforms, listed, missing):
+def test_platforms_decide_which_children_must_exist(platforms, listed, missing):
     world = world_with(platforms=platforms, platform_list=frozenset(listed))
     content = index(*children())
     if missing:
@@ -94,7 +94,7 @@ def test_which_children_must_be_there(platforms, listed, missing):
 
 
 @pytest.mark.parametrize("platform", [{"os": []}, {"architecture": {}}, {"os": {"a": 1}}])
-def test_a_strange_platform_is_refused_and_breaks_nothing(platform):
+def test_invalid_platform_is_refused(platform):
     world = world_with(platforms="list", platform_list=frozenset([("amd64", "linux")]))
     content = index(descriptor(b"x", OCI_IMAGE, platform=platform))
     assert refusal(world.put, content, OCI_INDEX).code is ErrorCode.MANIFEST_INVALID
@@ -102,7 +102,7 @@ def test_a_strange_platform_is_refused_and_breaks_nothing(platform):
 
 @pytest.mark.parametrize("classes", [set(), {"image"}, {"plugin"}, {"image", "plugin"}])
 @pytest.mark.parametrize("found", ["image", "plugin"])
-def test_classes(classes, found):
+def test_only_configured_classes_are_accepted(classes, found):
     world = world_with(classes=frozenset(classes))
     media_type = DOCKER_PLUGIN_CONFIG if found == "plugin" else CONFIG
     content = image(mediaType=DOCKER_IMAGE, config=descriptor(b"{}", media_type))
@@ -115,7 +115,7 @@ def test_classes(classes, found):
     world.put(index(), OCI_INDEX)
 
 
-def test_without_validation_nothing_need_be_there_but_a_manifest_is_still_one():
+def test_without_validation_references_may_be_missing():
     world = World(policy=Policy(check_references=False))
     world.put(image(), OCI_IMAGE, "v1")
     assert refusal(world.put, b"{}", OCI_IMAGE).code is ErrorCode.MANIFEST_INVALID

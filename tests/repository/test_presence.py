@@ -29,20 +29,20 @@ TORN = [b"", b"\n", b"sha256:", b"sha256:abc", b"\x00" * 71, b"\xff\xfe", b"nons
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
-def test_a_blob_that_was_pushed_is_here(world, algorithm):
+def test_pushed_blob_exists(world, algorithm):
     digest = world.blob(b"x" * 10, algorithm=algorithm)
     assert blob_size(world, digest) == 10
     assert done(world.repo().blobs.size(digest)) == 10
     assert blob_size(world, digest, "other") is None
 
 
-def test_a_blob_of_nothing_is_here(world):
+def test_empty_blob_exists(world):
     digest = world.blob(b"")
     assert blob_size(world, digest) == 0
 
 
 @pytest.mark.parametrize("content", TORN)
-def test_a_torn_link_is_none_and_the_next_push_heals_it(world, content):
+def test_torn_link_counts_as_missing_until_the_next_push(world, content):
     digest = world.blob(b"x")
     world.write(layout.layer_link("a/b", digest), content)
     assert blob_size(world, digest) is None
@@ -51,20 +51,20 @@ def test_a_torn_link_is_none_and_the_next_push_heals_it(world, content):
     assert blob_size(world, digest) == 1
 
 
-def test_a_link_with_a_line_end_is_sound(world):
+def test_link_may_end_with_a_newline(world):
     # People repair stores by hand.
     digest = world.blob(b"x")
     world.write(layout.layer_link("a/b", digest), f"{digest}\n".encode())
     assert blob_size(world, digest) == 1
 
 
-def test_a_link_that_holds_another_digest_is_none(world):
+def test_link_with_another_digest_counts_as_missing(world):
     digest, other = world.blob(b"x"), world.blob(b"y")
     world.write(layout.layer_link("a/b", digest), str(other).encode())
     assert blob_size(world, digest) is None
 
 
-def test_a_link_to_bytes_that_are_gone_is_none(world):
+def test_link_to_missing_bytes_counts_as_missing(world):
     digest = world.blob(b"x")
     world.remove(layout.blob(digest))
     assert blob_size(world, digest) is None
@@ -73,7 +73,7 @@ def test_a_link_to_bytes_that_are_gone_is_none(world):
     assert blob_size(world, digest) == 1
 
 
-def test_bytes_that_a_crash_took_are_not_here(world):
+def test_empty_file_counts_as_missing(world):
     digest = world.blob(b"x")
     world.write(layout.blob(digest), b"")
     assert blob_size(world, digest) is None
@@ -82,14 +82,14 @@ def test_bytes_that_a_crash_took_are_not_here(world):
     assert blob_size(world, digest) == 1
 
 
-def test_a_folder_in_the_place_of_bytes_is_no_blob(world):
+def test_folder_in_place_of_bytes_counts_as_missing(world):
     digest = world.blob(b"x")
     world.remove(layout.blob(digest))
     world.write(f"{layout.blob(digest)}/x", b"x")
     assert blob_size(world, digest) is None
 
 
-def test_a_store_that_does_not_answer_is_no_sign_of_absence(world):
+def test_failing_store_is_not_a_missing_blob(world):
     digest = world.blob(b"x")
     # The link is read; the bytes are looked at, where that needs no waiting.
     for number in range(1 if world.glances else 2):
@@ -111,7 +111,7 @@ def pushed(world):
     return child, subject, referrer
 
 
-def test_a_condemned_blob_is_gone_for_head_and_delete_and_there_for_who_pulls(world):
+def test_condemned_blob_is_missing_for_queries_but_can_be_pulled(world):
     pushed(world)
     digest = Digest.of(b"layer")
     world.gate.condemned.add(digest)
@@ -125,7 +125,7 @@ def test_a_condemned_blob_is_gone_for_head_and_delete_and_there_for_who_pulls(wo
     assert blob_size(world, digest) == 5
 
 
-def test_a_condemned_blob_can_not_be_mounted(world):
+def test_condemned_blob_cannot_be_mounted(world):
     digest = world.blob(b"layer")
     other = world.repo("other")
     world.gate.condemned.add(digest)
@@ -159,7 +159,7 @@ def test_an_index_that_names_a_condemned_manifest_is_refused(world):
     world.put(content, OCI_INDEX)
 
 
-def test_a_condemned_manifest_is_gone_for_who_asks_and_there_for_who_pulls(world):
+def test_condemned_manifest_is_missing_for_queries_but_can_be_pulled(world):
     child, _, _ = pushed(world)
     repository = world.repo()
     for known in (False, True):  # the second time it is remembered
@@ -174,18 +174,18 @@ def test_a_condemned_manifest_is_gone_for_who_asks_and_there_for_who_pulls(world
     assert code_of(repository.manifests.delete(child)) is ErrorCode.MANIFEST_UNKNOWN
 
 
-def test_a_condemned_referrer_is_listed_while_it_is_there(world):
+def test_condemned_referrer_is_listed_while_it_exists(world):
     _, subject, referrer = pushed(world)
     assert world.referrers(subject) == [referrer]
     world.gate.condemned.add(referrer)
     assert world.referrers(subject) == [referrer]
 
 
-def test_the_open_gate_admits():
+def test_null_gate_admits_everything():
     assert NullGate().may_report_present(None, Digest.of(b"")) is True
 
 
-def test_a_blob_is_read_from_any_offset(world):
+def test_blob_is_read_from_any_offset(world):
     digest = world.blob(b"0123456789")
     for offset, length, expected in ((0, None, b"0123456789"), (3, 4, b"3456"), (9, 99, b"9")):
         pieces = []
@@ -195,17 +195,17 @@ def test_a_blob_is_read_from_any_offset(world):
         assert b"".join(pieces) == expected
 
 
-def test_an_offset_beyond_the_end_is_an_error_of_the_store(world):
+def test_offset_beyond_the_end_is_a_storage_error(world):
     digest = world.blob(b"x")
     assert code_of(world.repo().blobs.open(digest, 2)) is ErrorCode.UNAVAILABLE
 
 
-def test_a_driver_without_urls_gives_none(world):
+def test_driver_without_urls_returns_none(world):
     digest = world.blob(b"x")
     assert done(world.repo().blobs.url(digest, "GET")) is None
 
 
-def test_deleting_a_blob_takes_it_from_one_repository_only(world):
+def test_delete_of_a_blob_affects_one_repository(world):
     digest = world.blob(b"x")
     world.blob(b"x", "other")
     done(world.repo().blobs.delete(digest))
@@ -214,7 +214,7 @@ def test_deleting_a_blob_takes_it_from_one_repository_only(world):
     assert code_of(world.repo().blobs.delete(digest)) is ErrorCode.BLOB_UNKNOWN
 
 
-def test_two_deletes_of_a_blob_at_once_both_end(world):
+def test_concurrent_deletes_of_a_blob_both_succeed(world):
     digest = world.blob(b"x")
     world.driver.before = lambda _number, action, path: (
         world.remove(path) if action == "delete" else None
@@ -223,14 +223,14 @@ def test_two_deletes_of_a_blob_at_once_both_end(world):
     assert blob_size(world, digest) is None
 
 
-def test_a_blob_can_be_mounted_where_it_is(world):
+def test_blob_can_be_mounted_from_its_own_repository(world):
     digest = world.blob(b"x")
     assert done(world.repo().blobs.mount(digest, "a/b")) == 1
     assert done(world.repo().blobs.mount(Digest.of(b"none"), "a/b")) is None
     assert done(world.repo().blobs.mount(Digest.of(b"none"), None)) is None
 
 
-def test_a_whole_blob_is_read_and_announced(world):
+def test_pull_of_a_whole_blob_is_announced(world):
     digest = world.blob(b"content")
     world.listener.take()
     reader = done(world.repo().blobs.open_whole(digest))
@@ -240,7 +240,7 @@ def test_a_whole_blob_is_read_and_announced(world):
 
 
 @pytest.mark.parametrize("fault", ["no link", "no bytes", "no file"])
-def test_a_whole_blob_that_is_not_here(world, fault):
+def test_pull_of_a_missing_blob_closes_what_was_opened(world, fault):
     """Whatever was opened meanwhile is closed."""
     digest = world.blob(b"content")
     if fault == "no link":
@@ -268,12 +268,12 @@ def test_a_whole_blob_that_is_not_here(world, fault):
     assert opened == []
 
 
-def test_nothing_is_a_blob_as_well(world):
+def test_empty_blob_can_be_pulled(world):
     digest = world.blob(b"")
     done(world.repo().blobs.open_whole(digest)).close()
 
 
-def test_a_pull_may_remember_a_size_and_never_a_link():
+def test_pull_caches_a_size_and_never_a_link():
     world = World()
     world.registry = Registry(world.driver, world.clock, descriptors=MemoryDescriptorCache(10))
     digest = world.blob(b"layer")
@@ -289,7 +289,7 @@ def test_a_pull_may_remember_a_size_and_never_a_link():
     assert code_of(blobs.size_for_pull(digest)) is ErrorCode.BLOB_UNKNOWN
 
 
-def test_a_store_that_can_be_looked_at_needs_no_memory(world):
+def test_with_peek_no_size_is_cached(world):
     remembered = MemoryDescriptorCache(10)
     world.registry = Registry(world.driver, world.clock, descriptors=remembered)
     world.driver.glances = True

@@ -30,7 +30,7 @@ def listed(store):
     return names
 
 
-def test_when_all_was_deleted_and_collected(store):
+def test_repository_leaves_the_catalog_after_delete_and_collection(store):
     world = store.world
     for name in ("a/b", "a/b/c", "d"):
         digest = world.image("v1", name)
@@ -58,7 +58,7 @@ def test_when_all_was_deleted_and_collected(store):
     assert store.collect(untagged=True).vacated == 0
 
 
-def test_what_holds_anything_stays(store):
+def test_repository_with_any_file_stays(store):
     world = store.world
     world.blob(b"young", "blobs")
     world.image(name="manifests")
@@ -67,7 +67,7 @@ def test_what_holds_anything_stays(store):
     assert listed(store) == ["blobs", "manifests", "stray"]
 
 
-def test_an_upload_goes_on(store):
+def test_upload_survives_pruning(store):
     world = store.world
     world.image("v1")
     upload = done(world.repo().uploads.start())
@@ -80,7 +80,7 @@ def test_an_upload_goes_on(store):
     assert done(world.repo().uploads.find(upload.id)).size == 0
 
 
-def test_a_dry_run_leaves_them(store):
+def test_dry_run_prunes_nothing(store):
     world = store.world
     world.blob(b"x")
     done(world.repo().blobs.delete(Digest.of(b"x")))
@@ -89,7 +89,7 @@ def test_a_dry_run_leaves_them(store):
     assert listed(store) == ([] if isinstance(world, BucketWorld) else ["a/b"])
 
 
-def test_a_push_at_every_moment(kind):
+def test_push_at_every_step_of_pruning(kind):
     """It stays in the catalog for Distribution as well, and so do its referrers."""
     moment, happened = 0, True
     while happened:

@@ -212,7 +212,7 @@ def through(once, *, trash=False, start=0):
 
 @pytest.mark.parametrize("once", [True, False], ids=["for one call", "until there is room"])
 @pytest.mark.parametrize("way", ["small", "large", "with a trash"])
-def test_a_push_through_every_full_disk(monkeypatch, once, way):
+def test_push_to_a_disk_that_is_full_at_any_call(monkeypatch, once, way):
     if way == "large":
         monkeypatch.setattr(uploads, "MIN_CHECKPOINT_BYTES", 1000)
     room, refused = through(once, trash=way == "with a trash")
@@ -220,7 +220,7 @@ def test_a_push_through_every_full_disk(monkeypatch, once, way):
     assert refused > 0.8 * room
 
 
-def test_the_test_can_fail(monkeypatch):
+def test_full_disk_check_detects_a_lost_file(monkeypatch):
     """A name that could not be synced, and is left to be seen, is taken for one that lasts."""
     monkeypatch.setattr(AtomicFile, "is_at", lambda new, full: False)
     with pytest.raises((AssertionError, RegistryError)) as caught:

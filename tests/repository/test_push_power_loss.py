@@ -124,7 +124,7 @@ def size_of_uploads(request, monkeypatch):
     return request.param
 
 
-def test_a_push_through_every_power_cut(size_of_uploads):
+def test_push_with_a_power_cut_at_any_call(size_of_uploads):
     assert at_every_cut(scenario, check) > {"small": 50, "large": 60}[size_of_uploads]
 
 
@@ -150,12 +150,12 @@ async def close_what_is_left(driver, answered):
 
 
 @pytest.mark.usefixtures("size_of_uploads")
-def test_what_a_leaving_client_sent_is_never_taken_for_what_it_is_not():
+def test_power_cut_after_a_disconnect_never_stores_wrong_bytes():
     assert at_every_cut(leave, close_what_is_left) > 10
 
 
 @pytest.mark.parametrize("left_out", range(7))
-def test_the_test_can_fail(monkeypatch, left_out):
+def test_power_cut_check_detects_a_missing_fsync(monkeypatch, left_out):
     """With every seventh fsync left out, some cut loses something that was answered."""
     fsync = PowerLossFiles.fsync
     calls = []

@@ -10,7 +10,7 @@ from twisted_registry.repository.concurrency import RateLimiter
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(10, 4.0), (0, 0.0)])
-def test_so_many_in_a_second(rate, seconds):
+def test_rate_is_not_exceeded(rate, seconds):
     clock = Clock()
     rate_limiter = RateLimiter(clock, rate)
 
@@ -26,7 +26,7 @@ def test_so_many_in_a_second(rate, seconds):
     assert over == [seconds]
 
 
-def test_a_rest_is_not_made_up_for():
+def test_idle_time_is_not_saved_up():
     clock = Clock()
     rate_limiter = RateLimiter(clock, 10)
     begin(rate_limiter.throttle(10))

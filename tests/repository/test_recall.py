@@ -37,7 +37,7 @@ def refused(store, content=None, media_type=OCI_IMAGE, name="a/b"):
     return caught.value.detail["digests"]
 
 
-def test_a_manifest_brings_its_blobs_back(store):
+def test_manifest_push_restores_collected_blobs(store):
     swept(store)
     with pytest.raises(RegistryError):
         # A client that asks is told that it is gone.
@@ -50,13 +50,13 @@ def test_a_manifest_brings_its_blobs_back(store):
     assert store.is_whole(digest)
 
 
-def test_only_to_the_repository_that_held_them(store):
+def test_blobs_are_restored_only_for_their_repository(store):
     swept(store)
     assert len(refused(store, name="other")) == 2
     assert not store.holds(b"layer")
 
 
-def test_what_somebody_deleted_stays_deleted(store):
+def test_deleted_blob_is_not_restored(store):
     for content in (b"{}", b"layer"):
         store.world.blob(content)
     done(store.world.repo().blobs.delete(LAYER))
@@ -65,14 +65,14 @@ def test_what_somebody_deleted_stays_deleted(store):
     assert refused(store) == [str(LAYER)]
 
 
-def test_what_is_gone_for_good_is_refused(store):
+def test_push_is_refused_if_the_trash_is_empty(store):
     swept(store)
     store.age()
     store.empty(keep=0.0)
     assert len(refused(store)) == 2
 
 
-def test_bytes_that_others_pushed_again(store):
+def test_link_is_restored_if_the_bytes_were_pushed_again(store):
     swept(store)
     store.world.blob(b"layer", "other")
     assert store.is_whole(store.world.put(image(), OCI_IMAGE, "v1"))
@@ -88,7 +88,7 @@ def collected_child(store):
     return child
 
 
-def test_an_index_brings_its_children_back(store):
+def test_index_push_restores_collected_children(store):
     child = collected_child(store)
     digest = store.world.put(index(descriptor(child, OCI_IMAGE)), OCI_INDEX, "multi")
     assert store.is_whole(digest)
@@ -96,7 +96,7 @@ def test_an_index_brings_its_children_back(store):
     assert store.trash(TrashedKind.MANIFEST) == []
 
 
-def test_a_child_without_its_blobs_is_no_child(store):
+def test_child_without_its_blobs_is_not_restored(store):
     child = collected_child(store)
     (layer,) = [item for item in store.trash(TrashedKind.BLOB) if item.digest == Digest.of(b"deep")]
     store.world.remove(layer.path)
@@ -104,7 +104,7 @@ def test_a_child_without_its_blobs_is_no_child(store):
     assert refused(store, content, OCI_INDEX) == [str(Digest.of(child))]
 
 
-def test_a_child_whose_bytes_are_gone_is_no_child(store):
+def test_child_without_its_bytes_is_not_restored(store):
     child = collected_child(store)
     (held,) = [item for item in store.trash(TrashedKind.BLOB) if item.digest == Digest.of(child)]
     store.world.remove(held.path)
@@ -113,7 +113,7 @@ def test_a_child_whose_bytes_are_gone_is_no_child(store):
 
 
 @pytest.mark.parametrize("source", ["a/b", None])
-def test_a_mount_brings_a_blob_back(store, source):
+def test_mount_restores_a_collected_blob(store, source):
     swept(store)
     assert done(store.world.repo("other").blobs.mount(LAYER, source)) == 5
     assert store.holds(b"layer")
@@ -122,7 +122,7 @@ def test_a_mount_brings_a_blob_back(store, source):
         done(store.world.repo("a/b").blobs.size(LAYER))
 
 
-def test_a_mount_from_where_it_never_was(store):
+def test_mount_from_another_repository_restores_nothing(store):
     swept(store)
     assert done(store.world.repo("other").blobs.mount(LAYER, "third")) is None
     assert done(store.world.repo("other").blobs.mount(Digest.of(b"none"), None)) is None
@@ -139,7 +139,7 @@ def sweeping(store):
     return gate
 
 
-def test_it_waits_for_a_sweep_to_pass(store):
+def test_restore_waits_for_the_end_of_a_sweep(store):
     gate = sweeping(store)
     pushed = []
     manifests = store.world.repo().manifests
@@ -155,7 +155,7 @@ def test_it_waits_for_a_sweep_to_pass(store):
     assert store.is_whole(Digest.of(image()))
 
 
-def test_a_mount_that_a_sweep_keeps_waiting_ends_in_an_upload(store):
+def test_mount_during_a_long_sweep_falls_back_to_an_upload(store):
     sweeping(store)
     answers = []
     begin(store.world.repo("other").blobs.mount(LAYER, "a/b")).addBoth(answers.append)

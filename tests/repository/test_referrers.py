@@ -50,7 +50,7 @@ def scans(world):
 
 
 @pytest.mark.parametrize("first", ["subject", "referrer"])
-def test_the_subject_may_come_first_or_last(stocked, first):
+def test_subject_may_be_pushed_first_or_last(stocked, first):
     if first == "subject":
         stocked.put(image(), OCI_IMAGE)
     found = stocked.put(referrer(), OCI_IMAGE)
@@ -61,7 +61,7 @@ def test_the_subject_may_come_first_or_last(stocked, first):
     assert stocked.referrers(SUBJECT, name="other") == []
 
 
-def test_a_repository_that_is_not_there_has_none(world):
+def test_missing_repository_has_no_referrers(world):
     assert world.referrers(SUBJECT) == []
     assert not world.paths()
 
@@ -83,7 +83,7 @@ def test_every_kind_of_manifest_may_refer(stocked):
 
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
-def test_digests_of_other_algorithms(stocked, algorithm):
+def test_referrers_may_have_digests_of_other_algorithms(stocked, algorithm):
     subject = Digest.of(b"subject", algorithm)
     content = image(subject={**descriptor(b"subject"), "digest": str(subject)})
     expected = []
@@ -94,7 +94,7 @@ def test_digests_of_other_algorithms(stocked, algorithm):
     assert stocked.referrers(subject) == sorted(expected)
 
 
-def test_the_order_is_that_of_the_digests_and_after_is_not_among_them(stocked):
+def test_referrers_are_ordered_and_start_after_a_digest(stocked):
     expected = sorted(stocked.put(referrer(number), OCI_IMAGE) for number in range(8))
     list_referrers = stocked.repo().referrers.list_referrers
     assert done(list_referrers(SUBJECT)) == expected
@@ -104,14 +104,14 @@ def test_the_order_is_that_of_the_digests_and_after_is_not_among_them(stocked):
     assert done(list_referrers(SUBJECT, "z")) == []
 
 
-def test_more_than_one_page_of_links(stocked, monkeypatch):
+def test_referrers_of_several_pages_are_complete(stocked, monkeypatch):
     monkeypatch.setattr(inventory, "_PAGE_ENTRIES", 3)
     expected = sorted(stocked.put(referrer(number), OCI_IMAGE) for number in range(10))
     stocked.restart()
     assert stocked.referrers(SUBJECT) == expected
 
 
-def test_a_referrer_that_is_deleted_is_gone(stocked):
+def test_deleted_referrer_is_not_listed(stocked):
     first, second = (stocked.put(referrer(number), OCI_IMAGE) for number in range(2))
     assert stocked.referrers(SUBJECT) == sorted([first, second])
     done(stocked.repo().manifests.delete(first))
@@ -131,7 +131,7 @@ def test_referrers_outlive_their_subject(stocked):
 # Stores that others wrote.
 
 
-def test_what_was_pushed_without_us_is_found_and_read_once(stocked):
+def test_manifests_of_another_registry_are_found_and_read_once(stocked):
     expected = [write_as_distribution(stocked, referrer(number)) for number in range(5)]
     write_as_distribution(stocked, image())
     assert stocked.referrers(SUBJECT) == sorted(expected)
@@ -143,14 +143,14 @@ def test_what_was_pushed_without_us_is_found_and_read_once(stocked):
         assert scans(stocked) == 0
 
 
-def test_what_is_pushed_without_us_later_is_found(stocked):
+def test_later_manifests_of_another_registry_are_found(stocked):
     first = stocked.put(referrer(1), OCI_IMAGE)
     assert stocked.referrers(SUBJECT) == [first]
     second = write_as_distribution(stocked, referrer(2))
     assert stocked.referrers(SUBJECT) == sorted([first, second])
 
 
-def test_what_is_deleted_without_us_is_gone_and_comes_back(stocked):
+def test_referrer_deleted_and_pushed_by_another_registry_is_tracked(stocked):
     first = write_as_distribution(stocked, referrer(1))
     assert stocked.referrers(SUBJECT) == [first]
     delete_as_distribution(stocked, first)
@@ -160,7 +160,7 @@ def test_what_is_deleted_without_us_is_gone_and_comes_back(stocked):
     assert stocked.referrers(SUBJECT) == [first]
 
 
-def test_what_we_deleted_and_another_registry_takes_in_again_is_found(stocked):
+def test_deleted_referrer_that_another_registry_stores_again_is_found(stocked):
     first = stocked.put(referrer(1), OCI_IMAGE)
     assert stocked.referrers(SUBJECT) == [first]
     done(stocked.repo().manifests.delete(first))
@@ -169,7 +169,7 @@ def test_what_we_deleted_and_another_registry_takes_in_again_is_found(stocked):
     assert stocked.referrers(SUBJECT) == [first]
 
 
-def test_the_lists_of_older_clients_are_taken_in(stocked):
+def test_referrers_tag_schema_is_found(stocked):
     """A client of a registry without the endpoint keeps an index under a tag of the digest."""
     stocked.put(image(), OCI_IMAGE, "v1")
     found = write_as_distribution(stocked, referrer())
@@ -178,7 +178,7 @@ def test_the_lists_of_older_clients_are_taken_in(stocked):
     assert stocked.referrers(SUBJECT) == [found]
 
 
-def test_links_to_what_is_gone_are_not_listed(stocked):
+def test_links_to_missing_manifests_are_not_listed(stocked):
     found = stocked.put(referrer(), OCI_IMAGE)
     gone = Digest.of(b"gone")
     stocked.write(layout.referrer_link("a/b", SUBJECT, gone), str(gone).encode())
@@ -191,7 +191,7 @@ def test_links_to_what_is_gone_are_not_listed(stocked):
 
 
 @pytest.mark.parametrize("torn", [b"", b"\xff\x00", b"sha256:", b"nonsense\n" * 9])
-def test_a_torn_list_of_what_was_searched_means_one_more_search(stocked, torn):
+def test_torn_scanned_file_causes_another_scan(stocked, torn):
     found = write_as_distribution(stocked, referrer())
     assert stocked.referrers(SUBJECT) == [found]
     stocked.write(layout.referrers_scanned("a/b"), torn)
@@ -200,7 +200,7 @@ def test_a_torn_list_of_what_was_searched_means_one_more_search(stocked, torn):
     assert stocked.referrers(SUBJECT) == [found]
 
 
-def test_half_a_list_of_what_was_searched_is_half_believed(stocked):
+def test_valid_lines_of_a_torn_scanned_file_are_used(stocked):
     found = sorted(write_as_distribution(stocked, referrer(number)) for number in range(4))
     assert stocked.referrers(SUBJECT) == found
     content = stocked.read(layout.referrers_scanned("a/b"))
@@ -210,7 +210,7 @@ def test_half_a_list_of_what_was_searched_is_half_believed(stocked):
 
 
 @pytest.mark.parametrize("damage", [b"", b"x", None])
-def test_a_manifest_that_could_not_be_read_is_read_again(stocked, damage):
+def test_unreadable_manifest_is_scanned_again(stocked, damage):
     found = write_as_distribution(stocked, referrer())
     if damage is None:
         stocked.remove(layout.blob(found))
@@ -221,7 +221,7 @@ def test_a_manifest_that_could_not_be_read_is_read_again(stocked, damage):
     assert stocked.referrers(SUBJECT) == [found]
 
 
-def test_a_manifest_that_is_none_is_read_once(stocked):
+def test_invalid_manifest_is_scanned_once(stocked):
     write_as_distribution(stocked, b"text")
     assert stocked.referrers(SUBJECT) == []
     stocked.restart()
@@ -229,7 +229,7 @@ def test_a_manifest_that_is_none_is_read_once(stocked):
     assert scans(stocked) == 0
 
 
-def test_a_referrer_that_a_delete_of_it_overtakes_is_listed(stocked):
+def test_referrer_pushed_during_its_delete_is_listed(stocked):
     digest = stocked.put(referrer(), OCI_IMAGE)
     assert stocked.referrers(SUBJECT) == [digest]
     pauses = Pauses("delete", digest.hex)
@@ -247,7 +247,7 @@ def test_a_referrer_that_a_delete_of_it_overtakes_is_listed(stocked):
     assert stocked.referrers(SUBJECT) == [digest]
 
 
-def test_two_listings_at_once_search_once(stocked):
+def test_concurrent_listings_scan_once(stocked):
     found = [write_as_distribution(stocked, referrer(number)) for number in range(3)]
     pauses = Pauses("get", "/data")
     stocked.driver.before = pauses
@@ -259,7 +259,7 @@ def test_two_listings_at_once_search_once(stocked):
     assert scans(stocked) == 3
 
 
-def test_a_store_that_fails_is_no_empty_list(stocked):
+def test_failing_store_is_not_an_empty_list(stocked):
     stocked.put(referrer(), OCI_IMAGE)
 
     def broken(_number, action, path):
@@ -290,7 +290,7 @@ def test_a_store_without_manifests_has_no_referrers():
     assert World().referrers(SUBJECT) == []
 
 
-def test_the_codes_of_errors_are_the_stores(stocked):
+def test_storage_error_is_unavailable(stocked):
     stocked.write(layout.referrers("a/b", SUBJECT) + "/sha256", b"a file")
     with pytest.raises(RegistryError) as caught:
         done(stocked.repo().referrers.list_referrers(SUBJECT))

@@ -37,7 +37,7 @@ from twisted_registry.storage.memory import MemoryDriver
 # The secret.
 
 
-def test_the_secret_is_made_once_for_all_who_share_the_store(world):
+def test_upload_secret_is_created_once_for_a_store(world):
     secret = done(world.registry.upload_secret.load())
     assert len(secret) == 64
     assert done(world.registry.upload_secret.load()) == secret
@@ -46,7 +46,7 @@ def test_the_secret_is_made_once_for_all_who_share_the_store(world):
     assert done(World().registry.upload_secret.load()) != secret
 
 
-def test_of_two_that_make_it_at_once_both_get_the_same(world):
+def test_concurrent_creation_gives_one_upload_secret(world):
     pauses = Pauses("create", "")
     world.driver.before = pauses
     waiting = [
@@ -58,14 +58,14 @@ def test_of_two_that_make_it_at_once_both_get_the_same(world):
 
 
 @pytest.mark.parametrize("torn", [b"", b"short"])
-def test_a_secret_that_is_none_is_made_anew(world, torn):
+def test_torn_upload_secret_is_replaced(world, torn):
     world.write(layout.UPLOAD_SECRET, torn)
     secret = done(world.registry.upload_secret.load())
     assert len(secret) == 64
     assert done(world.registry.upload_secret.load()) == secret
 
 
-def test_the_secret_of_a_broken_store(world):
+def test_upload_secret_of_a_failing_store_is_unavailable(world):
     world.driver.before = fails_at(0)
     with pytest.raises(RegistryError) as caught:
         done(world.registry.upload_secret.load())
@@ -87,7 +87,7 @@ def test_a_registry_needs_a_driver_and_a_clock(world):
 
 @pytest.mark.parametrize("kind", [StorageError, PathNotFound, PathExists, PathInvalid, WriterBusy])
 @pytest.mark.parametrize("full", [False, True])
-def test_an_error_of_the_store_that_nobody_expected(kind, full):
+def test_unexpected_storage_error_is_unavailable(kind, full):
     @translate_storage_errors
     async def broken():
         raise kind("secret/path", "reason", full)
@@ -100,7 +100,7 @@ def test_an_error_of_the_store_that_nobody_expected(kind, full):
     assert "secret" not in str(caught.value.as_json())
 
 
-def test_other_errors_pass():
+def test_other_errors_are_not_translated():
     @translate_storage_errors
     async def broken(error):
         raise error
@@ -115,7 +115,7 @@ def test_other_errors_pass():
 # Many at once.
 
 
-def test_each_keeps_the_order_and_does_only_so_many_at_once():
+def test_results_are_in_order_and_concurrency_is_bounded():
     under_way = []
 
     async def work(item):
@@ -136,7 +136,7 @@ def test_each_keeps_the_order_and_does_only_so_many_at_once():
     assert done(map_concurrently(work, [])) == []
 
 
-def test_a_thousand_that_end_at_once():
+def test_a_thousand_calls_that_end_at_once_need_no_deep_stack():
     """A sweep whose time is over has nothing more to wait for."""
     waiting = [Deferred() for _ in range(MAX_CONCURRENT)]
 
@@ -152,7 +152,7 @@ def test_a_thousand_that_end_at_once():
 
 
 @pytest.mark.parametrize("at", [0, 20, 49])
-def test_the_first_error_cancels_the_rest_and_is_raised(at):
+def test_first_error_cancels_the_rest_and_is_raised(at):
     cancelled = []
     started = []
 
@@ -183,7 +183,7 @@ def test_cancelling_cancels_all():
     assert sorted(cancelled) == list(range(MAX_CONCURRENT))
 
 
-def test_who_takes_no_notice_of_being_cancelled_is_the_last():
+def test_no_call_starts_after_one_that_ignores_cancellation():
     begun = []
 
     async def work(item):
@@ -198,7 +198,7 @@ def test_who_takes_no_notice_of_being_cancelled_is_the_last():
     assert begun == list(range(MAX_CONCURRENT))
 
 
-def test_one_at_a_time_for_each_key_and_nothing_is_kept():
+def test_keyed_lock_excludes_by_key_and_keeps_no_keys():
     locks = KeyedLock()
     log = []
     gates = {}
@@ -230,19 +230,19 @@ def test_one_at_a_time_for_each_key_and_nothing_is_kept():
 # Small bodies.
 
 
-def test_a_small_body_is_kept():
+def test_small_body_is_read():
     assert done(read_body(Body(b"ab", b"", b"c"), 3)) == b"abc"
     assert done(read_body(Body(length=0), 0)) == b""
 
 
-def test_a_body_that_says_it_is_too_large_is_not_begun():
+def test_body_with_a_too_large_length_is_not_started():
     body = Body(b"abcd", length=4)
     with pytest.raises(ContentTooLarge):
         done(read_body(body, 3))
     assert not body.started
 
 
-def test_a_body_that_grows_too_large_is_stopped():
+def test_body_that_exceeds_the_limit_is_stopped():
     body = SlowBody()
     waiting = begin(read_body(body, 3))
     body.arrive(b"ab")
@@ -253,7 +253,7 @@ def test_a_body_that_grows_too_large_is_stopped():
         result_of(waiting)
 
 
-def test_a_body_whose_deferred_never_fires_when_it_is_stopped():
+def test_stopped_body_whose_deferred_never_fires():
     # As IBodyProducer.stopProducing promises.
     body = SlowBody()
     body.stopProducing = lambda: None
@@ -263,7 +263,7 @@ def test_a_body_whose_deferred_never_fires_when_it_is_stopped():
         result_of(waiting)
 
 
-def test_a_body_that_does_not_stop_at_once_is_not_kept():
+def test_bytes_after_the_limit_are_dropped():
     with pytest.raises(ContentTooLarge):
         done(read_body(Body(b"abcd", b"x" * 100), 3))
     collector = BodyBuffer(3)
@@ -273,12 +273,12 @@ def test_a_body_that_does_not_stop_at_once_is_not_kept():
     assert collector.content() == b""
 
 
-def test_a_body_that_fails_fails_as_it_does():
+def test_error_of_a_body_is_raised():
     with pytest.raises(ZeroDivisionError):
         done(read_body(Body(b"a", error=ZeroDivisionError()), 3))
 
 
-def test_pauses_reach_the_body():
+def test_consumer_pauses_the_body():
     body = SlowBody()
     calls = []
     body.pauseProducing = lambda: calls.append("pause")
@@ -300,7 +300,7 @@ def test_pauses_reach_the_body():
     assert consumer._producer is None
 
 
-def test_a_consumer_that_stops_a_body_at_once():
+def test_consumer_may_stop_a_body_at_once():
     # It may do so while it is handed the body, before there is anything to cancel.
     body = SlowBody()
     body.stopProducing = lambda: None
@@ -314,7 +314,7 @@ def test_a_consumer_that_stops_a_body_at_once():
 
 
 @pytest.mark.parametrize("way", ["append", "finish"])
-def test_a_store_that_fails_while_it_is_written_to_ends_the_request(way):
+def test_storage_error_during_an_upload_ends_the_request(way):
     """The writer tells the body to stop, and says why when it is closed."""
     world = World()
     upload = done(world.repo().uploads.start())
@@ -347,7 +347,7 @@ def test_a_store_that_fails_while_it_is_written_to_ends_the_request(way):
     assert caught.value.http_status == 507
 
 
-def test_a_driver_with_urls():
+def test_url_of_a_blob_comes_from_the_driver():
     @implementer(IPresigner)
     class Presigning(MemoryDriver):
         def presign(self, path, method, expires, client=""):
@@ -360,5 +360,5 @@ def test_a_driver_with_urls():
     assert world.listener.brief()[-1] == ("pull", "blob", None)
 
 
-def test_whoever_listens_hears_of_the_right_caller(world):
+def test_each_request_has_its_own_repository_object(world):
     assert world.repo() is not world.repo()

@@ -29,7 +29,7 @@ def page(world, after="", limit=100):
     return done(world.repo().tags.page(after, limit))
 
 
-def test_none(world):
+def test_repository_without_tags(world):
     assert page(world) == ([], False)
     assert done(world.repo().tags.resolve("v1")) is None
     assert done(listed(world.repo().tags.pages())) == []
@@ -46,7 +46,7 @@ def test_a_tag_names_a_manifest_and_moves(world):
     assert page(world) == (["v1"], False)
 
 
-def test_only_new_leaves_a_tag_alone(world):
+def test_only_new_does_not_move_a_tag(world):
     store = world.repo().tags
     assert done(store.set("v1", DIGEST, only_new=True))
     assert not done(store.set("v1", Digest.of(b"other"), only_new=True))
@@ -56,14 +56,14 @@ def test_only_new_leaves_a_tag_alone(world):
     assert done(store.resolve("v1")) == Digest.of(b"other")
 
 
-def test_the_order_is_that_of_code_points(world):
+def test_tags_are_ordered_by_code_points(world):
     names = ["_", "1", "10", "2", "A", "Z", "a", "a-b", "a.b", "a_b", "ab", "b"]
     set_tags(world, *reversed(names))
     assert page(world) == (sorted(names), False)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 3, 4])
-def test_pages(world, limit):
+def test_pages_of_tags(world, limit):
     set_tags(world, "a", "b", "c")
     assert page(world, "", limit) == (["a", "b", "c"][:limit], limit < 3)
     assert page(world, "b", limit) == (["c"][:limit], limit < 1)
@@ -74,7 +74,7 @@ def test_pages(world, limit):
 
 @settings(max_examples=60)
 @given(NAMES, NAMES, st.integers(1, 5), st.text(max_size=3))
-def test_walking_in_pages_of_any_length_finds_every_tag_once(names, torn, limit, after):
+def test_pages_of_any_length_give_every_tag_once(names, torn, limit, after):
     world = World()
     set_tags(world, *names)
     for name in torn - names:
@@ -91,7 +91,7 @@ def test_walking_in_pages_of_any_length_finds_every_tag_once(names, torn, limit,
     assert found == sorted(name for name in names if name > after)
 
 
-def test_long_runs_of_what_is_no_tag_do_not_end_the_list(world, monkeypatch):
+def test_many_invalid_names_do_not_end_the_list(world, monkeypatch):
     monkeypatch.setattr(inventory, "_PAGE_ENTRIES", 3)
     for number in range(20):
         world.write(layout.tag_index("a/b", f"b{number:02}", DIGEST), b"x")
@@ -103,7 +103,7 @@ def test_long_runs_of_what_is_no_tag_do_not_end_the_list(world, monkeypatch):
     assert done(listed(world.repo().tags.pages("a"))) == [["c", "d", "e"], ["f"]]
 
 
-def test_what_is_no_tag_is_not_listed(world):
+def test_folders_that_are_no_tags_are_not_listed(world):
     set_tags(world, "good")
     folder = layout.tags("a/b")
     world.write(f"{folder}/file", b"x")
@@ -116,7 +116,7 @@ def test_what_is_no_tag_is_not_listed(world):
     assert done(world.repo().tags.resolve("torn")) is None
 
 
-def test_deleting_a_tag_leaves_nothing_of_it(world):
+def test_deleted_tag_leaves_no_files(world):
     set_tags(world, "v1", "v2")
     done(world.repo().tags.delete("v1"))
     assert page(world) == (["v2"], False)
@@ -126,7 +126,7 @@ def test_deleting_a_tag_leaves_nothing_of_it(world):
     assert caught.value.code is ErrorCode.MANIFEST_UNKNOWN
 
 
-def test_deleting_all_of_a_digest_reads_every_tag(world, monkeypatch):
+def test_all_tags_of_a_digest_are_deleted(world, monkeypatch):
     monkeypatch.setattr(inventory, "_PAGE_ENTRIES", 4)
     set_tags(world, *(f"old{number:02}" for number in range(20)))
     done(world.repo().tags.set("new", Digest.of(b"other")))
@@ -137,7 +137,7 @@ def test_deleting_all_of_a_digest_reads_every_tag(world, monkeypatch):
 
 
 @pytest.mark.parametrize("asked", ["page", "delete_all_of", "delete_all_of indexed"])
-def test_a_store_that_fails_is_no_empty_list(world, asked):
+def test_failing_store_is_not_an_empty_list(world, asked):
     set_tags(world, "v1")
     store = world.repo().tags
     ask = {
@@ -164,7 +164,7 @@ def push(repository, content, **more):
     return begin(repository.manifests.put(digest, content, "x/y", ("v1",), **more))
 
 
-def test_a_delete_elsewhere_does_not_take_what_is_set_meanwhile():
+def test_delete_on_another_process_keeps_a_tag_that_is_set_meanwhile():
     world = DiskWorld()
     other = Registry(driver_on(world.disk, world.clock), world.clock)
     result_of(push(world.repo(), b'{"old": 1}'))
@@ -182,7 +182,7 @@ def test_a_delete_elsewhere_does_not_take_what_is_set_meanwhile():
     assert world.disk.descriptors == 0
 
 
-def test_a_condition_still_holds_when_another_process_sets_the_tag():
+def test_precondition_excludes_another_process():
     world = DiskWorld()
     other = Registry(driver_on(world.disk, world.clock), world.clock)
     result_of(push(world.repo(), b'{"old": 1}'))
@@ -219,14 +219,14 @@ def test_an_immutable_tag_is_set_once(world):
     assert done(store.resolve("v1")) == DIGEST
 
 
-def test_an_immutable_tag_that_is_torn_may_be_set_again(world):
+def test_torn_immutable_tag_may_be_set_again(world):
     store = immutable_world(world)
     assert done(store.set("v1", DIGEST))
     world.write(layout.tag_current("a/b", "v1"), b"")
     assert done(store.set("v1", Digest.of(b"other")))
 
 
-def test_a_tag_expires_if_it_is_what_it_was(world):
+def test_tag_is_deleted_only_if_it_is_unchanged(world):
     set_tags(world, "v1")
     store = world.repo().tags
 

@@ -19,7 +19,7 @@ def store(request):
     return KeptStore(request.param())
 
 
-def test_what_the_collector_sweeps_is_in_the_trash(store):
+def test_collected_blobs_are_in_the_trash(store):
     store.world.blob(b"garbage")
     kept = store.world.image("v1")
     store.age()
@@ -37,7 +37,7 @@ def test_what_the_collector_sweeps_is_in_the_trash(store):
     assert not store.world.exists(layout.layer("a/b", blob.digest))
 
 
-def test_untagged_manifests_that_are_collected(store):
+def test_collected_manifests_are_in_the_trash(store):
     digest = store.world.image(media_type="application/vnd.oci.image.manifest.v1+json")
     store.age()
     assert store.collect(untagged=True).manifests == 1
@@ -49,7 +49,7 @@ def test_untagged_manifests_that_are_collected(store):
     )
 
 
-def test_what_clients_delete(store):
+def test_deleted_content_is_in_the_trash(store):
     digest = store.world.image("v1")
     store.world.put(image(), "application/vnd.oci.image.manifest.v1+json", "v2")
     repository = store.world.repo()
@@ -75,7 +75,7 @@ def test_what_clients_delete(store):
     } == {"deleted"}
 
 
-def test_a_tag_that_moves_and_one_that_stays(store):
+def test_only_changes_of_tags_are_recorded(store):
     first = store.world.image("latest")
     again = store.world.put(image(), "application/vnd.oci.image.manifest.v1+json", "latest")
     assert first == again
@@ -85,7 +85,7 @@ def test_a_tag_that_moves_and_one_that_stays(store):
     assert records == [TagChange(first, None), TagChange(second, first)]
 
 
-def test_a_media_type_that_the_manifest_does_not_tell_is_kept(store):
+def test_stored_media_type_is_in_the_trash(store):
     content = image(mediaType=None)
     for part in (b"{}", b"layer"):
         store.world.blob(part)
@@ -96,7 +96,7 @@ def test_a_media_type_that_the_manifest_does_not_tell_is_kept(store):
     assert store.world.read(item.path) == docker.encode()
 
 
-def test_emptied_when_its_time_has_come(store):
+def test_expired_entries_are_removed(store):
     store.world.blob(b"garbage")
     store.world.image("v1")
     store.age()
@@ -116,7 +116,7 @@ def test_emptied_when_its_time_has_come(store):
     assert not store.world.exists(f"{layout.TRASH}/repositories")
 
 
-def test_what_is_needed_comes_back_instead_of_going(store):
+def test_expiry_restores_needed_content(store):
     """As after a collector that stalled where it must not."""
     kept = store.world.image("v1")
     layer = Digest.of(b"layer")
@@ -131,7 +131,7 @@ def test_what_is_needed_comes_back_instead_of_going(store):
     assert not store.trash(TrashedKind.BLOB)
 
 
-def test_a_collection_brings_back_what_is_needed(store):
+def test_collection_restores_needed_content(store):
     kept = store.world.image("v1")
     store.age()
     for digest in (kept, Digest.of(b"layer")):
@@ -140,14 +140,14 @@ def test_a_collection_brings_back_what_is_needed(store):
     assert store.is_whole(kept)
 
 
-def test_a_dry_run_brings_nothing_back(store):
+def test_dry_run_restores_nothing(store):
     store.world.image("v1")
     assert done(store.deleter.delete_blob(Digest.of(b"layer"), lambda: True))
     store.collect(dry_run=True)
     assert not store.holds(b"layer")
 
 
-def test_a_removal_that_comes_too_late_is_none(store):
+def test_vetoed_removal_keeps_the_blob(store):
     store.world.blob(b"garbage")
     digest = Digest.of(b"garbage")
     assert not done(store.deleter.delete_blob(digest, lambda: False))
@@ -155,7 +155,7 @@ def test_a_removal_that_comes_too_late_is_none(store):
     assert store.trash(TrashedKind.BLOB) == []
 
 
-def test_beside_a_process_that_serves(store):
+def test_collection_into_the_trash_beside_a_serving_process(store):
     gate = store.serve()
     store.serve_with_trash()
     store.world.blob(b"garbage")
@@ -166,7 +166,7 @@ def test_beside_a_process_that_serves(store):
     assert [item.digest for item in store.trash(TrashedKind.BLOB)] == [Digest.of(b"garbage")]
 
 
-def test_of_one_tag_only_the_latest_records_stay(store, monkeypatch):
+def test_records_of_a_tag_are_bounded(store, monkeypatch):
     monkeypatch.setattr("twisted_registry.gc.expire_trash._MAX_TAG_RECORDS", 3)
     for number in range(5):
         store.world.image("latest", artifactType=f"a/{number}")
@@ -189,7 +189,7 @@ def test_of_one_tag_only_the_latest_records_stay(store, monkeypatch):
         "other",
     ],
 )
-def test_what_is_none_of_ours_is_passed_over(store, name):
+def test_unknown_files_in_the_trash_are_skipped(store, name):
     store.world.write(f"{layout.TRASH}/{name}", b"")
     assert store.trash() == []
     assert store.empty(0.0) == TrashExpiryResult(0, 0, 0)

@@ -83,7 +83,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0].__name__} {case[1][-12:]}")
-def test_a_power_cut(case):
+def test_power_cut_never_loses_content_between_place_and_trash(case):
     act, place, folder, before, kept = case
 
     async def scenario(driver, answered):
@@ -102,7 +102,7 @@ def test_a_power_cut(case):
     assert at_every_cut(scenario, check, prepare) > 3
 
 
-def test_a_power_cut_while_a_repository_is_deleted():
+def test_power_cut_during_a_repository_deletion_is_recoverable():
     """Whatever is gone of it comes back by command; an answer means that none of it is there."""
 
     def registry(driver, seconds):

@@ -28,7 +28,7 @@ from twisted_registry.repository.uploads import UploadOutOfOrder
 # The plain way.
 
 
-def test_in_chunks(world):
+def test_upload_in_chunks(world):
     upload_id = start(world)
     assert find(world, upload_id).size == 0
     assert append(world, upload_id, A) == 10
@@ -46,7 +46,7 @@ def test_in_chunks(world):
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
-def test_the_last_chunk_may_come_with_the_digest(world, algorithm):
+def test_last_chunk_may_arrive_with_the_digest(world, algorithm):
     digest = Digest.of(A + B, algorithm)
     upload_id = start(world)
     append(world, upload_id, A, algorithm=algorithm)
@@ -56,13 +56,13 @@ def test_the_last_chunk_may_come_with_the_digest(world, algorithm):
     world.check()
 
 
-def test_all_at_once(world):
+def test_upload_in_one_request(world):
     assert done(world.repo().uploads.store_blob(BOTH, Body(A, B))) == 20
     assert size_of(world, BOTH) == 20
     assert not [path for path in world.paths() if "_uploads" in path]
 
 
-def test_nothing_at_all_is_a_blob(world):
+def test_empty_upload_is_a_blob(world):
     nothing = Digest.of(b"")
     upload_id = start(world)
     assert finish(world, upload_id, nothing) == 0
@@ -74,7 +74,7 @@ def test_nothing_at_all_is_a_blob(world):
     world.check()
 
 
-def test_when_it_began_is_written_in_the_form_of_rfc_3339(world):
+def test_startedat_has_the_format_of_rfc_3339(world):
     world.clock.advance(1_700_000_000)
     upload_id = start(world)
     assert world.read(layout.upload_started("a/b", upload_id)) == b"2023-11-14T22:13:20Z"
@@ -90,16 +90,16 @@ def test_uploads_belong_to_their_repository(world):
 @pytest.mark.parametrize(
     "text", ["", "x", "..", "a/b", "../../x", "6B4479EE-79C9-48E5-ACE5-0E23C8383F7A"]
 )
-def test_what_is_no_id_never_reaches_the_store(world, text):
+def test_invalid_id_never_reaches_the_store(world, text):
     assert not is_known(world, text)
     assert world.driver.calls == []
 
 
-def test_an_id_that_nobody_was_given(world):
+def test_unknown_id_is_refused(world):
     assert not is_known(world, str(uuid.uuid4()))
 
 
-def test_an_upload_of_distribution_without_our_files_goes_on(world):
+def test_upload_of_distribution_can_be_continued(world):
     upload_id = str(uuid.uuid4())
     world.write(layout.upload_data("a/b", upload_id), A)
     assert find(world, upload_id).size == 10
@@ -112,7 +112,7 @@ def test_an_upload_of_distribution_without_our_files_goes_on(world):
 
 
 @pytest.mark.parametrize("offset", [0, 9, 11, 10**12])
-def test_bytes_that_do_not_follow_are_refused_and_nothing_is_lost(world, offset):
+def test_bytes_out_of_order_are_refused_and_nothing_is_lost(world, offset):
     upload_id = start(world)
     append(world, upload_id, A)
     for attempt in (
@@ -130,7 +130,7 @@ def test_bytes_that_do_not_follow_are_refused_and_nothing_is_lost(world, offset)
     assert finish(world, upload_id, BOTH) == 20
 
 
-def test_a_view_that_is_out_of_date_is_refused(world):
+def test_outdated_upload_object_is_refused(world):
     upload_id = start(world)
     stale = find(world, upload_id)
     append(world, upload_id, A)
@@ -141,7 +141,7 @@ def test_a_view_that_is_out_of_date_is_refused(world):
     assert finish(world, upload_id, BOTH) == 20
 
 
-def test_a_second_writer_is_refused_while_the_first_goes_on(world):
+def test_second_writer_is_refused(world):
     upload_id = start(world)
     body = SlowBody()
     first = begin(find(world, upload_id).append(body))
@@ -164,7 +164,7 @@ def test_a_second_writer_is_refused_while_the_first_goes_on(world):
 # Digests.
 
 
-def test_another_digest_ends_the_upload_and_shows_nothing(world):
+def test_wrong_digest_ends_the_upload_and_stores_nothing(world):
     upload_id = start(world)
     append(world, upload_id, A)
     wrong = Digest.of(b"other")
@@ -181,7 +181,7 @@ def test_another_digest_ends_the_upload_and_shows_nothing(world):
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-def test_another_digest_at_once_leaves_nothing(world, algorithm):
+def test_wrong_digest_in_one_request_leaves_nothing(world, algorithm):
     with pytest.raises(RegistryError) as caught:
         done(world.repo().uploads.store_blob(Digest.of(b"other", algorithm), Body(A)))
     assert caught.value.code is ErrorCode.DIGEST_INVALID
@@ -190,7 +190,7 @@ def test_another_digest_at_once_leaves_nothing(world, algorithm):
 
 @pytest.mark.parametrize("while_writing", ["sha256", "sha512"])
 @pytest.mark.parametrize("at_the_end", ["sha256", "sha512"])
-def test_a_digest_of_another_algorithm_takes_one_more_read(world, while_writing, at_the_end):
+def test_digest_of_another_algorithm_reads_the_bytes_once(world, while_writing, at_the_end):
     upload_id = start(world)
     append(world, upload_id, A, algorithm=while_writing)
     append(world, upload_id, B)

@@ -41,7 +41,7 @@ def calls_of_a_push():
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("full", [False, True])
-def test_whatever_call_fails_the_client_is_told_and_can_go_on(when, full):
+def test_upload_can_be_continued_after_any_failed_call(when, full):
     actions = calls_of_a_push()
     assert len(actions) > 10
     for number, action in enumerate(actions):
@@ -66,7 +66,7 @@ def test_whatever_call_fails_the_client_is_told_and_can_go_on(when, full):
 
 
 @pytest.mark.parametrize("hook", ["before", "after"])
-def test_a_crash_at_any_call_leaves_nothing_partial_and_the_push_can_be_completed(hook):
+def test_upload_can_be_completed_after_a_crash_at_any_call(hook):
     for fatal in range(len(calls_of_a_push())):
         world = World()
         setattr(world.driver, hook, dies_at(fatal))
@@ -83,7 +83,7 @@ def test_a_crash_at_any_call_leaves_nothing_partial_and_the_push_can_be_complete
         world.check()
 
 
-def test_a_link_that_can_not_be_written_ends_the_upload(world):
+def test_failure_to_write_the_link_ends_the_upload(world):
     # Its bytes have moved already: nothing is left to resume, and nobody may begin it again.
     upload_id = start(world)
     append(world, upload_id, A)
@@ -104,7 +104,7 @@ def test_a_link_that_can_not_be_written_ends_the_upload(world):
 # An upload that has ended stays ended: what is known of its bytes would else be told of others.
 
 
-def test_a_chunk_that_comes_after_the_end_of_an_empty_upload_does_not_begin_it_anew(world):
+def test_chunk_after_the_end_of_an_empty_upload_is_refused(world):
     upload_id = start(world)
     late = find(world, upload_id)
     assert finish(world, upload_id, Digest.of(A), A) == 10
@@ -172,13 +172,13 @@ def cannot_begin(world, upload_id):
 
 
 @pytest.mark.parametrize("known_by", ["append", "finish"])
-def test_an_upload_whose_bytes_have_moved_does_not_begin_anew(world, known_by):
+def test_upload_whose_bytes_were_moved_cannot_start_again(world, known_by):
     """Bytes written to the same id now would come under the digest of A."""
     cannot_begin(world, moved_and_stopped(world, known_by))
 
 
 @pytest.mark.usefixtures("all_are_large")
-def test_nor_does_it_when_a_power_cut_brings_back_that_it_began(world):
+def test_startedat_restored_by_a_power_cut_does_not_restart_an_upload(world):
     """A checkpoint that is left beside no bytes would be believed of others."""
     upload_id = moved_and_stopped(world)
     assert not world.exists(layout.upload_started("a/b", upload_id))
@@ -198,7 +198,7 @@ def test_an_empty_chunk_does_not_end_an_upload(world):
     assert finish(world, upload_id, Digest.of(A)) == 10
 
 
-def test_an_upload_that_is_cancelled_under_a_writer_does_not_come_back(world):
+def test_upload_cancelled_during_a_write_stays_deleted(world):
     upload_id = start(world)
     append(world, upload_id, A)
     body = SlowBody()
@@ -223,7 +223,7 @@ def test_discarding_twice_is_no_error(world):
     assert world.paths() == []
 
 
-def test_two_closing_requests_at_once_give_one_blob(world):
+def test_concurrent_closing_requests_store_one_blob(world):
     upload_id = start(world)
     append(world, upload_id, A)
     pauses = Pauses("move", "/data")
@@ -240,7 +240,7 @@ def test_two_closing_requests_at_once_give_one_blob(world):
 # What a process remembers.
 
 
-def test_a_hash_that_has_not_seen_all_is_not_believed(world):
+def test_incomplete_running_hash_is_not_used(world):
     # What a driver promises of a failure in the middle: stored, but perhaps not observed.
     world.driver.observes = False
     assert done(world.repo().uploads.store_blob(Digest.of(A), Body(A))) == 10
@@ -260,7 +260,7 @@ def test_a_hash_that_has_not_seen_all_is_not_believed(world):
     world.check()
 
 
-def test_running_digests_forget_the_one_longest_untouched():
+def test_least_recently_used_running_hash_is_dropped():
     running_hashes = RunningHashes()
     for number in range(5000):
         running_hash = RunningHash("sha256")
@@ -272,7 +272,7 @@ def test_running_digests_forget_the_one_longest_untouched():
     assert running_hashes.pop("4999", 1, "sha256") is None
 
 
-def test_a_tally_of_another_size_is_no_use():
+def test_running_hash_of_another_size_is_not_used():
     running_hashes = RunningHashes()
     running_hash = RunningHash("sha256")
     running_hash.update(b"xx")

@@ -27,7 +27,7 @@ from twisted_registry.repository.uploads import Checkpoint
 # Restarts.
 
 
-def test_a_small_upload_is_read_again_rather_than_synced(world):
+def test_small_upload_is_neither_synced_nor_given_a_checkpoint(world):
     upload_id = start(world)
     append(world, upload_id, A)
     assert [name for name, _ in world.driver.writes()] == ["put", "writer"]
@@ -41,7 +41,7 @@ def test_a_small_upload_is_read_again_rather_than_synced(world):
 
 
 @pytest.mark.usefixtures("all_are_large")
-def test_after_a_restart_the_checkpoint_closes_an_upload(world):
+def test_checkpoint_finishes_an_upload_after_a_restart(world):
     upload_id = start(world)
     append(world, upload_id, A)
     world.restart()
@@ -49,7 +49,7 @@ def test_after_a_restart_the_checkpoint_closes_an_upload(world):
     assert reads(world) == 0
 
 
-def test_after_a_restart_more_bytes_make_the_checkpoint_void(world):
+def test_checkpoint_is_not_used_after_more_bytes(world):
     upload_id = start(world)
     append(world, upload_id, A)
     world.restart()
@@ -65,7 +65,7 @@ def test_after_a_restart_more_bytes_make_the_checkpoint_void(world):
     assert reads(world) == 1
 
 
-def test_bytes_that_another_process_added_are_seen(world):
+def test_bytes_of_another_process_are_hashed(world):
     upload_id = start(world)
     append(world, upload_id, A)
     other = world.another()
@@ -87,7 +87,7 @@ def test_bytes_that_another_process_added_are_seen(world):
         *[b'{"size":NaN}', b'{"size":null}', b"\x00" * 90, b'{"size":"x","digest":"x"}'],
     ],
 )
-def test_a_torn_checkpoint_is_none(world, torn):
+def test_torn_checkpoint_is_ignored(world, torn):
     assert Checkpoint.from_bytes(torn) is None
     upload_id = start(world)
     append(world, upload_id, A)
@@ -97,7 +97,7 @@ def test_a_torn_checkpoint_is_none(world, torn):
     assert reads(world) == 1
 
 
-def test_a_checkpoint_that_lies_about_the_size_is_void(world):
+def test_checkpoint_of_another_size_is_ignored(world):
     upload_id = start(world)
     append(world, upload_id, A)
     for size in (9, 11, -10):
@@ -113,7 +113,7 @@ def test_a_checkpoint_that_lies_about_the_size_is_void(world):
 # Clients that leave.
 
 
-def test_what_came_before_the_client_left_stays(world):
+def test_bytes_before_a_disconnect_remain(world):
     upload_id = start(world)
     with pytest.raises(ClientGone):
         done(find(world, upload_id).append(Body(A, error=ClientGone())))
@@ -127,7 +127,7 @@ def test_what_came_before_the_client_left_stays(world):
     assert reads(world) == 0
 
 
-def test_after_the_client_left_a_restart_does_not_matter(world):
+def test_upload_continues_after_a_disconnect_and_a_restart(world):
     upload_id = start(world)
     append(world, upload_id, A)
     with pytest.raises(ClientGone):
@@ -138,7 +138,7 @@ def test_after_the_client_left_a_restart_does_not_matter(world):
     world.check()
 
 
-def test_a_client_that_leaves_all_at_once_leaves_nothing(world):
+def test_disconnect_during_a_single_request_leaves_nothing(world):
     with pytest.raises(ClientGone):
         done(world.repo().uploads.store_blob(BOTH, Body(A, error=ClientGone())))
     assert world.paths() == []
@@ -167,7 +167,7 @@ def test_cancelling_stops_the_body_and_frees_the_writer(world, way):
 
 
 @pytest.mark.parametrize("action", ["flush", "commit", "close", "writer", "move", "put", "stat"])
-def test_cancelling_while_the_store_works_frees_the_writer(world, action):
+def test_cancelling_during_a_storage_call_frees_the_writer(world, action):
     upload_id = start(world)
     append(world, upload_id, A)
     upload = find(world, upload_id)
@@ -191,7 +191,7 @@ def test_cancelling_while_the_store_works_frees_the_writer(world, action):
 
 @pytest.mark.usefixtures("all_are_large")
 @pytest.mark.parametrize("way", ["append", "finish"])
-def test_no_checkpoint_is_written_of_bytes_that_a_power_cut_may_damage(world, way):
+def test_checkpoint_is_written_after_the_flush(world, way):
     upload_id = start(world)
     body = Body(A, error=ClientGone())
     upload = find(world, upload_id)
