@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.gc.collected_store import Store, drive, heartbeats_running
 from tests.repository.worlds import (
     Body,
-    GlancingWorld,
+    PeekWorld,
     World,
     begin,
     descriptor,
@@ -30,7 +30,7 @@ from twisted_registry.storage.interfaces import StorageError
 LAYER = layout.blob(Digest.of(b"layer"))
 
 
-@pytest.fixture(params=[World, GlancingWorld])
+@pytest.fixture(params=[World, PeekWorld])
 def store(request):
     return Store(request.param())
 

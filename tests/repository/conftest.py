@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.repository.worlds import DiskWorld, GlancingWorld, World
+from tests.repository.worlds import DiskWorld, PeekWorld, World
 from twisted_registry.repository import uploads
 
 
-@pytest.fixture(params=[World, GlancingWorld, DiskWorld], ids=["memory", "glancing", "disk"])
+@pytest.fixture(params=[World, PeekWorld, DiskWorld], ids=["memory", "peek", "disk"])
 def world(request):
     return request.param()
 

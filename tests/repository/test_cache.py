@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.repository.worlds import GlancingWorld, done, image, result_of
+from tests.repository.worlds import PeekWorld, done, image, result_of
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.manifest import OCI_IMAGE
@@ -15,7 +15,7 @@ UNTYPED = b'{"schemaVersion": 2}'
 
 @pytest.fixture
 def world():
-    return GlancingWorld()
+    return PeekWorld()
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_link_that_changed_is_read_again(world, cache):
 
 
 def test_without_peek_every_call_reads_the_store(world, cache):
-    world.driver.glances = False
+    world.driver.can_peek = False
     digest = stored(world, b"{}")
     world.write("link", str(digest).encode())
     for _ in range(2):
@@ -154,18 +154,18 @@ def test_gate_is_asked_about_cached_manifests(world):
 def test_second_pull_stats_each_file_once_and_reads_none(world):
     world.image("latest")
     first = done(world.repo().manifests.get("latest"))
-    calls, looks = len(world.driver.calls), len(world.driver.looks)
+    calls, peeks = len(world.driver.calls), len(world.driver.peeks)
     assert done(world.repo().manifests.get("latest")) == first
     assert len(world.driver.calls) == calls
-    assert world.driver.looks[looks:] == [
+    assert world.driver.peeks[peeks:] == [
         layout.tag_current("a/b", "latest"),
         layout.revision_link("a/b", first.digest),
         layout.blob(first.digest),
     ]
     done(world.repo().manifests.get(first.digest))
-    looks = len(world.driver.looks)
+    peeks = len(world.driver.peeks)
     assert done(world.repo().manifests.get(first.digest)) == first
-    assert len(world.driver.looks) == looks + 2
+    assert len(world.driver.peeks) == peeks + 2
 
 
 def blob_of(world, digest):

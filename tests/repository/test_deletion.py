@@ -1,4 +1,4 @@
-"""Deleting a repository beside pushes, at every moment of either, on each kind of store."""
+"""Deletion of a repository beside pushes, at every step of either, on each kind of store."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def left(world, name="a/b"):
 
 
 def is_whole(world, name="a/b"):
-    """Whether each tag names an image with its blobs, and how many tags there are."""
+    """Check that each tag names an image with its blobs; return the number of tags."""
     repository = world.repo(name)
     tags = world.tags(name)
     for tag in tags:
@@ -103,7 +103,7 @@ def test_leftovers_of_crashes_and_stray_files_are_deleted(world):
     assert not done(world.repo().exists())
 
 
-def test_deleted_repository_can_be_pushed_again(kind):
+def test_deleted_repository_is_restored_from_the_trash(kind):
     world = with_trash(kind())
     digest = world.image("v1")
     world.put(image(artifactType="a/b"), OCI_IMAGE, "v2")
@@ -133,9 +133,9 @@ def test_deletion_gives_up_if_clients_keep_pushing(world):
 
 
 def between(world, at, outer, inner):
-    """Run ``inner`` just before the call number ``at`` of ``outer``.
+    """Run ``inner`` right before call number ``at`` of ``outer``.
 
-    Answers whether there was such a call, and what ``outer`` answers.
+    Returns whether there was such a call, and the result of ``outer``.
     """
     at += len(world.driver.calls)
     happened = []
@@ -170,14 +170,14 @@ def test_push_at_every_step_of_a_deletion(kind, prepare):
         world.check()
         count = is_whole(world)
         assert "old" not in world.tags()
-        # What came after the last look stays, as if it had been pushed after the delete.
+        # An image pushed after the last look stays, as if it had been pushed after the deletion.
         assert count == done(world.repo().exists())
         assert pushed or not count
     assert moments > 5
 
 
 def put_image(world):
-    """Push a manifest whose blobs are there, with two tags; whether it was answered as done."""
+    """Push a manifest whose blobs exist, with two tags; return whether it was accepted."""
     content = image()
     try:
         done(world.repo().manifests.put(Digest.of(content), content, OCI_IMAGE, ["new", "more"]))
@@ -187,7 +187,7 @@ def put_image(world):
 
 
 def test_deletion_at_every_step_of_a_push(kind, prepare):
-    """Once it is answered, the image is there as a whole, or deleted; never a part of it."""
+    """An accepted image is complete, or deleted; never a part of it remains."""
     answers = []
     happened = True
     while happened:
@@ -203,7 +203,7 @@ def test_deletion_at_every_step_of_a_push(kind, prepare):
         happened, answered = between(world, len(answers), partial(put_image, world), start)
         for deferred in deleting:
             result_of(deferred)
-        # The delete came after it, or before its blobs were looked for.
+        # The deletion came after it, or before its blobs were checked.
         assert is_whole(world) in ({0, 2} if answered else {0})
         answers.append(answered)
     assert answers.count(False) > 3

@@ -189,7 +189,7 @@ def test_invalid_manifests_are_refused(stocked, content):
 
 def test_failing_store_is_not_a_missing_blob(stocked):
     # Two blobs, each with a link to read and bytes to look at.
-    for number in range(2 if stocked.glances else 4):
+    for number in range(2 if stocked.can_peek else 4):
         stocked.registry = stocked.another()  # which remembers nothing
         count = len(stocked.driver.calls)
         stocked.driver.before = fails_at(count + number)

@@ -1,4 +1,4 @@
-"""Which manifests a registry takes: what an operator can tune."""
+"""The rules of the operator for manifests."""
 
 from __future__ import annotations
 

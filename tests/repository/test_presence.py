@@ -92,7 +92,7 @@ def test_folder_in_place_of_bytes_counts_as_missing(world):
 def test_failing_store_is_not_a_missing_blob(world):
     digest = world.blob(b"x")
     # The link is read; the bytes are looked at, where that needs no waiting.
-    for number in range(1 if world.glances else 2):
+    for number in range(1 if world.can_peek else 2):
         repository = world.repo()
         world.driver.before = fails_at(len(world.driver.calls) + number)
         with pytest.raises(RegistryError) as caught:
@@ -292,7 +292,7 @@ def test_pull_caches_a_size_and_never_a_link():
 def test_with_peek_no_size_is_cached(world):
     remembered = MemoryDescriptorCache(10)
     world.registry = Registry(world.driver, world.clock, descriptors=remembered)
-    world.driver.glances = True
+    world.driver.can_peek = True
     digest = world.blob(b"layer")
     world.settle()
     world.clock.advance(10)

@@ -1,4 +1,4 @@
-"""Repositories that hold nothing leave the catalog, on each kind of store, with trash or not."""
+"""Removal of empty repositories from the catalog, on each kind of store, with and without trash."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_repository_leaves_the_catalog_after_delete_and_collection(store):
     assert listed(store) == ["a/b", "a/b/c", "d"]
     store.age()
     collected = store.collect(untagged=True)
-    # Its last blob is collected, and the other's was deleted.
+    # The last blob of one is collected, that of the other was deleted.
     assert collected.vacated == 2
     assert not store.holds(b"other")
     assert listed(store) == ["a/b/c"]
     assert not done(world.repo("d").exists())
     assert not world.exists(layout.repository("d"))
     assert world.tags("a/b/c") == ["v1"]
-    # Pushed again, it is there again.
+    # A new push brings it back.
     digest = world.image("v1", "d")
     assert store.is_whole(digest, "d")
     assert listed(store) == ["a/b/c", "d"]
@@ -62,7 +62,7 @@ def test_repository_with_any_file_stays(store):
     world = store.world
     world.blob(b"young", "blobs")
     world.image(name="manifests")
-    world.write(f"{layout.manifests('stray')}/note", b"whoever made it")
+    world.write(f"{layout.manifests('stray')}/note", b"unknown")
     assert store.collect().vacated == 0
     assert listed(store) == ["blobs", "manifests", "stray"]
 
@@ -85,12 +85,12 @@ def test_dry_run_prunes_nothing(store):
     world.blob(b"x")
     done(world.repo().blobs.delete(Digest.of(b"x")))
     assert store.collect(dry_run=True).vacated == 0
-    # In a bucket there is no folder without anything.
+    # A bucket has no empty folders.
     assert listed(store) == ([] if isinstance(world, BucketWorld) else ["a/b"])
 
 
 def test_push_at_every_step_of_pruning(kind):
-    """It stays in the catalog for Distribution as well, and so do its referrers."""
+    """It stays in the catalog, for Distribution too, and keeps its referrers."""
     moment, happened = 0, True
     while happened:
         world = kind()

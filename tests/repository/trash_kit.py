@@ -27,7 +27,7 @@ class DatedDisk(DiskWorld):
 
     def restart(self):
         super().restart()
-        self.disk._ticks = ticks(self.clock)
+        self.disk.ticks = ticks(self.clock)
 
 
 class KeptStore(Store):

@@ -1,4 +1,4 @@
-"""A storage driver that notes every call, and calls that are held, or fail."""
+"""A storage driver that records every call, and hooks that delay or fail calls."""
 
 from __future__ import annotations
 
@@ -18,17 +18,25 @@ from twisted_registry.storage.writers import finalize_in_steps
 
 @implementer(IStorageDriver)
 class WatchedDriver:
-    """Passes every call on, and notes it; ``before`` and ``after`` may delay it or raise."""
+    """Records every call and passes it on. Hooks may delay it, or make it fail.
 
-    def __init__(self, driver, *, glances=False):
+    :ivar can_peek: whether ``peek`` and ``validate`` work, so that links and manifests are cached.
+    :ivar calls: pairs of method and path, in order.
+    :ivar peeks: the paths that were peeked at, in order.
+    :ivar observes: False: bytes are stored, but not added to the running hash.
+    :ivar before: called with the number, method and path of each call before it is made; may return
+        a Deferred, or raise.
+    :ivar after: the same, when the call has ended.
+    """
+
+    def __init__(self, driver, *, can_peek=False):
         self.driver = driver
-        #: True: what was read is kept as long as a look at the file tells that it is the same.
-        self.glances = glances
+        self.can_peek = can_peek
         self.name = driver.name
         self.min_chunk_bytes = driver.min_chunk_bytes
         self.calls = []
-        self.looks = []
-        #: False: what is written is stored, but the hash does not hear of it.
+        self.peeks = []
+        self.writers = []
         self.observes = True
         self.before = self.after = lambda number, action, path: None
 
@@ -55,17 +63,29 @@ class WatchedDriver:
         return None if optional is None else WatchedOptional(self, optional)
 
     def writes(self):
-        """The calls that change the store."""
+        """Return the calls that change the store."""
         changing = {"put", "create", "move", "copy", "delete", "writer", "commit", "flush"}
         return [call for call in self.calls if call[0] in changing]
 
     def writer(self, path, offset=None, observe=None, **beside):
         if not self.observes:
             observe = None
-        opening = self.call(
-            "writer", path, lambda: self.driver.writer(path, offset, observe, **beside)
-        )
+
+        def open_writer():
+            return self.driver.writer(path, offset, observe, **beside).addCallback(record)
+
+        def record(writer):
+            self.writers.append(writer)
+            return writer
+
+        opening = self.call("writer", path, open_writer)
         return opening.addCallback(lambda writer: WatchedWriter(self, path, writer))
+
+    def close_writers(self):
+        """Close all writers, as the end of the process does."""
+        for writer in self.writers:
+            writer.close()
+        self.writers.clear()
 
     def __getattr__(self, action):
         return self.watched(self.driver, action)
@@ -88,15 +108,15 @@ class WatchedOptional:
 
 
 class WatchedLookup:
-    """Notes which files are peeked at, and finds nothing unless the driver ``glances``."""
+    """Records which files are peeked at, and finds none unless the driver ``can_peek``."""
 
     def __init__(self, watched):
         self._watched = watched
         self._lookup = fast_lookup(watched.driver)
 
     def peek(self, path):
-        self._watched.looks.append(path)
-        return self._lookup.peek(path) if self._watched.glances else None
+        self._watched.peeks.append(path)
+        return self._lookup.peek(path) if self._watched.can_peek else None
 
     def validate(self, versions):
         return all(self.peek(path) == version for path, version in versions)
@@ -106,21 +126,23 @@ class WatchedLookup:
 
 
 class WatchedWriter:
+    """A writer of a watched driver."""
+
     def __init__(self, watched, path, writer):
+        self.writer = writer
         self._watched = watched
         self._path = path
-        self._writer = writer
 
     def finalize(self, decide):
-        # Step by step, so that each step can be held, or fail.
+        # In steps, so that each step can be delayed, or fail.
         return finalize_in_steps(self._watched, self, decide)
 
     def __getattr__(self, action):
-        attribute = getattr(self._writer, action)
+        attribute = getattr(self.writer, action)
         if action in {"flush", "commit"}:
             return lambda: self._watched.call(action, self._path, attribute)
         if action in {"close", "cancel"}:
-            # They free everything even when they fail.
+            # They free everything even if they fail.
             def ended():
                 answer = attribute()
                 return self._watched.call(action, self._path, lambda: answer)
@@ -130,7 +152,7 @@ class WatchedWriter:
 
 
 class Pauses:
-    """Holds the calls of one action on paths with some ending, until they are let go."""
+    """A hook that delays the calls of one method on paths with some ending, until a release."""
 
     def __init__(self, action, ending):
         self.action = action
@@ -151,17 +173,17 @@ class Pauses:
 
 
 def dies_at(fatal):
-    """A ``before`` that lets ``fatal`` calls pass and none after, as if the process had ended."""
+    """Return a hook that fails all calls from number ``fatal`` on, as if the process had ended."""
 
     def before(number, _action, path):
         if number >= fatal:
-            raise StorageError(path, "the process is gone")
+            raise StorageError(path, "the process has ended")
 
     return before
 
 
 def fails_at(number_of_call, *, full=False):
-    """A ``before`` or ``after`` for one call that fails."""
+    """Return a hook that fails one call."""
 
     def hook(number, _action, path):
         if number == number_of_call:

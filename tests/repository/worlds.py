@@ -155,7 +155,7 @@ class Gate(NullGate):
 class World:
     """A store, and a registry over it that can be restarted."""
 
-    glances = False
+    can_peek = False
 
     clock: Clock = field(factory=Clock)
     policy: Policy = field(factory=Policy)
@@ -173,16 +173,15 @@ class World:
 
     @driver.default
     def _driver(self):
-        return WatchedDriver(CheckedDriver(self.memory, self.clock), glances=self.glances)
+        return WatchedDriver(CheckedDriver(self.memory, self.clock), can_peek=self.can_peek)
 
     def __attrs_post_init__(self):
         self.restart()
 
     def restart(self):
         """A new process over the same store: locks and memory of the old one are gone."""
-        for path in self.paths():
-            self.memory._find(path).locked = False
-        self.driver = WatchedDriver(CheckedDriver(self.memory, self.clock), glances=self.glances)
+        self.driver.close_writers()
+        self.driver = WatchedDriver(CheckedDriver(self.memory, self.clock), can_peek=self.can_peek)
         self.registry = self.another()
 
     def settle(self):
@@ -266,13 +265,15 @@ class World:
                     )
 
     def exists(self, path):
-        return self.memory._find(path) is not None
+        found = []
+        self.memory.stat(path).addCallbacks(found.append, lambda _: None)
+        return bool(found)
 
 
-class GlancingWorld(World):
+class PeekWorld(World):
     """A store that can be looked at without waiting, so that what was read is kept."""
 
-    glances = True
+    can_peek = True
 
 
 class DiskWorld(World):
@@ -288,7 +289,7 @@ class DiskWorld(World):
     def restart(self):
         self.disk = self.disk.remount(Survival.ALL)
         self.memory = driver_on(self.disk, self.clock)
-        self.driver = WatchedDriver(CheckedDriver(self.memory, self.clock), glances=self.glances)
+        self.driver = WatchedDriver(CheckedDriver(self.memory, self.clock), can_peek=self.can_peek)
         self.registry = self.another()
 
     def settle(self):
@@ -298,11 +299,6 @@ class DiskWorld(World):
         super().check()
         # Whatever was opened is closed.
         assert self.disk.descriptors == 0
-
-    def exists(self, path):
-        found = []
-        self.memory.stat(path).addCallbacks(found.append, lambda _: None)
-        return bool(found)
 
 
 def descriptor(content, media_type=LAYER, **fields):

@@ -36,7 +36,7 @@ class FullDiskFiles(PowerLossFiles):
             node = self._opened[fd].node
             half = bytes(data[: len(data) // 2])
             node.content[offset : offset + len(half)] = half
-            node.time = next(self._ticks)
+            node.time = next(self.ticks)
             self.room = -1
             return len(half)
         return super().pwrite(fd, data, offset)

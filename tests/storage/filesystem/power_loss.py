@@ -52,7 +52,7 @@ class PowerLossFiles(OSCalls):
     _top: Folder = field(factory=Folder)
     _opened: dict[int, Opened] = field(factory=dict)
     _numbers: object = field(factory=lambda: count(1000))
-    _ticks: object = field(factory=lambda: count(1))
+    ticks: object = field(factory=lambda: count(1))
 
     @property
     def descriptors(self):
@@ -85,7 +85,7 @@ class PowerLossFiles(OSCalls):
         if node is None:
             if not flags & os.O_CREAT:
                 raise fault(errno.ENOENT, path)
-            node = File(time=next(self._ticks))
+            node = File(time=next(self.ticks))
             self._change("open", (folder, name, node))
         elif flags & os.O_EXCL:
             raise fault(errno.EEXIST, path)
@@ -110,7 +110,7 @@ class PowerLossFiles(OSCalls):
         self._step("pwrite")
         node = self._opened[fd].node
         node.content[offset : offset + len(data)] = data
-        node.time = next(self._ticks)
+        node.time = next(self.ticks)
         return len(data)
 
     def truncate(self, fd, size):
@@ -219,7 +219,7 @@ class PowerLossFiles(OSCalls):
                 del folder.entries[entry]
             else:
                 folder.entries[entry] = node
-            folder.time = next(self._ticks)
+            folder.time = next(self.ticks)
             if change not in folder.waiting:
                 folder.waiting.append(change)
 

@@ -1,4 +1,4 @@
-"""What a push needs comes back from the trash by itself, and nothing else does."""
+"""Pushes restore the collected content that they need from the trash, and nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def store(request):
 
 
 def swept(store, name="a/b"):
-    """Let the blobs of an image be swept before their manifest comes."""
+    """Sweep the blobs of an image before their manifest is pushed."""
     for content in (b"{}", b"layer"):
         store.world.blob(content, name)
     store.age()
@@ -40,12 +40,12 @@ def refused(store, content=None, media_type=OCI_IMAGE, name="a/b"):
 def test_manifest_push_restores_collected_blobs(store):
     swept(store)
     with pytest.raises(RegistryError):
-        # A client that asks is told that it is gone.
+        # For a query it is missing.
         done(store.world.repo().blobs.size(LAYER))
     digest = store.world.put(image(), OCI_IMAGE, "v1")
     assert store.is_whole(digest)
     assert store.trash(TrashedKind.BLOB) == store.trash(TrashedKind.LAYER) == []
-    # What came back is as young as if it had been pushed.
+    # Restored content is as young as pushed content.
     assert store.collect(untagged=True).blobs == 0
     assert store.is_whole(digest)
 
@@ -130,7 +130,7 @@ def test_mount_from_another_repository_restores_nothing(store):
 
 
 def sweeping(store):
-    """The gate of a registry that knows of a sweep under way, which takes what was swept before."""
+    """Return the gate of a registry that has seen a sweep of content that is in the trash."""
     swept(store)
     gate = store.serve()
     condemned = DeleteList("some", Phase.CONDEMNED, 60.0, frozenset([LAYER]))
