@@ -1,10 +1,11 @@
-"""The world of the tests of the domain, in a bucket."""
+"""A registry over a bucket, for the tests of the domain."""
 
 from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from tests.repository.worlds import World, result_of
+from tests.repository.watched_driver import WatchedDriver
+from tests.repository.worlds import World
 from tests.storage.s3.fake_bucket import FakeBucket
 from tests.support.inline_thread import InlineThread
 from twisted_registry.storage.checked import CheckedDriver
@@ -13,7 +14,7 @@ from twisted_registry.storage.s3.interfaces import ObjectInfo
 
 
 class Timed(dict):
-    """Objects that remember when they were stored."""
+    """Objects, and the times at which they were stored."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -25,6 +26,8 @@ class Timed(dict):
 
 
 class TimedBucket(FakeBucket):
+    """A bucket with the times of a clock."""
+
     def info(self, key):
         stored = self.found(key)
         return ObjectInfo(
@@ -37,20 +40,22 @@ def driver_on(bucket):
 
 
 class BucketWorld(World):
+    """A world in a bucket.
+
+    :ivar make_bucket: the class of the bucket.
+    """
+
+    make_bucket = TimedBucket
+
     def __init__(self):
         clock = Clock()
-        self.bucket = TimedBucket(objects=Timed(clock))
+        self.bucket = self.make_bucket(objects=Timed(clock))
         super().__init__(clock=clock, memory=driver_on(self.bucket))
 
     def restart(self):
-        from tests.repository.watched_driver import WatchedDriver
-
         self.memory = driver_on(self.bucket)
         self.driver = WatchedDriver(CheckedDriver(self.memory, self.clock))
         self.registry = self.another()
 
     def exists(self, path):
         return path in self.paths()
-
-    def remove(self, path):
-        result_of(self.memory.delete(path))

@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.repository.worlds import GlancingWorld, done
+from tests.repository.worlds import PeekWorld, done
 from twisted_registry.repository import layout
 from twisted_registry.repository.cache import MetadataCache
 
 
 @pytest.fixture
 def world():
-    return GlancingWorld()
+    return PeekWorld()
 
 
 def pull(world, digest, name="a/b"):
@@ -21,10 +21,10 @@ def pull(world, digest, name="a/b"):
 def test_a_repeated_pull_only_validates_link_and_blob(world):
     digest = world.blob(b"content")
     pull(world, digest)
-    calls, looks = len(world.driver.calls), len(world.driver.looks)
+    calls, peeks = len(world.driver.calls), len(world.driver.peeks)
     assert pull(world, digest) == 7
     assert len(world.driver.calls) == calls
-    assert world.driver.looks[looks:] == [layout.layer_link("a/b", digest), layout.blob(digest)]
+    assert world.driver.peeks[peeks:] == [layout.layer_link("a/b", digest), layout.blob(digest)]
 
 
 def test_a_repeated_pull_of_a_condemned_blob_succeeds_and_tells_the_gate(world):

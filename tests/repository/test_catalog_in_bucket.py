@@ -1,4 +1,4 @@
-"""What a page of the catalog costs over a bucket, where each question is a request."""
+"""The requests that a page of the catalog needs over a bucket."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from tests.repository.bucket_world import BucketWorld
+from tests.repository.bucket_world import BucketWorld, TimedBucket
 from tests.repository.test_catalog import NAMES
 from tests.repository.worlds import done, listed, result_of
 from twisted_registry.oci.digest import Digest
@@ -15,7 +15,7 @@ from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository import catalog, layout
 from twisted_registry.storage.s3.errors import AccessDenied, S3Error, Unsupported
 
-#: Folders of a level that a walk asks about together, be the page ever so short.
+#: Folders in the first requests of a walk, even for a short page.
 LEAST = 32
 
 TREES = {
@@ -83,7 +83,7 @@ def test_pages_of_any_length_give_all_names_in_order(names, empty, limit, answer
     link(world, *names)
     world.bucket.page = answer
     for name in empty - names:
-        # Somebody began an upload, and no more.
+        # A folder that has only an upload.
         world.write(layout.upload_started(name, "x"), b"x")
     found, after, more = [], "", True
     while more:
@@ -118,54 +118,57 @@ def test_folders_that_are_no_repositories_are_not_listed():
         assert not more or len(found) == limit
 
 
+def world_whose_listings(change):
+    """Return a world whose bucket lists with the arguments that ``change`` returns."""
+
+    class Bucket(TimedBucket):
+        def _list(self, prefix, delimiter, *others):
+            return super()._list(*change(prefix, delimiter), *others)
+
+    class BucketWorldWithListings(BucketWorld):
+        make_bucket = Bucket
+
+    return BucketWorldWithListings()
+
+
 def refused(error):
-    def refuse(bucket, prefix, delimiter, *others):
+    def refuse(prefix, delimiter):
         if len(delimiter) > 1:
             raise error
-        return bucket.plain(prefix, delimiter, *others)
+        return prefix, delimiter
 
     return refuse
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "change",
     [
-        lambda bucket, prefix, delimiter, *others: bucket.plain(
-            prefix, delimiter if len(delimiter) == 1 else "", *others
-        ),
-        lambda bucket, prefix, delimiter, *others: bucket.plain(prefix, delimiter[:1], *others),
+        lambda prefix, delimiter: (prefix, delimiter if len(delimiter) == 1 else ""),
+        lambda prefix, delimiter: (prefix, delimiter[:1]),
         refused(Unsupported("ListObjectsV2", "no", code="NotImplemented", status=501)),
         refused(S3Error("ListObjectsV2", "no", code="InvalidArgument", status=400)),
     ],
     ids=["not at all", "by the slash", "not implemented", "no such argument"],
 )
-def test_store_without_long_delimiters_is_walked_from_then_on(monkeypatch, answer):
-    world = BucketWorld()
+def test_store_without_long_delimiters_is_walked_from_then_on(change):
+    world = world_whose_listings(change)
     names = TREES["one each"]
     link(world, *names)
-    world.bucket.plain = world.bucket._list
-    monkeypatch.setattr(world.bucket, "_list", lambda *asked: answer(world.bucket, *asked))
     for after, limit in (("", 100), (names[49], 100), (names[-30], 100), ("", 10)):
         before = world.bucket.count("list_objects")
         found, more = done(world.registry.catalog(after, limit))
         following = [name for name in names if name > after]
         assert (found, more) == (following[:limit], len(following) > limit)
-        # Each name has as many folders as levels; a few beyond the page are asked about with them.
+        # One listing for each level of each name, and a few more beyond the page.
         most = 2 * (max(limit + 1, LEAST) + 2)
         assert 0 < world.bucket.count("list_objects") - before <= most
 
 
-def test_first_answer_without_names_is_verified_by_a_walk(monkeypatch):
-    world = BucketWorld()
-    link(world, "a", "b")
-    plain = world.bucket._list
-    monkeypatch.setattr(
-        world.bucket,
-        "_list",
-        lambda prefix, delimiter, *others: plain(
-            "none" if len(delimiter) > 1 else prefix, delimiter, *others
-        ),
+def test_first_answer_without_names_is_verified_by_a_walk():
+    world = world_whose_listings(
+        lambda prefix, delimiter: ("none" if len(delimiter) > 1 else prefix, delimiter)
     )
+    link(world, "a", "b")
     assert done(world.registry.catalog("", 10)) == (["a", "b"], False)
 
 

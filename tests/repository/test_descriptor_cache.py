@@ -1,22 +1,10 @@
-"""The cache of descriptors: what it is made of, and what is asked of it and of the store."""
+"""Caches of blob sizes in this process."""
 
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-
 import pytest
-from attrs import define, field
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel, capturedLogs
 from zope.interface.verify import verifyObject
 
-from twisted_registry.app.errors import StartError
-from twisted_registry.app.redis import RedisDescriptorCache
-from twisted_registry.app.stores import make_descriptor_cache
-from twisted_registry.config.loading import load
 from twisted_registry.oci.digest import Digest
 from twisted_registry.repository.cache import (
     IDescriptorCache,
@@ -27,46 +15,6 @@ from twisted_registry.repository.cache import (
 ONE, TWO, THREE = (Digest.of(bytes([number])) for number in range(3))
 
 
-@define(eq=False)
-class Client:
-    """A Redis that knows what it is told, is down, or does not answer."""
-
-    known: dict[str, object] = field(factory=dict)
-    error: Exception | None = None
-    silent: bool = False
-    there: bool = True
-
-    def answer(self, value):
-        if self.silent:
-            return Deferred(lambda _: None)
-        return succeed(value) if self.error is None else fail(self.error)
-
-    def get(self, key):
-        return self.answer(self.known.get(key))
-
-    def set(self, key, value):
-        self.known[key] = value
-        return self.answer("OK")
-
-    def disconnect(self):
-        return self.answer(None)
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def client():
-    return Client()
-
-
-@pytest.fixture
-def redis(client, clock):
-    return RedisDescriptorCache(client, lambda: client.there, clock, "redis:6379", 1.0)
-
-
 def size(cache, digest):
     found = []
     cache.size(digest).addCallback(found.append)
@@ -74,15 +22,17 @@ def size(cache, digest):
     return found[0]
 
 
-def test_each_cache_returns_stored_sizes(redis):
-    for cache in NullDescriptorCache(), MemoryDescriptorCache(1), redis:
-        assert verifyObject(IDescriptorCache, cache)
-        assert size(cache, ONE) is None
-        cache.remember_size(ONE, 5)
-        assert size(cache, ONE) == (None if isinstance(cache, NullDescriptorCache) else 5)
-        closed = []
-        cache.close().addCallback(closed.append)
-        assert closed == [None]
+@pytest.mark.parametrize(
+    ("cache", "cached"), [(NullDescriptorCache(), None), (MemoryDescriptorCache(1), 5)]
+)
+def test_cache_returns_stored_sizes(cache, cached):
+    assert verifyObject(IDescriptorCache, cache)
+    assert size(cache, ONE) is None
+    cache.remember_size(ONE, 5)
+    assert size(cache, ONE) == cached
+    closed = []
+    cache.close().addCallback(closed.append)
+    assert closed == [None]
 
 
 def test_least_recently_used_entry_is_evicted():
@@ -100,115 +50,3 @@ def test_limit_of_zero_keeps_every_entry():
     for digest in digests:
         cache.remember_size(digest, 7)
     assert all(size(cache, digest) == 7 for digest in digests)
-
-
-@pytest.mark.parametrize("value", ["", "many", "-1", b"\xff", ["5"]])
-def test_invalid_sizes_in_redis_are_misses(redis, client, value):
-    client.known[f"twisted-registry:size:{ONE}"] = value
-    assert size(redis, ONE) is None
-
-
-def test_redis_replies_may_be_numbers(redis, client):
-    client.known[f"twisted-registry:size:{ONE}"] = 5
-    assert size(redis, ONE) == 5
-
-
-def warnings(events):
-    return [each["log_format"] for each in events if each["log_level"] is LogLevel.warn]
-
-
-@pytest.mark.parametrize("kind", ["away", "error", "silent"])
-def test_outage_of_redis_is_a_miss_and_logged_once(redis, client, clock, kind):
-    redis.remember_size(ONE, 5)
-    if kind == "away":
-        client.there = False
-    elif kind == "error":
-        client.error = ConnectionError("gone")
-    else:
-        client.silent = True
-    with capturedLogs() as events:
-        for _ in range(3):
-            found = []
-            redis.size(ONE).addCallback(found.append)
-            redis.remember_size(TWO, 6)
-            clock.advance(1.1)
-            assert found == [None]
-    assert len(warnings(events)) == 1
-    client.there, client.error, client.silent = True, None, False
-    with capturedLogs() as events:
-        assert size(redis, ONE) == 5
-        assert size(redis, ONE) == 5
-    assert len(events) == 1
-    closed = []
-    client.silent = True
-    redis.close().addCallback(closed.append)
-    clock.advance(3)
-    assert closed == [None]
-
-
-def test_cancelled_lookup_is_not_logged_as_an_outage(redis, client):
-    client.silent = True
-    with capturedLogs() as events:
-        asking = redis.size(ONE)
-        asking.addErrback(lambda _: None)
-        asking.cancel()
-    assert warnings(events) == []
-
-
-def configured(tmp_path, cache, redis=""):
-    path = tmp_path / "registry.yml"
-    path.write_text(f"version: 0.1\nstorage: {{inmemory: , cache: {cache}}}\n{redis}")
-    return load(str(path), {})
-
-
-def test_size_of_the_memory_cache_is_configurable(tmp_path):
-    loaded = configured(tmp_path, "{layerinfo: inmemory, blobdescriptorsize: 3}")
-    cache = make_descriptor_cache(loaded.configuration, Clock())
-    assert isinstance(cache, MemoryDescriptorCache)
-    assert cache.limit == 3
-
-
-@pytest.mark.parametrize(
-    ("redis", "where"),
-    [
-        ("{addr: 'localhost:1'}", "localhost:1"),
-        ("{addrs: ['[::1]:1']}", "[::1]:1"),
-        ("{addr: localhost, password: hidden, db: 2}", "localhost"),
-        ("{addr: /run/redis.sock}", "/run/redis.sock"),
-    ],
-)
-def test_redis_section_of_both_versions_is_accepted(tmp_path, redis, where, monkeypatch):
-    started = []
-
-    class Factory:
-        handler = Client()
-        size = 0
-
-        def __init__(self, *arguments, **options):
-            started.append((arguments, options))
-
-        def startConnecting(self, endpoint):
-            started.append(endpoint)
-
-    library = SimpleNamespace(RedisFactory=Factory)
-    monkeypatch.setattr("twisted_registry.app.redis.import_module", lambda _: library)
-    loaded = configured(tmp_path, "{blobdescriptor: redis}", f"redis: {redis}\n")
-    cache = make_descriptor_cache(loaded.configuration, MemoryReactorClock())
-    assert (cache.where, cache.connected()) == (where, False)
-    assert "hidden" not in repr(cache)
-    assert len(started) == 2
-    assert not loaded.warnings
-
-
-def test_missing_redis_extra_is_a_start_error(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "txredisapi", None)
-    loaded = configured(tmp_path, "{blobdescriptor: redis}", "redis: {addr: 'localhost:1'}\n")
-    with pytest.raises(StartError, match=r"needs the extra twisted-registry\[redis\]"):
-        make_descriptor_cache(loaded.configuration, Clock())
-
-
-def test_unreadable_redis_certificates_are_a_start_error(tmp_path):
-    redis = f"redis: {{addr: 'localhost:1', tls: {{rootcas: [{tmp_path}/none.pem]}}}}\n"
-    loaded = configured(tmp_path, "{blobdescriptor: redis}", redis)
-    with pytest.raises(StartError, match=r"redis\.tls: .*none\.pem"):
-        make_descriptor_cache(loaded.configuration, MemoryReactorClock())

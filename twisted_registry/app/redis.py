@@ -1,8 +1,8 @@
 """A descriptor cache in Redis, shared by registries: ``storage.cache.blobdescriptor: redis``.
 
-Imported only if it is configured: it needs the extra ``redis``. A Redis that is down or slow costs
-a line in the log, and a request to the store; a reply is awaited for :data:`REPLY_TIMEOUT_S` at
-most, and clients notice nothing.
+Imported only if it is configured: it needs the extra ``redis``. If Redis is down or slow, this is
+logged, and the store is asked instead. No request waits longer for it than
+:data:`REPLY_TIMEOUT_S`, and no client gets an error.
 """
 
 from __future__ import annotations
@@ -32,78 +32,83 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Seconds that an answer may take, unless the operator says otherwise.
+#: Seconds to wait for a reply, by default.
 REPLY_TIMEOUT_S = 1.0
-#: Seconds that closing may take.
+#: Seconds to wait while closing.
 _CLOSE_TIMEOUT_S = 2.0
+#: Number of connections. Commands are pipelined, so few connections serve many requests.
+_DEFAULT_CONNECTIONS: Final = 2
+_CONNECT_TIMEOUT_S: Final = 5.0
+_DEFAULT_PORT: Final = 6379
+_END_OF_CERTIFICATE: Final = b"-----END CERTIFICATE-----"
 
 
 @implementer(IDescriptorCache)
 @define(eq=False, repr=False)
 class RedisDescriptorCache:
-    """Remembers in Redis.
+    """A descriptor cache in Redis.
 
-    :ivar client: has ``get``, ``set`` and ``disconnect``, which answer with Deferreds.
-    :ivar connected: whether it has a connection now.
+    :ivar client: has methods ``get``, ``set`` and ``disconnect``, which return Deferreds.
+    :ivar connected: a function that returns whether the client has a connection.
     :ivar where: the server, for the log.
-    :ivar patience: seconds that an answer may take.
+    :ivar reply_timeout_s: seconds to wait for a reply.
     """
 
     client: Any
     connected: Any
     _clock: IReactorTime
     where: str
-    reply_timeout: float = REPLY_TIMEOUT_S
+    reply_timeout_s: float = REPLY_TIMEOUT_S
     _is_down: bool = field(init=False, default=False)
 
     def size(self, digest: Digest) -> Deferred[int | None]:
-        """Ask; None whatever goes wrong."""
+        """Fire with the cached size; with None if it is missing or Redis fails."""
         if not self.connected():
             self._log_down("there is no connection")
             return succeed(None)
-        asking: Deferred[Any] = self.client.get(_key(digest))
-        asking.addTimeout(self.reply_timeout, self._clock)
-        return asking.addCallbacks(self._size, self._failed)
+        reply: Deferred[Any] = self.client.get(_key(digest))
+        reply.addTimeout(self.reply_timeout_s, self._clock)
+        return reply.addCallbacks(self._parse_reply, self._handle_failure)
 
     def remember_size(self, digest: Digest, size: int) -> None:
-        """Tell it, and do not wait."""
+        """Store the size, without waiting for the reply."""
         if self.connected():
-            telling: Deferred[Any] = self.client.set(_key(digest), str(size))
-            telling.addTimeout(self.reply_timeout, self._clock)
-            telling.addCallbacks(self._log_up, self._failed)
+            reply: Deferred[Any] = self.client.set(_key(digest), str(size))
+            reply.addTimeout(self.reply_timeout_s, self._clock)
+            reply.addCallbacks(self._log_up, self._handle_failure)
 
     def close(self) -> Deferred[None]:
-        """Close the connections, in a moment or not at all."""
-        closing: Deferred[Any] = self.client.disconnect()
-        closing.addTimeout(_CLOSE_TIMEOUT_S, self._clock, lambda _, __: None)
-        return closing.addCallbacks(lambda _: None, lambda _: None)
+        """Close the connections; give up after a timeout."""
+        closed: Deferred[Any] = self.client.disconnect()
+        closed.addTimeout(_CLOSE_TIMEOUT_S, self._clock, lambda _, __: None)
+        return closed.addCallbacks(lambda _: None, lambda _: None)
 
-    def _size(self, answer: object) -> int | None:
-        self._log_up(answer)
+    def _parse_reply(self, reply: object) -> int | None:
+        self._log_up(reply)
         try:
-            size = int(str(answer))
+            size = int(str(reply))
         except ValueError:
-            # Never noted, or not by us.
+            # It is missing, or another program has stored it.
             return None
         return size if size >= 0 else None
 
     def _log_up(self, _: object) -> None:
         if self._is_down:
             self._is_down = False
-            log.info("Redis at {where} answers again", where=self.where)
+            log.info("redis at {where} replies again", where=self.where)
 
-    def _failed(self, failure: Failure) -> None:
+    def _handle_failure(self, failure: Failure) -> None:
         if failure.check(CancelledError):
-            # A client has left.
+            # The client has disconnected.
             failure.raiseException()
         self._log_down(failure.getErrorMessage() or repr(failure.value))
 
     def _log_down(self, why: str) -> None:
-        # Once for each time, and not for each request.
+        # Log each outage once, and not for each request.
         if not self._is_down:
             self._is_down = True
             log.warn(
-                "Redis at {where} does not answer, the store is asked instead: {why}",
+                "redis at {where} does not reply, using the store instead: {why}",
                 where=self.where,
                 why=why,
             )
@@ -111,13 +116,6 @@ class RedisDescriptorCache:
 
 def _key(digest: Digest) -> str:
     return f"twisted-registry:size:{digest}"
-
-
-#: Number of connections. Commands are pipelined, so few connections serve many requests.
-_DEFAULT_CONNECTIONS: Final = 2
-_CONNECT_TIMEOUT_S: Final = 5.0
-_DEFAULT_PORT: Final = 6379
-_END_OF_CERTIFICATE: Final = b"-----END CERTIFICATE-----"
 
 
 def make_redis_cache(configuration: Configuration, reactor: Any) -> RedisDescriptorCache:
