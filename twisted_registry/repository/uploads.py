@@ -479,8 +479,8 @@ class UploadSecret:
     """
 
     driver: IStorageDriver
-    configured: bytes | None = None
-    _stored: bytes | None = field(init=False, default=None)
+    configured: bytes | None = field(default=None, repr=False)
+    _stored: bytes | None = field(init=False, default=None, repr=False)
 
     @translate_storage_errors
     async def load(self) -> bytes:
