@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted_registry.api.preconditions import (
@@ -10,16 +11,21 @@ from twisted_registry.api.preconditions import (
     parse_entity_tags,
     parse_range,
 )
-from twisted_registry.api.response import Response
+from twisted_registry.api.response import EncodedHeaders, Response
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from twisted_registry.api.context import RequestContext
     from twisted_registry.api.preconditions import ByteRange
     from twisted_registry.oci.digest import Digest
 
 #: Request headers that may ask for something else than the whole blob.
 _CONDITIONAL_HEADERS = frozenset({b"if-none-match", b"range", b"if-range"})
+
+#: Blobs whose headers are cached.
+_MAX_CACHED_HEADERS = 1024
 
 
 async def get(context: RequestContext) -> Response:
@@ -38,13 +44,14 @@ async def get(context: RequestContext) -> Response:
         return Response(200, _content_headers(digest), await blobs.open_whole(digest))
     # A client that sends HEAD may skip a push of a blob that is present.
     size = await (blobs.size if context.method == "HEAD" else blobs.size_for_pull)(digest)
-    if etag_matches(context.header_values("if-none-match"), str(digest)):
+    known_tags = context.header_values("if-none-match")
+    if known_tags and etag_matches(known_tags, str(digest)):
         return Response(304, _digest_headers(digest))
     if redirects:
         url = await blobs.url(digest, context.method, context.caller.address)
         if url is not None:
             return Response(307, (*_digest_headers(digest), ("Location", url)))
-    headers = _content_headers(digest)
+    headers: Sequence[tuple[str, str]] = _content_headers(digest)
     byte_range = _requested_range(context, digest, size)
     if byte_range is None:
         status, offset, length = 200, 0, size
@@ -78,12 +85,15 @@ def _digest_headers(digest: Digest) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _content_headers(digest: Digest) -> tuple[tuple[str, str], ...]:
+@lru_cache(maxsize=_MAX_CACHED_HEADERS)
+def _content_headers(digest: Digest) -> EncodedHeaders:
     """Return the headers of a response with content of a blob, or to HEAD."""
-    return (
-        *_digest_headers(digest),
-        ("Accept-Ranges", "bytes"),
-        ("Content-Type", "application/octet-stream"),
+    return EncodedHeaders(
+        (
+            *_digest_headers(digest),
+            ("Accept-Ranges", "bytes"),
+            ("Content-Type", "application/octet-stream"),
+        )
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted_registry.api.preconditions import AcceptedTypes, etag_matches, parse_precondition
-from twisted_registry.api.response import Response
+from twisted_registry.api.response import EncodedHeaders, Response
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.manifest import KIND_BY_MEDIA_TYPE, ManifestKind, is_media_type
@@ -15,6 +16,9 @@ from twisted_registry.repository.streaming import ContentTooLarge, read_body
 if TYPE_CHECKING:
     from twisted_registry.api.context import RequestContext
     from twisted_registry.repository.cache import StoredManifest
+
+#: Manifests whose headers are cached.
+_MAX_CACHED_HEADERS = 1024
 
 
 async def get(context: RequestContext) -> Response:
@@ -30,11 +34,11 @@ async def get(context: RequestContext) -> Response:
         and KIND_BY_MEDIA_TYPE.get(stored.media_type) is ManifestKind.INDEX
     ):
         stored = await _image_for_legacy_client(context, stored)
-    digest = str(stored.digest)
-    headers = (("Docker-Content-Digest", digest), ("ETag", f'"{digest}"'))
-    if etag_matches(context.header_values("if-none-match"), digest):
-        return Response(304, headers)
-    return Response(200, (("Content-Type", stored.media_type), *headers), stored.content)
+    known_tags = context.header_values("if-none-match")
+    if known_tags and etag_matches(known_tags, str(stored.digest)):
+        return Response(304, _digest_headers(stored.digest))
+    headers = _content_headers(stored.digest, stored.media_type)
+    return Response(200, headers, stored.content)
 
 
 async def put(context: RequestContext) -> Response:
@@ -80,6 +84,16 @@ async def delete(context: RequestContext) -> Response:
     else:
         await repository.manifests.delete(reference)
     return Response(202)
+
+
+def _digest_headers(digest: Digest) -> tuple[tuple[str, str], ...]:
+    text = str(digest)
+    return ("Docker-Content-Digest", text), ("ETag", f'"{text}"')
+
+
+@lru_cache(maxsize=_MAX_CACHED_HEADERS)
+def _content_headers(digest: Digest, media_type: str) -> EncodedHeaders:
+    return EncodedHeaders((("Content-Type", media_type), *_digest_headers(digest)))
 
 
 async def _image_for_legacy_client(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
@@ -23,7 +23,7 @@ from twisted_registry.http.interfaces import IStreamingRequest
 from twisted_registry.storage.interfaces import ILocalFileReader
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Mapping, Sequence
+    from collections.abc import Coroutine, Generator, Iterable, Mapping, Sequence
 
     from twisted.web.server import Request
 
@@ -35,11 +35,26 @@ JSON = "application/json"
 _T = TypeVar("_T")
 
 
-@frozen
+class EncodedHeaders(tuple[tuple[str, str], ...]):  # noqa: SLOT001 - a tuple has no other slots
+    """Headers of many responses, encoded once.
+
+    :ivar encoded: the encoded fields, each with its line break.
+    """
+
+    encoded: bytes
+
+    def __new__(cls, headers: Iterable[tuple[str, str]]) -> Self:
+        """Encode the pairs."""
+        self = super().__new__(cls, headers)
+        self.encoded = encode_headers(tuple(self))
+        return self
+
+
+@define(eq=False)  # one per request; creating a frozen instance is slower
 class Response:
     """A response to be sent.
 
-    :ivar headers: pairs; a name may occur twice.
+    :ivar headers: pairs; a name may occur twice. :class:`EncodedHeaders` are not encoded again.
     :ivar body: bytes, an open reader, or pieces of unknown total length.
     :ivar length: the Content-Length if it is not the length of ``body`` (HEAD).
     """
@@ -89,6 +104,8 @@ def encode_json(document: object) -> bytes:
 
 def encode_headers(headers: Sequence[tuple[str, str]]) -> bytes:
     """Encode header fields, each with its line break; line breaks in values become spaces."""
+    if isinstance(headers, EncodedHeaders):
+        return headers.encoded
     lines = [
         f"{name}: {value if value.isprintable() else ' '.join(value.splitlines())}\r\n"
         for name, value in headers
