@@ -97,13 +97,14 @@ def get_caller(request: Request, header_fields: Mapping[bytes, bytes]) -> Caller
         address = _first_element(get(b"x-forwarded-for")) or _first_element(get(b"x-real-ip"))
     if not address or len(address) > _MAX_ADDRESS_LENGTH or not address.isprintable():
         address = str(getattr(request.getClientAddress(), "host", ""))
+    over_tls = request.isSecure()
     return Caller(
         decode_header(get(b"authorization")),
         address,
         host,
-        scheme == "https" if scheme else request.isSecure(),
+        scheme == "https" if scheme else over_tls,
         scheme,
-        _client_certificate(request),
+        _client_certificate(request) if over_tls else None,
     )
 
 
@@ -135,7 +136,7 @@ def _parse_forwarded(value: bytes | None) -> dict[str, str]:
 
 def _client_certificate(request: Request) -> ClientCertificate | None:
     transport: Any = request.transport
-    if request.isSecure() and IClientCertificateTransport.providedBy(transport):
+    if IClientCertificateTransport.providedBy(transport):
         found: ClientCertificate | None = transport.certificate
         return found
     return None

@@ -25,6 +25,8 @@ WRITE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _MAX_CACHED_SEGMENTS = 12
 _MAX_CACHED_CHARACTERS = 256
 _MAX_CACHED_PATHS = 4096
+#: Pairs of repository and actions whose accesses are cached.
+_MAX_CACHED_ACCESSES = 4096
 
 _PULL: tuple[Action, ...] = ("pull",)
 _PUSH: tuple[Action, ...] = ("pull", "push")
@@ -121,9 +123,13 @@ class RouteMatch:
             return (CATALOG,)
         if not self.endpoint.has_name:
             return ()
-        actions = self.endpoint.actions.get(method, ())
-        needed = tuple([Access("repository", self.name, action) for action in actions])
+        needed = _accesses_of(self.name, self.endpoint.actions.get(method, ()))
         return needed if source is None else (*needed, Access("repository", source, "pull"))
+
+
+@lru_cache(maxsize=_MAX_CACHED_ACCESSES)
+def _accesses_of(repository: str, actions: tuple[Action, ...]) -> tuple[Access, ...]:
+    return tuple([Access("repository", repository, action) for action in actions])
 
 
 def find_route(path: tuple[bytes, ...]) -> RouteMatch | None:

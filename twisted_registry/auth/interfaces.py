@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from zope.interface import Attribute, Interface, implementer
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ CATALOG = Access("registry", "catalog", "*")
 MAINTENANCE = Access("registry", "maintenance", "*")
 
 
-@frozen
+@define  # one per request; creating a frozen instance is slower
 class Caller:
     """The sender of a request, as far as connection and headers tell.
 

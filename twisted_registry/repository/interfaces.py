@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import frozen
+from attrs import define, frozen
 from zope.interface import Interface
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class IRegistryListener(Interface):
         """Handle an event; must neither block nor raise."""
 
 
-@frozen
+@define(eq=False)  # one per request; creating a frozen instance is slower
 class EventPublisher:
     """Publishes the events of one request to one repository.
 
