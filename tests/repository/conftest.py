@@ -1,4 +1,4 @@
-"""The world that the tests of the domain act in."""
+"""Fixtures: registries over the kinds of stores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def world(request):
 
 @pytest.fixture
 def stocked(world):
-    """The blobs of :func:`image` are there."""
+    """A world with the blobs of :func:`image`."""
     world.blob(b"{}")
     world.blob(b"layer")
     return world
@@ -23,5 +23,5 @@ def stocked(world):
 
 @pytest.fixture
 def all_are_large(monkeypatch):
-    """Every upload is so large that it is synced and gets a checkpoint."""
+    """Sync every upload and give it a checkpoint, as if it were large."""
     monkeypatch.setattr(uploads, "MIN_CHECKPOINT_BYTES", 1)

@@ -1,4 +1,4 @@
-"""What the tests of manifests in the store have in common."""
+"""Helpers for tests of manifests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository.policy import Policy
 
 OTHER = "application/vnd.example.thing.v1+json"
-#: An image that does not tell its type, so that any image type may be claimed for it.
+#: An image without a media type, which may be pushed with any image type.
 UNTYPED = json.dumps(
     {"schemaVersion": 2, "config": descriptor(b"{}", CONFIG), "layers": []}
 ).encode()
@@ -28,7 +28,7 @@ def get(world, reference, name="a/b"):
 
 
 def world_with(**policy):
-    """A registry with a policy, and the blobs of an image."""
+    """Return a world with a policy and the blobs of an image."""
     world = World(policy=Policy(**policy))
     world.blob(b"{}")
     world.blob(b"layer")

@@ -1,4 +1,4 @@
-"""What is pushed on disks that fail, and what must be true of the store afterwards."""
+"""Content for pushes to failing disks, and checks of the store afterwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MANIFEST = image(
     subject=descriptor(b"subject"),
 )
 MOVED = image(config=descriptor(SETTINGS, CONFIG), layers=[])
-#: What is tagged, in this order.
+#: Tags, in the order in which they are set.
 TAGGED = (("v1", MANIFEST), ("latest", MANIFEST), ("latest", MOVED))
 
 
@@ -22,7 +22,7 @@ async def has_blob(repository, blob):
 
 
 async def blobs_are_whole(driver):
-    """Whatever shows under a digest has that digest."""
+    """Check that the bytes at the path of each digest have that digest."""
     for entry in await driver.walk("docker/registry/v2/blobs"):
         *_, algorithm, _, encoded, _ = entry.path.split("/")
         assert Digest(algorithm, encoded).matches(await driver.get(entry.path, 10**6))

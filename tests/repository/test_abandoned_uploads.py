@@ -1,4 +1,4 @@
-"""Which uploads are abandoned, and that no other one is ever removed."""
+"""Detection and removal of abandoned uploads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def one(world, before):
 
 @pytest.fixture
 def now(world):
-    """The clock of the store, as what is written now will show it."""
+    """The time of the store, in seconds since the epoch."""
     world.write("probe", b"")
     return result_of(world.memory.stat("probe")).modified / 1e9
 
@@ -87,7 +87,7 @@ def test_upload_that_is_being_written_stays(world, now):
 def test_upload_that_continued_since_it_was_found_stays(world, now):
     upload_id = upload_of(world, b"some")
     upload = one(world, now + DAY)
-    # What was the time to ask for lies in the past once more bytes have come.
+    # As if bytes had been written since it was found.
     upload.before = now - 1
     assert done(upload.remove()) is False
     assert done(world.repo().uploads.find(upload_id)).size == 4
@@ -111,7 +111,7 @@ def test_folder_without_files_has_its_own_age(world, now):
 
 
 class Timeless:
-    """A store that tells no times."""
+    """A store without times."""
 
     def __init__(self, driver):
         self.driver = driver

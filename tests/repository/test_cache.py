@@ -1,4 +1,4 @@
-"""What was read before is only believed while a look at the store says that it is the same."""
+"""The metadata cache: each hit is validated by a stat."""
 
 import pytest
 
@@ -169,7 +169,7 @@ def test_second_pull_stats_each_file_once_and_reads_none(world):
 
 
 def blob_of(world, digest):
-    """The content of a blob, read as a whole."""
+    """Return the content of a blob."""
     pieces = []
     result_of(done(world.repo().blobs.open_whole(digest)).feed(pieces.append))
     return b"".join(pieces)
@@ -205,7 +205,7 @@ def test_blob_lost_after_a_pull_is_unknown(world, lost, left):
 
 @pytest.mark.parametrize("lost", ["tag", "revision", "blob"])
 def test_manifest_that_lost_a_file_after_a_pull_is_unknown(world, lost):
-    """Each of the files that a pull needs is looked at, however often it was pulled."""
+    """Each file that a pull needs is validated by every pull."""
     world.image("latest")
     for _ in range(2):
         stored = done(world.repo().manifests.get("latest"))
@@ -236,7 +236,7 @@ def test_gate_is_asked_about_every_pull(world):
         digest = done(world.repo().manifests.get("latest")).digest
         assert world.gate.asked[-1] == ("a/b", digest)
         assert world.gate.asked.count(("a/b", digest)) == number + 1
-    # It is asked so that it knows, not for leave.
+    # The gate is told; its verdict does not matter.
     world.gate.condemned.add(digest)
     assert done(world.repo().manifests.get("latest")).digest == digest
 
@@ -257,7 +257,7 @@ def test_every_pull_is_announced(world):
 
 
 def test_stored_media_type_is_read_each_time(world):
-    """Its type is a file beside the link, which somebody else may change."""
+    """The type is in a file beside the link, which another process may change."""
     digest = world.put(UNTYPED, OTHER, "latest")
     assert done(world.repo().manifests.get("latest")).media_type == OTHER
     world.write(layout.revision_media_type("a/b", digest), b"application/vnd.example.more+json")
@@ -282,7 +282,7 @@ def test_number_of_cached_pulls_is_bounded(world):
 
 
 def test_pull_of_files_that_are_not_cached_is_not_cached(world):
-    """Links or a manifest that could not be kept, or belong to another pull by now."""
+    """Links or a manifest are not cached, or belong to another pull."""
     world.image("latest")
     digest = done(world.repo().tags.resolve("latest"))
     cache = MetadataCache(world.driver)
@@ -311,7 +311,7 @@ def test_pull_of_an_evicted_manifest_is_not_cached(world):
 
 
 def test_changes_by_another_process_are_seen_at_once(world):
-    """Two registries over one store: a tag moved or deleted by one is so for the other."""
+    """A tag that one of two registries moves or deletes is changed for the other."""
     world.image("latest")
     other = world.another()
     mine, theirs = world.repo(), world.repo(registry=other)

@@ -1,4 +1,4 @@
-"""The catalog: the order of whole names, which no walk of the tree gives, and its pages."""
+"""The catalog: order of whole names, pages, and requests."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_pages_of_any_length_give_all_names_in_order(names, empty, limit):
     world = World()
     make(world, *names)
     for name in empty - names:
-        # Somebody began an upload, and no more.
+        # A folder that has only an upload.
         world.write(layout.upload_started(name, "x"), b"x")
     found, after = [], ""
     while True:

@@ -77,10 +77,10 @@ def test_counts_and_events_of_a_deletion(world):
 
 def test_progress_is_reported(world):
     world.image("v1")
-    told = []
-    done(world.repo().delete(told.append))
-    assert told[0] == DeletedCounts(1, 0, 0)
-    assert told[-1] == DeletedCounts(1, 1, 2)
+    reported = []
+    done(world.repo().delete(reported.append))
+    assert reported[0] == DeletedCounts(1, 0, 0)
+    assert reported[-1] == DeletedCounts(1, 1, 2)
 
 
 def test_leftovers_of_crashes_and_stray_files_are_deleted(world):

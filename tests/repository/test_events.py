@@ -1,4 +1,4 @@
-"""The listener hears of everything once, after it is durable, and of nothing else."""
+"""Events for the listener."""
 
 from __future__ import annotations
 

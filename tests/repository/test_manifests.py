@@ -1,4 +1,4 @@
-"""Manifests in the store: what is served, and what must be there first."""
+"""Manifests: serving them, and the content that a push requires."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twisted_registry.oci.errors import ErrorCode
 from twisted_registry.oci.manifest import DOCKER_IMAGE, OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
 
-# What is served.
+# Serving.
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
@@ -112,7 +112,7 @@ def test_invalid_stored_manifest_is_not_parsed(stocked):
     assert done(stocked.repo().manifests.get_parsed(Digest.of(b"none"))) is None
 
 
-# What must be there first.
+# Required content.
 
 
 def test_all_missing_digests_are_reported_and_nothing_is_stored(world):
@@ -129,7 +129,7 @@ def test_blobs_of_another_repository_are_missing(stocked):
 
 
 def test_config_must_exist_even_with_a_foreign_type(world):
-    # Only layers may stay elsewhere.
+    # Only layers may be stored elsewhere.
     world.blob(b"layer")
     for fields in (
         {"urls": ["https://example.org/config"]},
@@ -188,9 +188,9 @@ def test_invalid_manifests_are_refused(stocked, content):
 
 
 def test_failing_store_is_not_a_missing_blob(stocked):
-    # Two blobs, each with a link to read and bytes to look at.
+    # Two blobs: for each, the link is read, and the bytes are checked.
     for number in range(2 if stocked.can_peek else 4):
-        stocked.registry = stocked.another()  # which remembers nothing
+        stocked.registry = stocked.another()  # with empty caches
         count = len(stocked.driver.calls)
         stocked.driver.before = fails_at(count + number)
         error = refusal(stocked.put, image(), OCI_IMAGE)

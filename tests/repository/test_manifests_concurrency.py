@@ -1,4 +1,4 @@
-"""Manifests in the store: conditions, the order of writes, crashes, and what meets a delete."""
+"""Manifests: preconditions, order of writes, crashes, and concurrent deletes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_torn_tag_counts_as_absent_for_a_precondition(stocked):
 
 @pytest.mark.parametrize("same_process", [True, False])
 def test_of_two_pushes_of_a_new_tag_one_succeeds(stocked, same_process):
-    """Both have looked and found no tag before either writes."""
+    """Both read the tag before either writes it."""
     pauses = Pauses("put", "/link")
     stocked.driver.before = pauses
     other = stocked.registry if same_process else stocked.another()
@@ -105,7 +105,7 @@ def test_of_two_pushes_that_replace_a_tag_one_succeeds(stocked):
     assert sum(hasattr(outcome, "kind") for outcome in outcomes) == 1
 
 
-# The order of writes, and crashes.
+# Order of writes, and crashes.
 
 
 def test_order_of_writes_of_a_push(stocked):
@@ -191,11 +191,11 @@ def test_crash_at_any_call_of_a_delete_leaves_no_dangling_tag(hook):
         assert world.referrers(Digest.of(b"s")) == []
 
 
-# Pushes and deletes at once.
+# Concurrent pushes and deletes.
 
 
 def race(action, ending):
-    """A push of a tag that stands still before one call, while the manifest is deleted."""
+    """Delete a manifest while a push of a tag is paused before a call."""
     world = world_with()
     digest = world.put(image(), OCI_IMAGE, "old")
     pauses = Pauses(action, ending)
@@ -236,7 +236,7 @@ def test_delete_overtaken_by_a_push_deletes_its_tag_too():
 
 @pytest.mark.parametrize("ending", ["old/current/link", "/tags/old"])
 def test_delete_of_a_manifest_keeps_a_tag_that_has_moved(ending):
-    """The delete has read the tag, or is about to remove it, when a push moves it."""
+    """A push moves the tag after the delete has read it, or right before it deletes it."""
     world = world_with()
     digest = world.put(image(), OCI_IMAGE, "old")
     content = image(annotations={"n": "2"})
@@ -299,7 +299,7 @@ def test_concurrent_deletes_both_succeed(stocked):
 
 
 def test_repository_may_contain_only_a_manifest(world):
-    # 2.8.3 finds repositories by their _layers.
+    # Distribution 2.8.3 finds repositories by their _layers.
     world.put(b"text", OTHER, name="only")
     assert world.exists(layout.layers("only"))
     assert done(world.repo("only").exists())

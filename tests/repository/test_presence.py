@@ -1,4 +1,4 @@
-"""Is it here? By link, by bytes, and by leave of the gate."""
+"""Existence checks: link, bytes, and the verdict of the gate."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_torn_link_counts_as_missing_until_the_next_push(world, content):
 
 
 def test_link_may_end_with_a_newline(world):
-    # People repair stores by hand.
+    # As after a repair by hand.
     digest = world.blob(b"x")
     world.write(layout.layer_link("a/b", digest), f"{digest}\n".encode())
     assert blob_size(world, digest) == 1
@@ -91,7 +91,7 @@ def test_folder_in_place_of_bytes_counts_as_missing(world):
 
 def test_failing_store_is_not_a_missing_blob(world):
     digest = world.blob(b"x")
-    # The link is read; the bytes are looked at, where that needs no waiting.
+    # The link is read; the bytes are only peeked at if the driver can.
     for number in range(1 if world.can_peek else 2):
         repository = world.repo()
         world.driver.before = fails_at(len(world.driver.calls) + number)
@@ -100,11 +100,11 @@ def test_failing_store_is_not_a_missing_blob(world):
         assert (caught.value.code, caught.value.http_status) == (ErrorCode.UNAVAILABLE, 503)
 
 
-# The gate: every way to learn that something is here asks it.
+# The gate: every existence check asks it.
 
 
 def pushed(world):
-    """An image with a tag, a digest that nobody pushed, and an image that names it."""
+    """Push a tagged image, and a referrer of a missing subject; return the three digests."""
     child = world.image("latest")
     subject = Digest.of(b"not there")
     referrer = world.put(image(subject=descriptor(b"not there")), OCI_IMAGE)
@@ -162,14 +162,14 @@ def test_an_index_that_names_a_condemned_manifest_is_refused(world):
 def test_condemned_manifest_is_missing_for_queries_but_can_be_pulled(world):
     child, _, _ = pushed(world)
     repository = world.repo()
-    for known in (False, True):  # the second time it is remembered
+    for known in (False, True):  # the second time from the cache
         world.gate.condemned.clear()
         if known:
             done(repository.manifests.get(child))
         world.gate.condemned.add(child)
         assert code_of(repository.manifests.get(child, is_query=True)) is ErrorCode.MANIFEST_UNKNOWN
         assert done(repository.manifests.get(child)).digest == child
-        # Another process may have let a tag name it.
+        # A tag protects it.
         assert done(repository.manifests.get("latest", is_query=True)).digest == child
     assert code_of(repository.manifests.delete(child)) is ErrorCode.MANIFEST_UNKNOWN
 
@@ -241,7 +241,7 @@ def test_pull_of_a_whole_blob_is_announced(world):
 
 @pytest.mark.parametrize("fault", ["no link", "no bytes", "no file"])
 def test_pull_of_a_missing_blob_closes_what_was_opened(world, fault):
-    """Whatever was opened meanwhile is closed."""
+    """A reader that was opened meanwhile is closed."""
     digest = world.blob(b"content")
     if fault == "no link":
         world.remove(layout.layer_link("a/b", digest))
@@ -281,7 +281,7 @@ def test_pull_caches_a_size_and_never_a_link():
     assert [done(blobs.size_for_pull(digest)) for _ in range(2)] == [5, 5]
     stats = [path for action, path in world.driver.calls if action == "stat"]
     assert stats.count(layout.blob(digest)) == 1
-    # Whoever asks before a push is told by the store.
+    # Queries before a push always ask the store.
     assert done(blobs.size(digest)) == 5
     world.remove(layout.blob(digest))
     assert code_of(blobs.size(digest)) is ErrorCode.BLOB_UNKNOWN

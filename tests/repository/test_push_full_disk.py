@@ -1,8 +1,8 @@
-"""A whole push on a disk that is full at each of the changes that it makes.
+"""A complete push on a disk that is full at each of the changes that it makes.
 
-Whether one call finds no room or all do from then on: who asks is told so (507), everything that
-was answered before is there and whole, also after a power cut, nothing partial shows, and when
-there is room the client goes on where it was.
+One call finds no space, or all do from then on. The client gets 507. All content acknowledged
+before exists and is complete, also after a power cut. Nothing partial is visible. When there is
+space again, the client continues where it was.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HELD = image(config=descriptor(SETTINGS, CONFIG), layers=[], annotations={"is": 
 
 
 class Client:
-    """Pushes step by step; what is refused is done again when there is room."""
+    """A push in steps; a refused step is repeated when there is space."""
 
     def __init__(self, disk, trash):
         self.disk = disk
@@ -59,14 +59,14 @@ class Client:
         await self.again(self.untag)
 
     async def again(self, step):
-        """Do something until it is not refused."""
+        """Repeat a step until it is not refused."""
         try:
             await step()
         except RegistryError as error:
             if (error.code, error.status) != (ErrorCode.UNAVAILABLE, 507):
                 raise
             self.refused += 1
-            # Pulls go on while it is full, and what was answered would outlast a power cut.
+            # Pulls work while the disk is full, and acknowledged content would survive a power cut.
             await self.look(self.driver, self.repository)
             await self.survives()
             self.disk.room = None
@@ -112,7 +112,7 @@ class Client:
         self.blobs.append(blob)
 
     async def found(self, sent):
-        """The upload; begun anew if a sync failed that would have told whether it is there."""
+        """Return the upload; start another one if a failed sync leaves it unknown."""
         try:
             return await self.repository.uploads.find(self.pushing)
         except RegistryError as error:
@@ -124,16 +124,16 @@ class Client:
             return upload
 
     async def moved(self, blob):
-        """The upload is over, though its end was refused: the blob is there."""
+        """Check that the upload has ended, although its end was refused: the blob exists."""
         try:
             await has_blob(self.repository, blob)
         except RegistryError:
-            # Or it lacks its link, which was written already and takes no room in earnest.
+            # Or it lacks its link, which was written already.
             assert self.disk.refused[0] in {"fsync", "rename"}
             await self.repository.uploads.store_blob(Digest.of(blob), Body(blob))
 
     def tells(self, sent, size, end):
-        """What was answered is there, unless it could not be synced; and the client is told."""
+        """Acknowledged content exists, unless a sync failed; then the client gets an error."""
         assert size <= end
         assert size >= sent or self.disk.refused[0] == "fsync"
 
@@ -154,14 +154,14 @@ class Client:
         try:
             await self.repository.tags.delete("v1")
         except RegistryError as error:
-            # A delete that was refused may have been done, and nobody was told that it lasts.
+            # A refused delete may have been carried out, but was not acknowledged.
             if error.code is not ErrorCode.MANIFEST_UNKNOWN:
                 raise
         else:
             self.tags["v1"] = [None]
 
     async def look(self, driver, repository):
-        """What was answered is there, and everything that shows is whole."""
+        """Acknowledged content exists, and all visible content is complete."""
         for blob in self.blobs:
             await has_blob(repository, blob)
         named, _ = await repository.tags.page("", 10)
@@ -186,9 +186,9 @@ def outcome(coroutine):
 
 
 def through(once, *, trash=False, start=0):
-    """Push again and again, on a disk that is full after one change more each time.
+    """Push several times, on a disk that is full after one change more each time.
 
-    :returns: how many changes there are, and how often the client was refused.
+    :returns: the number of changes, and how often the client was refused.
     """
     room, refused, reached = start, 0, True
     while reached:
@@ -202,7 +202,7 @@ def through(once, *, trash=False, start=0):
             error.add_note(f"full after {room} changes: {disk.refused}")
             raise
         outcome(client.survives())
-        # Nothing is left open.
+        # All files are closed.
         assert disk.descriptors == 0
         reached = bool(disk.refused)
         refused += client.refused
@@ -221,7 +221,7 @@ def test_push_to_a_disk_that_is_full_at_any_call(monkeypatch, once, way):
 
 
 def test_full_disk_check_detects_a_lost_file(monkeypatch):
-    """A name that could not be synced, and is left to be seen, is taken for one that lasts."""
+    """A visible name that was not synced is taken for a durable one."""
     monkeypatch.setattr(AtomicFile, "is_at", lambda new, full: False)
     with pytest.raises((AssertionError, RegistryError)) as caught:
         through(once=True, start=30)

@@ -1,7 +1,7 @@
-"""A whole push on a disk that loses power after each of the changes that it makes.
+"""A complete push on a disk that loses power after each of the changes that it makes.
 
-After every cut, and whatever the disk kept of what was not synced: all that was answered is
-there and whole, nothing partial shows under a digest or a tag, and the push can be completed.
+After every cut, with any part of the unsynced changes on the disk: all acknowledged content exists
+and is complete, nothing partial is visible at a digest or a tag, and the push can be completed.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ async def look(driver, repository, answered):
         stored = await repository.manifests.get(digest)
         assert stored.content in {MANIFEST, MOVED}
         if tag in tags:
-            # What was answered last, or a push that was under way.
+            # The last acknowledged push, or the one after it.
             assert stored.content in {tags[tag], MOVED}
     await blobs_are_whole(driver)
     held = await repository.referrers.list_referrers(Digest.of(b"subject"))
@@ -91,13 +91,13 @@ async def look(driver, repository, answered):
 
 
 async def go_on(repository, fact):
-    """The client asks how far it is, and sends the rest."""
+    """Query the upload, and send the rest."""
     _, upload_id, size = fact
     lasts = size >= uploads.MIN_CHECKPOINT_BYTES
     try:
         upload = await repository.uploads.find(upload_id)
     except RegistryError as error:
-        # Its closing request was under way, and the bytes have moved.
+        # Its closing request has moved the bytes.
         if error.code is not ErrorCode.BLOB_UPLOAD_UNKNOWN or (lasts and size == len(FIRST)):
             raise
         return
@@ -109,7 +109,7 @@ async def go_on(repository, fact):
     try:
         await upload.finish(Digest.of(BLOB), Body(BLOB[stored:]), start=stored)
     except RegistryError as error:
-        # Bytes that came after the last answer may be damaged, and are found to be.
+        # Bytes after the last acknowledgement may be damaged, which is detected.
         if error.code is not ErrorCode.DIGEST_INVALID or (lasts and stored == size):
             raise
         await repository.uploads.store_blob(Digest.of(BLOB), Body(BLOB))
@@ -118,7 +118,7 @@ async def go_on(repository, fact):
 
 @pytest.fixture(params=["small", "large"])
 def size_of_uploads(request, monkeypatch):
-    """As it is, the bytes of this push count as few; but they may also count as many."""
+    """The bytes of this push count as a small upload, or as a large one."""
     if request.param == "large":
         monkeypatch.setattr(uploads, "MIN_CHECKPOINT_BYTES", 1000)
     return request.param
@@ -129,7 +129,7 @@ def test_push_with_a_power_cut_at_any_call(size_of_uploads):
 
 
 async def leave(driver, answered):
-    """Two clients that leave in the middle, with PATCH and with PUT."""
+    """Two clients disconnect, during a PATCH and during a PUT."""
     repository = repository_on(driver)
     for closing in (False, True):
         upload = await repository.uploads.start()
@@ -140,7 +140,7 @@ async def leave(driver, answered):
 
 
 async def close_what_is_left(driver, answered):
-    """Ask for the digest that whole bytes of the size that is found would have."""
+    """Finish the upload with the digest of undamaged bytes of its size."""
     repository = repository_on(driver)
     for upload_id in answered:
         with suppress(RegistryError):
@@ -156,7 +156,7 @@ def test_power_cut_after_a_disconnect_never_stores_wrong_bytes():
 
 @pytest.mark.parametrize("left_out", range(7))
 def test_power_cut_check_detects_a_missing_fsync(monkeypatch, left_out):
-    """With every seventh fsync left out, some cut loses something that was answered."""
+    """Without every seventh fsync, some power cut loses acknowledged content."""
     fsync = PowerLossFiles.fsync
     calls = []
 

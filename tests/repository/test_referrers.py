@@ -1,4 +1,4 @@
-"""Referrers: in any order, after restarts, and in stores that others wrote."""
+"""Referrers: order, restarts, and stores that other registries have written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stocked(world):
 
 
 def write_as_distribution(world, content, tag=None, name="a/b"):
-    """A push to a registry that knows nothing of referrers."""
+    """Store a manifest as a registry without referrers does."""
     digest = Digest.of(content)
     world.write(layout.blob(digest), content)
     world.write(layout.revision_link(name, digest), str(digest).encode())
@@ -45,7 +45,7 @@ def delete_as_distribution(world, digest, name="a/b"):
 
 
 def scans(world):
-    """How often manifests were read in search of subjects."""
+    """Return how often manifests were read."""
     return sum(action == "get" and path.endswith("/data") for action, path in world.driver.calls)
 
 
@@ -128,7 +128,7 @@ def test_referrers_outlive_their_subject(stocked):
     assert stocked.referrers(SUBJECT) == [found]
 
 
-# Stores that others wrote.
+# Stores of other registries.
 
 
 def test_manifests_of_another_registry_are_found_and_read_once(stocked):
@@ -170,7 +170,7 @@ def test_deleted_referrer_that_another_registry_stores_again_is_found(stocked):
 
 
 def test_referrers_tag_schema_is_found(stocked):
-    """A client of a registry without the endpoint keeps an index under a tag of the digest."""
+    """Clients of registries without the endpoint tag an index with the digest of the subject."""
     stocked.put(image(), OCI_IMAGE, "v1")
     found = write_as_distribution(stocked, referrer())
     listing = index({**descriptor(referrer(), OCI_IMAGE), "artifactType": CONFIG})
@@ -235,7 +235,7 @@ def test_referrer_pushed_during_its_delete_is_listed(stocked):
     pauses = Pauses("delete", digest.hex)
     stocked.driver.before = pauses
     delete = begin(stocked.repo().manifests.delete(digest))
-    # The revision is about to go; let it, and hold the removal of the link.
+    # Let the revision be deleted, and hold the removal of the link.
     (revision,) = pauses.waiting
     pauses.waiting.clear()
     revision.callback(None)

@@ -1,4 +1,4 @@
-"""Tags: order, pages, what is hidden, and what a crash of another registry leaves."""
+"""Tags: order, pages, invalid folders, and leftovers of crashes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_pages_of_any_length_give_every_tag_once(names, torn, limit, after):
     world = World()
     set_tags(world, *names)
     for name in torn - names:
-        # The folder is there, but no link: a crash between the two links of a push.
+        # A folder without a link: a crash between the two links of a push.
         world.write(layout.tag_index("a/b", name, DIGEST), b"x")
     found, last = [], after
     while True:
@@ -170,7 +170,7 @@ def test_delete_on_another_process_keeps_a_tag_that_is_set_meanwhile():
     result_of(push(world.repo(), b'{"old": 1}'))
     world.driver.before = pauses = Pauses("delete", "tags/v1")
     deleting = begin(world.repo().manifests.delete(Digest.of(b'{"old": 1}')))
-    (_,) = pauses.waiting  # it has seen the old link, and is about to remove it
+    (_,) = pauses.waiting  # it has read the old link, and is about to delete the tag
     setting = push(world.repo(registry=other), b'{"new": 1}')
     world.clock.pump([0.01] * 10)
     assert not setting.called
@@ -202,7 +202,7 @@ def test_precondition_excludes_another_process():
 
 
 def immutable_world(world):
-    """A registry over the same store that never moves ``v1``."""
+    """Return the tags of a registry over the same store in which ``v1`` is immutable."""
     choice = TagSelector.parse(["a/b"], ["v*"])
     return Registry(world.driver, world.clock, Policy(immutable=(choice,))).repository("a/b").tags
 

@@ -1,4 +1,4 @@
-"""What goes into the trash, how it is emptied, and what comes back by itself."""
+"""The trash: deletion into it, expiry, and restoring of needed content."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_collected_blobs_are_in_the_trash(store):
     assert layer.kind is TrashedKind.LAYER
     assert store.world.read(blob.path) == b"garbage"
     assert store.world.read(layer.path) == str(blob.digest).encode()
-    # Of what was moved no empty folder is left.
+    # Moving leaves no empty folder.
     assert not store.world.exists(layout.blob_folder(blob.digest))
     assert not store.world.exists(layout.layer("a/b", blob.digest))
 
@@ -117,7 +117,7 @@ def test_expired_entries_are_removed(store):
 
 
 def test_expiry_restores_needed_content(store):
-    """As after a collector that stalled where it must not."""
+    """As after a collector that stalled right before a removal."""
     kept = store.world.image("v1")
     layer = Digest.of(b"layer")
     store.age()

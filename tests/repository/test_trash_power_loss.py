@@ -1,4 +1,4 @@
-"""Into the trash and back on a disk that loses power: what is removed is never in neither place."""
+"""Moving into the trash and restoring on a disk that loses power."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def there_and_back(trash):
     assert await Trash(trash.driver).restore_layer("a/b", LAYER)
 
 
-#: What is done, where it lay, where it lies then, and what its file holds: before, and then.
+#: The operation, the path before, the folder in the trash, and the content of each.
 CASES = [
     (blob, layout.blob(LAYER), layout.trashed_blob(LAYER), b"layer", b"layer"),
     (
@@ -103,7 +103,7 @@ def test_power_cut_never_loses_content_between_place_and_trash(case):
 
 
 def test_power_cut_during_a_repository_deletion_is_recoverable():
-    """Whatever is gone of it comes back by command; an answer means that none of it is there."""
+    """What was deleted can be restored; an acknowledged deletion is complete."""
 
     def registry(driver, seconds):
         clock = Clock()

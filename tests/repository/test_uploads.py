@@ -25,7 +25,7 @@ from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
 from twisted_registry.repository.uploads import UploadOutOfOrder
 
-# The plain way.
+# Complete uploads.
 
 
 def test_upload_in_chunks(world):

@@ -1,4 +1,4 @@
-"""Uploads: stores that fail, and how an upload ends once and for all."""
+"""Uploads: failing stores, crashes, and the end of an upload."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
 from twisted_registry.repository.uploads import RunningHash, RunningHashes, UploadOutOfOrder
 
-# Stores that fail.
+# Failing stores.
 
 
 def push(world, upload_id):
@@ -46,7 +46,7 @@ def test_upload_can_be_continued_after_any_failed_call(when, full):
     assert len(actions) > 10
     for number, action in enumerate(actions):
         if (action, when) == ("writer", "after"):
-            # A writer that was not handed out holds no lock: the driver's own tests.
+            # The tests of the driver cover a writer that was not returned.
             continue
         world = World()
         setattr(world.driver, when, fails_at(number, full=full))
@@ -84,7 +84,7 @@ def test_upload_can_be_completed_after_a_crash_at_any_call(hook):
 
 
 def test_failure_to_write_the_link_ends_the_upload(world):
-    # Its bytes have moved already: nothing is left to resume, and nobody may begin it again.
+    # Its bytes were moved: nothing can be resumed, and it must not start again.
     upload_id = start(world)
     append(world, upload_id, A)
     link = layout.layer_link("a/b", Digest.of(A))
@@ -101,7 +101,7 @@ def test_failure_to_write_the_link_ends_the_upload(world):
     assert size_of(world, Digest.of(A)) is None
 
 
-# An upload that has ended stays ended: what is known of its bytes would else be told of others.
+# An upload that has ended must not start again: its running hash would be used for other bytes.
 
 
 def test_chunk_after_the_end_of_an_empty_upload_is_refused(world):
@@ -118,10 +118,10 @@ def test_chunk_after_the_end_of_an_empty_upload_is_refused(world):
 
 @pytest.mark.parametrize("ending", ["finish", "discard"])
 def test_no_race_puts_other_bytes_under_a_digest(world, ending):
-    """Two processes; the first knows the digest of A's bytes, the second ends the upload.
+    """One process has the running hash of A; another ends the upload.
 
-    A chunk that raced with the end would write B under the same id, and the first process would
-    move it to the name of A.
+    If a chunk that races with the end wrote B to the same ID, the first process would move B to the
+    path of A.
     """
     other = world.another()
     upload_id = start(world)
@@ -140,7 +140,7 @@ def test_no_race_puts_other_bytes_under_a_digest(world, ending):
 
 
 def moved_and_stopped(world, known_by="append"):
-    """One process knows the digest of A; another moves A to its name, and stops right there."""
+    """One process has the running hash of A; another moves A to its path, and crashes."""
     other = world.another()
     upload_id = start(world)
     upload = find(world, upload_id)
@@ -173,13 +173,13 @@ def cannot_begin(world, upload_id):
 
 @pytest.mark.parametrize("known_by", ["append", "finish"])
 def test_upload_whose_bytes_were_moved_cannot_start_again(world, known_by):
-    """Bytes written to the same id now would come under the digest of A."""
+    """Other bytes written to the same ID would be stored with the digest of A."""
     cannot_begin(world, moved_and_stopped(world, known_by))
 
 
 @pytest.mark.usefixtures("all_are_large")
 def test_startedat_restored_by_a_power_cut_does_not_restart_an_upload(world):
-    """A checkpoint that is left beside no bytes would be believed of others."""
+    """A checkpoint without bytes would be used for other bytes."""
     upload_id = moved_and_stopped(world)
     assert not world.exists(layout.upload_started("a/b", upload_id))
     world.write(layout.upload_started("a/b", upload_id), b"2023-11-14T22:13:20Z")
@@ -237,11 +237,11 @@ def test_concurrent_closing_requests_store_one_blob(world):
     world.check()
 
 
-# What a process remembers.
+# Running hashes.
 
 
 def test_incomplete_running_hash_is_not_used(world):
-    # What a driver promises of a failure in the middle: stored, but perhaps not observed.
+    # After an error of the driver, bytes may be stored but not observed.
     world.driver.observes = False
     assert done(world.repo().uploads.store_blob(Digest.of(A), Body(A))) == 10
     assert reads(world) == 1

@@ -1,4 +1,4 @@
-"""Uploads: restarts, and clients that leave in the middle."""
+"""Uploads: restarts and disconnects."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_checkpoint_of_another_size_is_ignored(world):
     assert finish(world, upload_id, Digest.of(A)) == 10
 
 
-# Clients that leave.
+# Disconnects.
 
 
 def test_bytes_before_a_disconnect_remain(world):
@@ -179,7 +179,7 @@ def test_cancelling_during_a_storage_call_frees_the_writer(world, action):
         return
     under_way.cancel()
     pauses.holding = False
-    # Whatever ran on has come to its end: the upload can be found and written, or it is whole.
+    # The upload can be found and continued, or it is complete.
     assert under_way.called
     under_way.addErrback(lambda _: None)
     if is_known(world, upload_id):

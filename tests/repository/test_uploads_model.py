@@ -1,4 +1,4 @@
-"""Uploads against a model: in whatever order clients act, the bytes are those of the model."""
+"""Uploads compared with a model, for random sequences of requests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PIECES = st.lists(st.binary(max_size=4), max_size=3)
 
 
 class Uploads(RuleBasedStateMachine):
-    """Two processes over one store, and a dictionary that knows what must be there."""
+    """Two processes over one store, and a dictionary with the expected content."""
 
     ids = Bundle("ids")
     make_world = World
@@ -52,7 +52,7 @@ class Uploads(RuleBasedStateMachine):
         return done(self.world.repo(registry=self.processes[process]).uploads.find(upload_id))
 
     def gone(self, upload_id, process):
-        """Whether the model has no such upload; if so the registry must not know it either."""
+        """Return whether the model lacks an upload; check that the registry agrees."""
         if upload_id in self.model:
             return False
         with pytest.raises(RegistryError) as caught:

@@ -1,4 +1,4 @@
-"""A store with a trash, on each of the three kinds of stores."""
+"""Stores with a trash, of each kind."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ WEEK = 7 * DAY
 
 
 def ticks(clock):
-    """Times of files by a clock, none of them twice."""
+    """Yield times of a clock, in nanoseconds and all different."""
     for number in count():
         yield int(clock.seconds() * 1e9) + number
 
 
 class DatedDisk(DiskWorld):
-    """A disk that stamps files by the clock of the test."""
+    """A disk whose files have the time of the test's clock."""
 
     def restart(self):
         super().restart()

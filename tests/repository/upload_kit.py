@@ -1,4 +1,4 @@
-"""What the tests of uploads have in common: each step of one."""
+"""Steps of an upload, for tests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def size_of(world, digest, name="a/b"):
 
 
 def reads(world):
-    """How often the bytes of an upload were read again."""
+    """Return how often the bytes of an upload were read."""
     return sum(action == "open" for action, _ in world.driver.calls)
 
 

@@ -1,4 +1,4 @@
-"""A registry without HTTP for the tests of the domain, and doubles to trouble it with."""
+"""A registry without HTTP for the tests of the domain, and doubles for its plug-ins."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ ORIGIN = Origin(user="somebody", address="192.0.2.1")
 
 
 def begin(coroutine):
-    """Start a coroutine; a failure that nobody asks for fails no other test."""
+    """Start a coroutine. An error that no test reads does not fail another test."""
     return Deferred.fromCoroutine(coroutine)
 
 
 def result_of(deferred):
-    """What a Deferred fired with; its error is raised."""
+    """Return the result of a Deferred that has fired, or raise its error."""
     results = []
     deferred.addBoth(results.append)
     assert results, "it has not fired"
@@ -44,7 +44,7 @@ def result_of(deferred):
 
 
 def done(coroutine):
-    """Run a coroutine to its end, which it must reach without waiting."""
+    """Run a coroutine that does not wait, and return its result."""
     return result_of(begin(coroutine))
 
 
@@ -53,12 +53,12 @@ async def listed(iterator):
 
 
 class ClientGone(Exception):
-    """The body ended before its time."""
+    """The client has disconnected."""
 
 
 @implementer(IBodyProducer)
 class Body:
-    """A body that arrives at once: some pieces, then its end or an error."""
+    """A body that arrives at once: pieces, then its end or an error."""
 
     def __init__(self, *pieces, error=None, length=UNKNOWN_LENGTH):
         self.pieces = pieces
@@ -84,7 +84,7 @@ class Body:
 
 @implementer(IBodyProducer)
 class SlowBody:
-    """A body whose pieces arrive when the test says so."""
+    """A body whose pieces arrive when the test says."""
 
     length = UNKNOWN_LENGTH
 
@@ -131,7 +131,7 @@ class Listener:
         self.events.append(event)
 
     def take(self):
-        """The events since last asked."""
+        """Return and forget the events."""
         events, self.events = self.events, []
         return events
 
@@ -140,7 +140,7 @@ class Listener:
 
 
 class Gate(NullGate):
-    """Admits all but what the test condemns."""
+    """A gate that admits everything but the condemned digests."""
 
     def __init__(self):
         self.condemned = set()
@@ -163,7 +163,7 @@ class World:
     driver: WatchedDriver = field()
     listener: Listener = field(factory=Listener)
     gate: Gate = field(factory=Gate)
-    #: None: what is removed is gone.
+    #: None removes content for good.
     deleter: object = None
     registry: Registry = field(init=False)
 
@@ -179,16 +179,16 @@ class World:
         self.restart()
 
     def restart(self):
-        """A new process over the same store: locks and memory of the old one are gone."""
+        """Replace the process: its locks and caches are gone, the store stays."""
         self.driver.close_writers()
         self.driver = WatchedDriver(CheckedDriver(self.memory, self.clock), can_peek=self.can_peek)
         self.registry = self.another()
 
     def settle(self):
-        """Let what waits for the clock come to the store."""
+        """Let the time pass that stores need before files are cached."""
 
     def another(self):
-        """A second process beside the first."""
+        """Return the registry of a second process."""
         other = {} if self.deleter is None else {"deleter": self.deleter}
         return Registry(
             self.driver,
@@ -237,7 +237,7 @@ class World:
         return names
 
     def referrers(self, subject, name="a/b"):
-        """What the API would list."""
+        """Return the referrers that the API would list."""
         repository = self.repo(name)
         found = []
         for digest in done(repository.referrers.list_referrers(subject)):
@@ -247,7 +247,7 @@ class World:
         return found
 
     def check(self):
-        """Every name shows what it says, and no tag names a manifest that is not there."""
+        """Check that each digest has its bytes, and that each tag names an existing manifest."""
         for path in self.paths(ROOT):
             parts = path.removeprefix(f"{ROOT}/").split("/")
             if parts[0] == "blobs":
@@ -271,13 +271,13 @@ class World:
 
 
 class PeekWorld(World):
-    """A store that can be looked at without waiting, so that what was read is kept."""
+    """A store with ``peek``, so that links and manifests are cached."""
 
     can_peek = True
 
 
 class DiskWorld(World):
-    """The same over the filesystem driver, on a disk in memory."""
+    """A world over the filesystem driver, on a disk in memory."""
 
     files = PowerLossFiles
 
@@ -297,7 +297,7 @@ class DiskWorld(World):
 
     def check(self):
         super().check()
-        # Whatever was opened is closed.
+        # All files are closed.
         assert self.disk.descriptors == 0
 
 
