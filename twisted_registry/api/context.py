@@ -90,11 +90,16 @@ def get_caller(request: Request, header_fields: Mapping[bytes, bytes]) -> Caller
 
     :param header_fields: as from :func:`get_header_fields`.
     """
-    host, scheme = _requested_host(header_fields)
     get = header_fields.get
-    address = ""
+    host, address, scheme = get(b"host", b"").decode("utf-8", "replace"), "", ""
     if not _FORWARDING_HEADERS.isdisjoint(header_fields):
+        forwarded = _parse_forwarded(get(b"forwarded"))
+        host = _first_element(get(b"x-forwarded-host")) or forwarded.get("host") or host
+        scheme = _first_element(get(b"x-forwarded-proto")) or forwarded.get("proto", "")
+        scheme = scheme.lower()
         address = _first_element(get(b"x-forwarded-for")) or _first_element(get(b"x-real-ip"))
+    if len(host) > _MAX_HOST_LENGTH or _HOST_RE.fullmatch(host) is None:
+        host = ""
     if not address or len(address) > _MAX_ADDRESS_LENGTH or not address.isprintable():
         address = str(getattr(request.getClientAddress(), "host", ""))
     over_tls = request.isSecure()
@@ -106,18 +111,6 @@ def get_caller(request: Request, header_fields: Mapping[bytes, bytes]) -> Caller
         scheme,
         _client_certificate(request) if over_tls else None,
     )
-
-
-def _requested_host(header_fields: Mapping[bytes, bytes]) -> tuple[str, str]:
-    """Return host and scheme of the client's URL; empty where they are unknown or malformed."""
-    get = header_fields.get
-    host, scheme = get(b"host", b"").decode("utf-8", "replace"), ""
-    if not _FORWARDING_HEADERS.isdisjoint(header_fields):
-        forwarded = _parse_forwarded(get(b"forwarded"))
-        host = _first_element(get(b"x-forwarded-host")) or forwarded.get("host") or host
-        scheme = _first_element(get(b"x-forwarded-proto")) or forwarded.get("proto", "")
-    is_valid = len(host) <= _MAX_HOST_LENGTH and _HOST_RE.fullmatch(host) is not None
-    return host if is_valid else "", scheme.lower()
 
 
 def _first_element(value: bytes | None) -> str:

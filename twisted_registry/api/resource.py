@@ -218,7 +218,10 @@ class RegistryResource(Resource):
             validate_name(source)
         header_fields = get_header_fields(request)
         caller = get_caller(request, header_fields)
-        grant = await self._authorize(caller, route, method, source)
+        if source is None:
+            grant = await self._access.authorize(caller, route.required_access(method))
+        else:
+            grant = await self._authorize_mount(caller, route, method, source)
         request.user = grant.user.encode()  # twisted.web's access log prints it
         if self._storage_full and method in _PUSH_METHODS:
             raise insufficient_storage()
@@ -238,18 +241,16 @@ class RegistryResource(Resource):
         handler = HANDLERS[route.endpoint.handler, "GET" if method == "HEAD" else method]
         return await handler(context)
 
-    async def _authorize(
-        self, caller: Caller, route: routes.RouteMatch, method: str, source: str | None
+    async def _authorize_mount(
+        self, caller: Caller, route: routes.RouteMatch, method: str, source: str
     ) -> IGrant:
-        """Authorize a request.
+        """Authorize a request to mount a blob of another repository.
 
         A caller who may push, but not pull from the source of a mount, starts an upload instead,
         and learns nothing about the source. An authenticated caller whose token does not cover the
         source is challenged for a wider token.
         """
         needed = route.required_access(method)
-        if source is None:
-            return await self._access.authorize(caller, needed)
         try:
             return await self._access.authorize(caller, route.required_access(method, source))
         except RegistryError as refusal:
