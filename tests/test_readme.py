@@ -1,4 +1,4 @@
-"""The examples of the README and of docs/embedding.rst run as printed."""
+"""README, docs/embedding.rst and CONTRIBUTING.rst: examples run as printed, paths exist."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.rst"
 EMBEDDING = ROOT / "docs" / "embedding.rst"
+CONTRIBUTING = ROOT / "CONTRIBUTING.rst"
 
 # Appended to the example: send one request to the registry, then stop the reactor.
 ASK = """
@@ -67,3 +68,16 @@ def test_the_make_targets_exist():
     named = {name for command in commands for name in command.split()}
     assert named >= {"serve", "test"}
     assert all(f"\n{name}:" in makefile for name in named), named
+
+
+def test_the_paths_in_the_contributing_guide_exist():
+    """Paths are relative to the repository or to the package; ``/v2/`` is a URL."""
+    quoted = re.findall(r"``([^`\s]+)``", CONTRIBUTING.read_text(encoding="utf-8"))
+    paths = {
+        path
+        for path in quoted
+        if path.endswith((".py", ".yml", "/")) and not path.startswith("/") and "NAME" not in path
+    }
+    assert {"oci/", "conf/maintenance.yml", "twisted_registry/cli.py"} <= paths
+    folders = (ROOT, ROOT / "twisted_registry")
+    assert not {path for path in paths if not any((folder / path).exists() for folder in folders)}
