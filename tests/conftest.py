@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
+
 import pytest
 from hypothesis import settings
 from twisted.logger import formatEvent, globalLogPublisher
 
 from tests.support.s3_servers import ObjectStores
+
+# A shell lets its background jobs ignore SIGINT, and nohup SIGHUP. The processes that tests start
+# would inherit that. Only the main thread can change it.
+with suppress(ValueError):
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(
+                number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            )
 
 # No deadline: a busy machine would fail tests that are fast enough.
 settings.register_profile("fast", deadline=None)
