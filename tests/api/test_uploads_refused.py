@@ -1,4 +1,4 @@
-"""Uploads that can not go on as they were asked to: end-5 and end-6."""
+"""Uploads that are refused: end-5 and end-6."""
 
 from __future__ import annotations
 

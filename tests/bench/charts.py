@@ -1,4 +1,4 @@
-"""The charts of the README: ratios of ours to docker-registry."""
+"""The charts of the benchmarks: ratios to docker-registry."""
 
 from __future__ import annotations
 

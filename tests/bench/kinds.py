@@ -27,7 +27,7 @@ BARE = "bare"
 
 ROOT = Path(__file__).parents[2]
 
-#: The configuration of ours and Distribution. Only the access log mentions requests.
+#: The configuration of this registry and Distribution. Only the access log mentions requests.
 _REGISTRY = """\
 version: 0.1
 log:
