@@ -220,6 +220,39 @@ def test_push_overtaken_by_a_delete_stores_its_manifest_again(action, ending):
     assert get(world, digest).content == image()
 
 
+def push_by_digest_whose_link_is_removed():
+    """Push an image without a tag; a collector that comes late removes its link before the end."""
+    world = world_with()
+    digest = Digest.of(image())
+    pauses = Pauses("stat", layout.layers("a/b"))
+    world.driver.after = pauses
+    push = begin(world.repo().manifests.put(digest, image(), OCI_IMAGE))
+    assert pauses.waiting
+    pauses.holding = False
+    result_of(world.driver.driver.delete(layout.revision("a/b", digest)))
+    return world, push, pauses
+
+
+def test_push_by_digest_stores_its_manifest_again_if_its_link_is_removed():
+    world, push, pauses = push_by_digest_whose_link_is_removed()
+    pauses.release()
+    result_of(push)
+    assert get(world, Digest.of(image())).content == image()
+    world.check()
+
+
+def test_push_by_digest_is_refused_if_its_blobs_are_removed_after_its_link():
+    world, push, pauses = push_by_digest_whose_link_is_removed()
+    again = Pauses("put", layout.revision_link("a/b", Digest.of(image())))
+    world.driver.after = again
+    pauses.release()
+    assert again.waiting
+    for content in (b"{}", b"layer"):
+        done(world.repo().blobs.delete(Digest.of(content)))
+    again.release()
+    assert refusal(result_of, push).code is ErrorCode.MANIFEST_BLOB_UNKNOWN
+
+
 def test_delete_overtaken_by_a_push_deletes_its_tag_too():
     world = world_with()
     digest = world.put(image(), OCI_IMAGE, "old")

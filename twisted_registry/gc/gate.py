@@ -66,7 +66,7 @@ Let a PUT write its link at ``L``, read the list at ``R`` and check presence at 
 
 Leases, records and acknowledgements do not occur in this argument: an unknown process, or one that
 ignores rules 5 to 8, has failed pushes, not broken images. For a revision on a list the argument is
-the same: rule 2 covers the manifest itself, and a tagged PUT reads its own link at ``P``.
+the same: rule 2 covers the manifest itself, and a PUT reads its own link at ``P``.
 
 ``tests/gc/collector_model.py`` tries every interleaving of two serving processes and a collector,
 with stalls, crashes and returns, and shows for each rule what breaks without it.
@@ -149,7 +149,7 @@ Not guaranteed
 *   **A process that stalls for longer than its record lives (30 seconds) while it stores content**
     is not waited for. Bytes that it stores again may be removed at that moment, although the blob
     PUT is answered 201. The manifest PUT that follows is refused (rule 3), and the client has to
-    push again. A manifest that is pushed without a tag, and was garbage before, can lose its link.
+    push again.
 *   A push may fail although nothing is wrong: with 503 if a sweep takes longer than 20 seconds,
     with MANIFEST_BLOB_UNKNOWN if its blobs were condemned between two of its requests.
 *   A blob that no manifest refers to when its grace period ends is garbage, also if its client is

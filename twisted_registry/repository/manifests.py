@@ -2,7 +2,8 @@
 
 The order of writes is such that a crash leaves garbage at worst, never a tag of a missing manifest:
 bytes, media type, revision link, referrers link, and the link of the tag last. After that the
-revision link is read once more, because a DELETE may have removed it meanwhile.
+revision link is read once more, because a DELETE, or a collector that was slow, may have removed it
+meanwhile.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ class Manifests:
             for tag in tags:
                 await self._tag(tag, digest, precondition)
             revision = layout.revision_link(self.name, digest)
-            if tags and await read_link(self.store.driver, revision) != digest:
+            if await read_link(self.store.driver, revision) != digest:
                 await self._store(digest, content, manifest)
                 await self._recheck_or_untag(digest, manifest, tags)
         for name in tags or (None,):
