@@ -7,7 +7,7 @@ import gc
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
-from twisted_registry.api.response import encode_headers, run_until_wait
+from twisted_registry.api.response import Response, encode_headers, run_until_wait
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,8 @@ def test_a_dropped_deferred_closes_its_coroutine():
     del waiting
     gc.collect()
     assert freed == [True]
+
+
+def test_the_repr_has_neither_headers_nor_body():
+    response = Response.json({"token": "secret"}, 201, [("Location", "/?_state=secret")])
+    assert repr(response) == "Response(status=201, length=None)"

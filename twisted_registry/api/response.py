@@ -54,14 +54,16 @@ class EncodedHeaders(tuple[tuple[str, str], ...]):  # noqa: SLOT001 - a tuple ha
 class Response:
     """A response to be sent.
 
+    The repr has neither headers nor body, which may contain tokens.
+
     :ivar headers: pairs; a name may occur twice. :class:`EncodedHeaders` are not encoded again.
     :ivar body: bytes, an open reader, or pieces of unknown total length.
     :ivar length: the Content-Length if it is not the length of ``body`` (HEAD).
     """
 
     status: int = 200
-    headers: Sequence[tuple[str, str]] = ()
-    body: bytes | IReader | AsyncIterator[bytes] = b""
+    headers: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    body: bytes | IReader | AsyncIterator[bytes] = field(default=b"", repr=False)
     length: int | None = None
 
     @classmethod
