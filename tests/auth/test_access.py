@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.support.decisions import decide
 from twisted_registry.auth.access import (
     AuthenticatedPolicy,
     AuthenticationUnavailable,
@@ -74,10 +75,7 @@ class FakeScheme:
 
 def authorize(scheme, policy, *accesses):
     """The grant, or the error."""
-    results = []
-    SchemeAccess(scheme, policy).authorize(Caller(), accesses).addBoth(results.append)
-    (result,) = results
-    return getattr(result, "value", result)
+    return decide(SchemeAccess(scheme, policy), Caller(), accesses)
 
 
 def status_and_challenge(error):
@@ -131,9 +129,7 @@ def test_change_of_policy_or_scope_takes_effect_at_the_next_request(scheme_for):
     access = SchemeAccess(scheme, policy)
 
     def is_granted():
-        results = []
-        access.authorize(Caller(), (PULL,)).addBoth(results.append)
-        return IGrant.providedBy(results[0])
+        return IGrant.providedBy(decide(access, Caller(), (PULL,)))
 
     assert is_granted()
     policy.accesses = ()
@@ -207,11 +203,10 @@ def test_authenticated_policy_allows_everything_to_named_users():
 def test_open_access_permits_everything():
     access = OpenAccess()
     assert verifyObject(IAccessController, access)
-    grants = []
-    access.authorize(Caller(), (PUSH,)).addCallback(grants.append)
-    assert verifyObject(IGrant, grants[0])
-    assert (grants[0].user, grants[0].permits(CATALOG)) == ("", True)
-    assert grants[0].visible_repositories is None
+    grant = access.authorize(Caller(), (PUSH,))
+    assert verifyObject(IGrant, grant)
+    assert (grant.user, grant.permits(CATALOG)) == ("", True)
+    assert grant.visible_repositories is None
 
 
 @pytest.mark.parametrize(
@@ -235,12 +230,8 @@ def test_silly_challenge_names_each_action(accesses, scope):
 def test_silly_accepts_any_authorization():
     access = SchemeAccess(Silly("realm", "service"), AuthenticatedPolicy())
     for authorization in ("x", "Basic !!", "Bearer"):
-        grants = []
-        access.authorize(Caller(authorization), (PUSH,)).addCallback(grants.append)
-        assert grants[0].user == "silly"
-    failures = []
-    access.authorize(Caller(""), ()).addErrback(failures.append)
-    assert failures[0].value.http_status == 401
+        assert decide(access, Caller(authorization), (PUSH,)).user == "silly"
+    assert decide(access, Caller(""), ()).http_status == 401
 
 
 def test_identity_provides_the_avatar_interface():

@@ -6,6 +6,7 @@ import pytest
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
+from tests.support.decisions import decide
 from tests.support.tokens import ISSUER, NOW, REALM, SERVICE, claims, jwk, jwks, key, mint
 from twisted_registry.auth.access import (
     AuthenticatedPolicy,
@@ -59,9 +60,7 @@ def token(**more):
 
 def answer(access, shown, *accesses, **more):
     """The user, or the status and the challenge."""
-    answers = []
-    access.authorize(Caller(shown, **more), accesses).addBoth(answers.append)
-    found = getattr(answers[0], "value", answers[0])
+    found = decide(access, Caller(shown, **more), accesses)
     if hasattr(found, "user"):
         return found.user
     return found.http_status, dict(found.headers).get("WWW-Authenticate")

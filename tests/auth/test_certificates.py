@@ -6,6 +6,7 @@ import pytest
 from twisted.internet.defer import succeed
 from zope.interface.verify import verifyObject
 
+from tests.support.decisions import decide
 from twisted_registry.app.access import make_access
 from twisted_registry.auth.access import OpenGrant
 from twisted_registry.auth.certificates import CertificateAccess
@@ -44,15 +45,13 @@ def make(rules, more=""):
 
 def identity_for(rules, certificate=HOLDER):
     access = make(rules)
-    return access.authorize(Caller(certificate=certificate), ()).result.user
+    return decide(access, Caller(certificate=certificate), ()).user
 
 
-def refusal(waiting):
-    failures = []
-    waiting.addErrback(failures.append)
-    (failure,) = failures
-    assert failure.check(RegistryError)
-    return failure.value
+def refusal_code(access, caller, *accesses):
+    error = decide(access, caller, accesses)
+    assert isinstance(error, RegistryError)
+    return error.code.name
 
 
 @pytest.mark.parametrize(
@@ -85,23 +84,21 @@ def test_first_matching_rule_makes_the_user(rule, user):
     ],
 )
 def test_certificate_without_a_matching_rule_is_anonymous(rule):
-    with pytest.raises(RegistryError) as caught:
-        make(rule).authorize(Caller(certificate=HOLDER), (PULL,)).result.raiseException()
-    assert caught.value.code.name == "DENIED"
+    assert refusal_code(make(rule), Caller(certificate=HOLDER), PULL) == "DENIED"
 
 
 def test_unprintable_name_is_ignored():
     odd = ClientCertificate("CN=a", ("a\nb",))
-    refused = make("{pattern: '(?s).+'}").authorize(Caller(certificate=odd), (PULL,))
-    assert refusal(refused).code.name == "DENIED"
+    access = make("{pattern: '(?s).+'}")
+    assert refusal_code(access, Caller(certificate=odd), PULL) == "DENIED"
 
 
 def test_default_policy_with_certificates():
     access = make("{}")
     verifyObject(IClosableAccessController, access)
     for wanted in (PULL, PUSH, CATALOG):
-        assert access.authorize(Caller(certificate=HOLDER), (wanted,)).result.user == "ci-7"
-        assert refusal(access.authorize(Caller(), (wanted,))).code.name == "DENIED"
+        assert decide(access, Caller(certificate=HOLDER), (wanted,)).user == "ci-7"
+        assert refusal_code(access, Caller(), wanted) == "DENIED"
     assert access.close().called
 
 
@@ -111,11 +108,10 @@ def test_access_rules_apply_to_users_and_groups():
         "access: {anonymous: [pull], rules: [{repositories: ['**'], groups: [robots],"
         " allow: [push]}]}\n",
     )
-    granted = access.authorize(Caller(certificate=HOLDER), (PUSH,)).result
-    assert granted.user == "ci-7"
-    assert refusal(access.authorize(Caller(), (PUSH,))).code.name == "DENIED"
-    denied = access.authorize(Caller(certificate=HOLDER), (Access("repository", "a", "delete"),))
-    assert refusal(denied).code.name == "DENIED"
+    assert decide(access, Caller(certificate=HOLDER), (PUSH,)).user == "ci-7"
+    assert refusal_code(access, Caller(), PUSH) == "DENIED"
+    delete = Access("repository", "a", "delete")
+    assert refusal_code(access, Caller(certificate=HOLDER), delete) == "DENIED"
 
 
 class Otherwise:
@@ -127,14 +123,14 @@ class Otherwise:
 
 def test_authorization_header_takes_precedence():
     access = make("{}", "auth: {silly: {realm: r, service: s}}\n")
-    assert access.authorize(Caller(certificate=HOLDER), (PULL,)).result.user == "ci-7"
+    assert decide(access, Caller(certificate=HOLDER), (PULL,)).user == "ci-7"
     both = Caller("Basic YTpi", certificate=HOLDER)
-    assert access.authorize(both, (PULL,)).result.user == "silly"
-    assert refusal(access.authorize(Caller(), (PULL,))).code.name == "UNAUTHORIZED"
+    assert decide(access, both, (PULL,)).user == "silly"
+    assert refusal_code(access, Caller(), PULL) == "UNAUTHORIZED"
 
 
 def test_fallback_without_close():
     access = CertificateAccess((), None, Otherwise())
     verifyObject(IAccessController, access)
-    assert access.authorize(Caller(certificate=HOLDER), ()).result.user == "other"
+    assert decide(access, Caller(certificate=HOLDER), ()).user == "other"
     assert access.close().called

@@ -10,7 +10,7 @@ from base64 import b64decode
 
 from attrs import define, field
 from twisted.internet import reactor
-from twisted.internet.defer import fail, succeed
+from twisted.internet.defer import succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.web.resource import Resource
 from zope.interface import implementer
@@ -48,10 +48,10 @@ class Members:
         user, _, password = b64decode(credentials).decode().partition(":")
         known = self.known.get(user, b"")
         if scheme != "Basic" or not hmac.compare_digest(known, _hashed(password)):
-            return fail(RegistryError(ErrorCode.UNAUTHORIZED))
+            raise RegistryError(ErrorCode.UNAUTHORIZED)
         if any(access.name.startswith("secret/") for access in accesses):
-            return fail(RegistryError(ErrorCode.DENIED))
-        return succeed(OpenGrant(user))
+            raise RegistryError(ErrorCode.DENIED)
+        return OpenGrant(user)
 
 
 @define

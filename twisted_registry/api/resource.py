@@ -14,7 +14,7 @@ import secrets
 from itertools import count
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from twisted.web.server import Request
 
     from twisted_registry.api.routes import RouteMatch
-    from twisted_registry.auth.interfaces import Caller, IAccessController, IGrant
+    from twisted_registry.auth.interfaces import Access, Caller, IAccessController, IGrant
     from twisted_registry.metrics.interfaces import IMetricsObserver
     from twisted_registry.repository.registry import Registry
 
@@ -219,7 +219,9 @@ class RegistryResource(Resource):
         header_fields = get_header_fields(request)
         caller = get_caller(request, header_fields)
         if source is None:
-            grant = await self._access.authorize(caller, route.required_access(method))
+            # Not by _authorize: this is the fast path of every pull.
+            decision = self._access.authorize(caller, route.required_access(method))
+            grant = await decision if isinstance(decision, Deferred) else decision
         else:
             grant = await self._authorize_mount(caller, route, method, source)
         request.user = grant.user.encode()  # twisted.web's access log prints it
@@ -241,6 +243,10 @@ class RegistryResource(Resource):
         handler = HANDLERS[route.endpoint.handler, "GET" if method == "HEAD" else method]
         return await handler(context)
 
+    async def _authorize(self, caller: Caller, accesses: Sequence[Access]) -> IGrant:
+        decision = self._access.authorize(caller, accesses)
+        return await decision if isinstance(decision, Deferred) else decision
+
     async def _authorize_mount(
         self, caller: Caller, route: routes.RouteMatch, method: str, source: str
     ) -> IGrant:
@@ -250,12 +256,11 @@ class RegistryResource(Resource):
         and learns nothing about the source. An authenticated caller whose token does not cover the
         source is challenged for a wider token.
         """
-        needed = route.required_access(method)
         try:
-            return await self._access.authorize(caller, route.required_access(method, source))
+            return await self._authorize(caller, route.required_access(method, source))
         except RegistryError as refusal:
             try:
-                grant = await self._access.authorize(caller, needed)
+                grant = await self._authorize(caller, route.required_access(method))
             except RegistryError:
                 raise refusal from None
             if refusal.code is ErrorCode.UNAUTHORIZED and grant.user:

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from attrs import define
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
@@ -127,7 +127,8 @@ class MaintenancePage(DebugPage):
             # Sent by browsers for requests from pages of other sites: protects from CSRF.
             raise RegistryError(ErrorCode.DENIED, message="not available to pages in a browser")
         if self._access is not None:
-            await self._access.authorize(get_caller(request, header_fields), [MAINTENANCE])
+            caller = get_caller(request, header_fields)
+            await maybeDeferred(self._access.authorize, caller, [MAINTENANCE])
         elif not self._is_loopback_only:
             raise RegistryError(
                 ErrorCode.DENIED,

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
@@ -159,21 +159,18 @@ class SchemeAccess:
     def __attrs_post_init__(self) -> None:
         self._anonymous = Grant(ANONYMOUS_LOGIN, self._policy)
 
-    def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:
+    def authorize(self, caller: Caller, accesses: Sequence[Access]) -> IGrant | Deferred[IGrant]:
         """Authenticate the caller and check the accesses against scope and policy."""
         login = self._scheme.find_cached_login(caller)
-        if login is None:
-            authenticated: Deferred[Any] = self._scheme.authenticate(caller)
-            return authenticated.addCallbacks(
-                self._decide,
-                self._authentication_failed,
-                callbackArgs=(caller, accesses),
-                errbackArgs=(caller, accesses),
-            )
-        try:
-            return succeed(self._decide(login, caller, accesses))
-        except RegistryError as error:
-            return fail(error)
+        if login is not None:
+            return self._decide(login, caller, accesses)
+        authenticated: Deferred[Any] = self._scheme.authenticate(caller)
+        return authenticated.addCallbacks(
+            self._decide,
+            self._authentication_failed,
+            callbackArgs=(caller, accesses),
+            errbackArgs=(caller, accesses),
+        )
 
     def close(self) -> Deferred[None]:
         """Close the scheme."""
@@ -246,12 +243,15 @@ def error_detail(accesses: Sequence[Access]) -> list[dict[str, str]] | None:
     ] or None
 
 
-def grant_or_deny(login: Login, policy: IPolicy, accesses: Sequence[Access]) -> Deferred[IGrant]:
-    """Fire with a grant if the login may do all of the accesses, or fail with DENIED."""
+def grant_or_deny(login: Login, policy: IPolicy, accesses: Sequence[Access]) -> Grant:
+    """Return a grant if the login may do all of the accesses.
+
+    :raises RegistryError: DENIED.
+    """
     grant = Grant(login, policy)
-    if all(map(grant.permits, accesses)):
-        return succeed(grant)
-    return fail(RegistryError(ErrorCode.DENIED, detail=error_detail(accesses)))
+    if not all(map(grant.permits, accesses)):
+        raise RegistryError(ErrorCode.DENIED, detail=error_detail(accesses))
+    return grant
 
 
 @implementer(IPolicy)
@@ -295,7 +295,7 @@ class AnonymousOnly:
 
     _policy: IPolicy
 
-    def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:  # noqa: ARG002
+    def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Grant:  # noqa: ARG002
         """Check the accesses against the policy."""
         return grant_or_deny(ANONYMOUS_LOGIN, self._policy, accesses)
 
@@ -324,6 +324,6 @@ _OPEN_GRANT = OpenGrant()
 class OpenAccess:
     """An access controller that permits every request."""
 
-    def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:  # noqa: ARG002
-        """Fire with a grant that permits everything."""
-        return succeed(_OPEN_GRANT)
+    def authorize(self, caller: Caller, accesses: Sequence[Access]) -> OpenGrant:  # noqa: ARG002
+        """Return a grant that permits everything."""
+        return _OPEN_GRANT

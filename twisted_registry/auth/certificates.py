@@ -75,7 +75,7 @@ class CertificateAccess:
     _policy: IPolicy
     _fallback: IAccessController
 
-    def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:
+    def authorize(self, caller: Caller, accesses: Sequence[Access]) -> IGrant | Deferred[IGrant]:
         """Check the accesses of the user of the certificate against the policy."""
         certificate = caller.certificate
         login = (

@@ -94,8 +94,8 @@ class IGrant(Interface):
 class IAccessController(Interface):
     """Authorizes requests."""
 
-    def authorize(caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:
-        """Fire with a grant if ``caller`` may do all of ``accesses``.
+    def authorize(caller: Caller, accesses: Sequence[Access]) -> IGrant | Deferred[IGrant]:
+        """Return a grant, at once or by a Deferred, if ``caller`` may do all of ``accesses``.
 
         :param accesses: the accesses that the route needs; empty for the version check at
             ``/v2/``, which still needs a login where one is required.
