@@ -85,8 +85,7 @@ def task_definitions(maintenance: Maintenance) -> Iterable[TaskDefinition]:
     """Yield the definitions of all tasks, enabled or not."""
     purge, gc, trash = maintenance.uploadpurging, maintenance.gc, maintenance.trash
     retention, scrub = maintenance.retention, maintenance.scrub
-    if purge is not None:
-        yield TaskDefinition("uploadpurging", purge.interval, _make_purge, purge, purge.enabled)
+    yield TaskDefinition("uploadpurging", purge.interval, _make_purge, purge, purge.enabled)
     yield TaskDefinition("gc", gc.interval, _make_collection, gc, gc.enabled)
     yield TaskDefinition("trash", trash.interval, _make_trash_expiry, trash, trash.keep > 0)
     yield TaskDefinition(
@@ -199,7 +198,6 @@ class MaintenanceService(MultiService):
 
 def _make_purge(service: MaintenanceService) -> Work:
     purge = service.maintenance.uploadpurging
-    assert purge is not None
     return UploadPurge(service.registry, service.reactor, purge.age, purge.dryrun).run
 
 

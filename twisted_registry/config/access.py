@@ -62,29 +62,24 @@ def _url_path(node: Node) -> str:
 
 
 def _duration_from(minimum_s: float) -> Kind:
-    def convert(node: Node) -> float:
-        seconds = values.duration_seconds(node)
-        if seconds < minimum_s:
-            raise ValueError
-        return seconds
-
-    return Duration(f"a duration of at least {values.format_duration(minimum_s)}", convert)
+    expected = f"a duration of at least {values.format_duration(minimum_s)}"
+    return Duration(expected, values.bounded(values.duration_seconds, minimum_s))
 
 
 def actions_key(doc: str) -> Any:
     """Declare a key that takes a list of actions."""
-    return key(ListOf("a list of actions", choice(*ACTIONS)), doc, default=(), extension=True)
+    return key(ListOf("a list of actions", choice(*ACTIONS)), doc)
 
 
 def patterns_key(doc: str) -> Any:
     """Declare a required key that takes a list of patterns of repository names."""
     kind = ListOf("a list of patterns", Scalar(GLOB_SYNTAX, _glob))
-    return key(kind, doc, default=(), required=True, extension=True)
+    return key(kind, doc, required=True)
 
 
 def _header_text_key(doc: str) -> Any:
     """Declare a required key whose value is sent in a header."""
-    return key(Scalar("text on one line", values.header_value), doc, default="", required=True)
+    return key(Scalar("text on one line", values.header_value), doc, required=True)
 
 
 class Silly(SectionBase):
@@ -104,7 +99,6 @@ class Htpasswd(SectionBase):
         " not bcrypt are ignored. The file is read again when it changes. If it does not exist, it"
         " is created at the start with a user ``docker``, whose password is written to the log"
         " once.",
-        default="",
         required=True,
     )
 
@@ -119,7 +113,6 @@ class Token(SectionBase):
     issuer: str = key(
         Scalar("text that is not empty", values.nonempty_text),
         "The issuer that tokens must have (``iss``).",
-        default="",
         required=True,
     )
     rootcertbundle: str = key(
@@ -127,18 +120,15 @@ class Token(SectionBase):
         "A PEM file of certificates. Tokens are accepted if they are signed by the key of one of"
         " them, or by a key that one of them has certified (``x5c``). Either this or ``jwks`` must"
         " be set.",
-        default="",
     )
-    jwks: str = key(text("a path"), "A JWK Set file of public keys that sign tokens.", default="")
+    jwks: str = key(text("a path"), "A JWK Set file of public keys that sign tokens.")
     signingalgorithms: tuple[str, ...] = key(
         ListOf("a list of algorithms", choice(*ALGORITHMS)),
         "The accepted signature algorithms. A key is only used with algorithms of its own type.",
         default=ALGORITHMS,
     )
     autoredirect: bool = key(
-        boolean(),
-        "In challenges, name the host of the request instead of ``realm``.",
-        default=False,
+        boolean(), "In challenges, name the host of the request instead of ``realm``."
     )
     autoredirectpath: str = key(
         Scalar("a path that begins with /", _url_path),
@@ -186,18 +176,10 @@ class Rule(SectionBase):
         "Where: names and patterns of repositories, such as ``library/*``, ``team/**`` or ``**``. A"
         " pattern with ``!`` in front excludes what the others include."
     )
-    users: tuple[str, ...] = key(
-        text_list("a list of users"), "Who: users by name.", default=(), extension=True
-    )
-    groups: tuple[str, ...] = key(
-        text_list("a list of groups"), "Who: members of these groups.", default=(), extension=True
-    )
-    authenticated: bool = key(
-        boolean(), "Who: every authenticated user.", default=False, extension=True
-    )
-    anonymous: bool = key(
-        boolean(), "Who: everyone, authenticated or not.", default=False, extension=True
-    )
+    users: tuple[str, ...] = key(text_list("a list of users"), "Who: users by name.")
+    groups: tuple[str, ...] = key(text_list("a list of groups"), "Who: members of these groups.")
+    authenticated: bool = key(boolean(), "Who: every authenticated user.")
+    anonymous: bool = key(boolean(), "Who: everyone, authenticated or not.")
     allow: tuple[str, ...] = actions_key(
         "What: ``pull``, ``push`` (which includes ``pull``), ``delete``, or ``admin``, which"
         " includes all of them."
@@ -207,36 +189,25 @@ class Rule(SectionBase):
 class Tokens(SectionBase):
     """``access.tokens``: the token server of this registry, at ``/auth/token``."""
 
-    disabled: bool = key(
-        boolean(),
-        "Issue no tokens, even if the section would be implied.",
-        default=False,
-        extension=True,
-    )
+    disabled: bool = key(boolean(), "Issue no tokens, even if the section would be implied.")
     service: str = key(
         Scalar("text on one line", values.header_value),
         "The name of this registry in challenges and tokens.",
         default="twisted-registry",
-        extension=True,
     )
     lifetime: float = key(
-        _duration_from(_MIN_LIFETIME_S),
-        "How long a token is valid.",
-        default=300.0,
-        extension=True,
+        _duration_from(_MIN_LIFETIME_S), "How long a token is valid.", default=300.0
     )
     refresh: float = key(
         duration(),
         "How long a refresh token is valid, which ``docker login`` stores instead of the password."
         " 0 issues none.",
         default=30 * 24 * 3600.0,
-        extension=True,
     )
     rotation: float = key(
         _duration_from(_MIN_ROTATION_S),
         "How long a key signs tokens before the next one replaces it.",
         default=24 * 3600.0,
-        extension=True,
     )
 
 
@@ -247,9 +218,7 @@ class IssuerRule(SectionBase):
         MapOf("a mapping of claims to patterns", text()),
         "Which tokens: the claims that must match, all of them. In a pattern ``*`` matches any"
         " characters.",
-        default={},
         required=True,
-        extension=True,
     )
     repositories: tuple[str, ...] = patterns_key("Where, as in ``access.rules[]``.")
     allow: tuple[str, ...] = actions_key("What, as in ``access.rules[]``.")
@@ -261,30 +230,22 @@ class Issuer(SectionBase):
     issuer: str = key(
         Scalar("an http or https URL", values.url),
         "The URL of the issuer, as tokens have it in ``iss``.",
-        default="",
         required=True,
-        extension=True,
     )
     jwks: str = key(
         Scalar("an http or https URL", values.url),
         "The URL of the issuer's keys. If not set, it is read from the issuer's OpenID"
         " configuration.",
-        default="",
-        extension=True,
     )
     audience: str = key(
         Scalar("text that is not empty", values.nonempty_text),
         "The audience that tokens must have (``aud``).",
-        default="",
         required=True,
-        extension=True,
     )
     rules: tuple[IssuerRule, ...] = key(
         ListOf("a list of rules", Section(IssuerRule, strict=True)),
         "What the issuer's tokens may do.",
-        default=(),
         required=True,
-        extension=True,
     )
 
 
@@ -300,27 +261,20 @@ class AccessRules(SectionBase):
     groups: Mapping[str, tuple[str, ...]] = key(
         MapOf("a mapping of groups to lists of users", text_list("a list of users")),
         "Groups and their members.",
-        default={},
-        extension=True,
     )
     rules: tuple[Rule, ...] = key(
         ListOf("a list of rules", Section(Rule, strict=True)),
         "Further rules. Each one adds to what the others allow.",
-        default=(),
-        extension=True,
     )
     issuers: tuple[Issuer, ...] = key(
         ListOf("a list of issuers", Section(Issuer, strict=True)),
         "CI systems whose tokens are accepted instead of a password. Needs ``tokens``.",
-        default=(),
-        extension=True,
     )
     tokens: Tokens | None = key(
         Section(Tokens, strict=True, allows_empty=True),
         "Issue and accept tokens. The section is implied if ``auth.htpasswd`` is set and anonymous"
         " clients may do something, because docker without a login only sends requests to"
         " registries that issue tokens. Needs ``twisted-registry[auth]``.",
-        extension=True,
     )
 
     @property

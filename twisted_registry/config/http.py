@@ -232,32 +232,21 @@ class ClientUser(SectionBase):
         " alternative name.",
         default="cn",
         name="from",
-        extension=True,
     )
     pattern: re.Pattern[str] = key(
         Scalar("a regular expression", values.regex),
         "A regular expression that must match all of it.",
         default=re.compile(".+"),
-        extension=True,
     )
-    organization: str = key(
-        text(),
-        "An organization (``O``) that the subject must have as well.",
-        default="",
-        extension=True,
-    )
+    organization: str = key(text(), "An organization (``O``) that the subject must have as well.")
     user: str = key(
         text(),
         "The name of the user. ``{0}`` is the matched text, ``{1}`` the first group of the"
         " pattern.",
         default="{0}",
-        extension=True,
     )
     groups: tuple[str, ...] = key(
-        text_list("a list of groups"),
-        "The groups of the user, for ``access``.",
-        default=(),
-        extension=True,
+        text_list("a list of groups"), "The groups of the user, for ``access``."
     )
 
 
@@ -267,18 +256,14 @@ class LetsEncrypt(SectionBase):
     cachefile: str = key(
         text("a path"),
         "The directory of the account and the certificate. It is created if it does not exist.",
-        default="",
     )
-    email: str = key(text(), "The contact address of the account.", default="")
+    email: str = key(text(), "The contact address of the account.")
     hosts: tuple[str, ...] = key(
         ListOf("a list of host names", Scalar("a public host name", _public_domain)),
         "The host names of this registry, all in one certificate.",
-        default=(),
     )
     directoryurl: str = key(
-        text("a URL"),
-        f"The directory of the ACME server. Empty: ``{_LETSENCRYPT_DIRECTORY_URL}``.",
-        default="",
+        text("a URL"), f"The directory of the ACME server. Empty: ``{_LETSENCRYPT_DIRECTORY_URL}``."
     )
 
     @property
@@ -293,15 +278,11 @@ class Auto(SectionBase):
     hosts: tuple[str, ...] = key(
         ListOf("a list of host names and addresses", Scalar("a host name or an address", _host)),
         "The host names and addresses of this registry, such as ``registry.lan``.",
-        default=(),
-        extension=True,
     )
     folder: str = key(
         text("a path"),
         "The directory of the authority and the certificates. Empty: ``twisted-registry/tls`` below"
         " the root directory of the store.",
-        default="",
-        extension=True,
     )
 
 
@@ -312,19 +293,16 @@ class Tls(SectionBase):
         text("a path"),
         "A PEM file with the certificate and its chain. If it is set, the registry serves only"
         " TLS.",
-        default="",
     )
     keyfile: str = key(
         text("a path"),
         "A PEM file with the private key of ``certificate``, without a passphrase.",
-        default="",
         name="key",
     )
     clientcas: tuple[str, ...] = key(
         text_list("a list of paths"),
         "PEM files of certificate authorities for client certificates. If set, clients are asked"
         " for a certificate.",
-        default=(),
     )
     clientauth: str = key(
         choice(
@@ -336,16 +314,14 @@ class Tls(SectionBase):
         ),
         "How client certificates are requested and verified, if ``clientcas`` is set. Empty:"
         " ``require-and-verify-client-cert``.",
-        default="",
     )
     minimumtls: str = key(
-        choice("", "tls1.2", "tls1.3"), "The oldest version of TLS. Empty: ``tls1.2``.", default=""
+        choice("", "tls1.2", "tls1.3"), "The oldest version of TLS. Empty: ``tls1.2``."
     )
     ciphersuites: tuple[str, ...] = key(
         ListOf("a list of cipher suites", choice(*TLS12_SUITES, *sorted(TLS13_SUITES))),
         "IANA names of the cipher suites of TLS 1.2. Empty: ECDHE with AES-GCM or ChaCha20. The"
         " suites of TLS 1.3 are always offered.",
-        default=(),
     )
     letsencrypt: LetsEncrypt = section(LetsEncrypt, "Certificates by ACME.")
     auto: Auto = section(
@@ -358,7 +334,6 @@ class Tls(SectionBase):
         ListOf("a list of rules", Section(ClientUser, strict=True)),
         "Rules that map client certificates to users; the first match applies. Such clients need no"
         " password.",
-        default=(),
         extension=True,
     )
 
@@ -379,7 +354,7 @@ class Tls(SectionBase):
 class Prometheus(SectionBase):
     """``http.debug.prometheus``."""
 
-    enabled: bool = key(boolean(), "Serve metrics.", default=False)
+    enabled: bool = key(boolean(), "Serve metrics.")
     path: str = key(
         Scalar("a path that starts with /", values.path),
         "The path of the metrics.",
@@ -394,7 +369,6 @@ class Debug(SectionBase):
         text("HOST:PORT or a Twisted endpoint string"),
         "A second address, for operators. It has no authentication: every client that can connect"
         " can read everything there.",
-        default="",
     )
     prometheus: Prometheus = section(
         Prometheus, "Prometheus metrics. Needs ``twisted-registry[metrics]``."
@@ -404,53 +378,37 @@ class Debug(SectionBase):
 class Http2(SectionBase):
     """``http.http2``."""
 
-    disabled: bool = key(boolean(), "Accepted; HTTP/2 is not served.", default=False)
+    disabled: bool = key(boolean(), "Accepted; HTTP/2 is not served.")
 
 
 class H2c(SectionBase):
     """``http.h2c``."""
 
-    enabled: bool = key(boolean(), "Accepted; HTTP/2 is not served.", default=False)
+    enabled: bool = key(boolean(), "Accepted; HTTP/2 is not served.")
 
 
 class Limits(SectionBase):
     """``http.limits``."""
 
     headerbytes: int = key(
-        size(1024),
-        "The largest header section; a larger one returns 431.",
-        default=16 * 1024,
-        extension=True,
+        size(1024), "The largest header section; a larger one returns 431.", default=16 * 1024
     )
     urlbytes: int = key(
-        size(1024),
-        "The longest request target; a longer one returns 414.",
-        default=8 * 1024,
-        extension=True,
+        size(1024), "The longest request target; a longer one returns 414.", default=8 * 1024
     )
     manifestbytes: int = key(
-        size(4 * 2**20),
-        "The largest manifest; a larger one returns 413.",
-        default=4 * 2**20,
-        extension=True,
+        size(4 * 2**20), "The largest manifest; a larger one returns 413.", default=4 * 2**20
     )
     headertimeout: float = key(
         duration(positive=True),
         "The timeout of the headers of a request, from its first byte.",
         default=20.0,
-        extension=True,
     )
     idletimeout: float = key(
-        duration(positive=True),
-        "The timeout of a connection between two requests.",
-        default=60.0,
-        extension=True,
+        duration(positive=True), "The timeout of a connection between two requests.", default=60.0
     )
     bodytimeout: float = key(
-        duration(positive=True),
-        "The timeout of a body that makes no progress.",
-        default=60.0,
-        extension=True,
+        duration(positive=True), "The timeout of a body that makes no progress.", default=60.0
     )
 
 
@@ -468,29 +426,22 @@ class Http(SectionBase):
     prefix: str = key(
         Scalar("a path that starts and ends with /", values.prefix),
         "A path before that of the API, which is then at ``PREFIXv2/``.",
-        default="",
     )
     host: str = key(
         Scalar("an absolute http or https URL without query", values.base_url),
         "The URL of the registry for clients, used in Location headers. If not set, it is taken"
         " from the Host, Forwarded and X-Forwarded-* headers of each request.",
-        default="",
     )
-    relativeurls: bool = key(boolean(), "Send Location headers without a host.", default=False)
+    relativeurls: bool = key(boolean(), "Send Location headers without a host.")
     secret: str = key(
         text(),
         "Signs the state of uploads. If not set, a random secret is created and kept in the store,"
         " so that uploads can continue after a restart and on every machine that shares the store.",
-        default="",
         secret=True,
     )
-    draintimeout: float = key(
-        duration(), "How long a shutdown waits for active requests.", default=0.0
-    )
+    draintimeout: float = key(duration(), "How long a shutdown waits for active requests.")
     headers: Mapping[str, tuple[str, ...]] = key(
-        headers(),
-        "Headers of every response of the API. CORS headers allow access from browsers.",
-        default={},
+        headers(), "Headers of every response of the API. CORS headers allow access from browsers."
     )
     workers: int = key(
         Scalar(f"an integer from 1 to {values.MAX_WORKERS}, or auto", values.worker_count),

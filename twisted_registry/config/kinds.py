@@ -9,9 +9,10 @@ The functions at the end make the kinds that the schema uses often.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from re import Pattern
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import define, field, frozen
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from twisted_registry.config.document import Node
-
-T = TypeVar("T")
 
 
 class KindMismatchError(Exception):
@@ -69,12 +68,14 @@ class Kind(ABC):
     """The type of a key.
 
     :ivar expected: the type in words, for faults and the reference.
+    :ivar default: the value of an absent key, if the key does not have its own default.
     """
 
     #: Whether a key without a value is read, instead of being treated as absent.
     takes_null: ClassVar[bool] = False
 
     expected: str
+    default: Any = field(default=None, kw_only=True)
 
     @abstractmethod
     def read_node(self, node: Node, context: ReadContext) -> Any:
@@ -96,6 +97,7 @@ class Scalar(Kind):
     """
 
     convert: Callable[[Node], Any]
+    default: Any = field(default="", kw_only=True)
 
     def read_node(self, node: Node, context: ReadContext) -> Any:  # noqa: ARG002 - no parts
         """Convert the value."""
@@ -115,6 +117,8 @@ class Scalar(Kind):
 class Duration(Scalar):
     """A length of time; the value is in seconds."""
 
+    default: Any = field(default=0.0, kw_only=True)
+
     def dump(self, value: Any) -> Any:
         """Return the value as a duration in Go's syntax."""
         return None if value is None else values.format_duration(value)
@@ -123,6 +127,8 @@ class Duration(Scalar):
 @define(eq=False)
 class Percentage(Scalar):
     """A percentage; the value is a fraction from 0 to 1."""
+
+    default: Any = field(default=0.0, kw_only=True)
 
     def dump(self, value: Any) -> Any:
         """Return the value as text such as ``85%``."""
@@ -134,6 +140,7 @@ class ListOf(Kind):
     """A list of values of one kind; the value is a tuple."""
 
     item: Kind
+    default: Any = field(default=(), kw_only=True)
 
     def read_node(self, node: Node, context: ReadContext) -> Any:
         """Read the items; an item with a fault is left out."""
@@ -164,6 +171,7 @@ class MapOf(Kind):
     check_name: Callable[[str], object] = str
     name_expected: str = "a name"
     keep_case: bool = field(default=False, kw_only=True)
+    default: Any = field(factory=dict, kw_only=True)
 
     def read_node(self, node: Node, context: ReadContext) -> Any:
         """Check the keys and read the values; a value with a fault is left out."""
@@ -262,21 +270,20 @@ def text(expected: str = "text") -> Kind:
 
 def boolean() -> Kind:
     """Make the kind of a YAML boolean."""
-    return Scalar("true or false", values.boolean)
+    return Scalar("true or false", values.boolean, default=False)
 
 
-def integer(minimum: int, maximum: int | None = None) -> Kind:
+def integer(minimum: int, maximum: float = math.inf) -> Kind:
     """Make the kind of an integer within inclusive bounds."""
-    upper = "or more" if maximum is None else f"to {maximum}"
-    return Scalar(f"an integer, {minimum} {upper}", _bounded(values.integer, minimum, maximum))
+    upper = "or more" if maximum == math.inf else f"to {maximum}"
+    convert = values.bounded(values.integer, minimum, maximum)
+    return Scalar(f"an integer, {minimum} {upper}", convert, default=0)
 
 
 def size(minimum: int) -> Kind:
     """Make the kind of a number of bytes."""
-    return Scalar(
-        f"a number of bytes, {minimum} or more, such as 4194304 or 4MiB",
-        _bounded(values.size, minimum),
-    )
+    expected = f"a number of bytes, {minimum} or more, such as 4194304 or 4MiB"
+    return Scalar(expected, values.bounded(values.size, minimum), default=0)
 
 
 def duration(*, positive: bool = False) -> Kind:
@@ -284,7 +291,7 @@ def duration(*, positive: bool = False) -> Kind:
     bound = "longer than 0" if positive else "0 or longer"
     return Duration(
         f"a duration, {bound}, such as 90s, 2h10m or 500ms",
-        _bounded(values.duration_seconds, 1e-9 if positive else 0),
+        values.bounded(values.duration_seconds, 1e-9 if positive else 0),
     )
 
 
@@ -315,19 +322,6 @@ def headers() -> Kind:
 def text_list(expected: str = "a list of texts") -> Kind:
     """Make the kind of a list of single values that are not empty."""
     return ListOf(expected, Scalar("text that is not empty", values.nonempty_text))
-
-
-def _bounded(
-    convert: Callable[[Node], T], minimum: float, maximum: float | None = None
-) -> Callable[[Node], T]:
-    def bounded(node: Node) -> T:
-        value = convert(node)
-        number: Any = value
-        if number < minimum or (maximum is not None and number > maximum):
-            raise ValueError
-        return value
-
-    return bounded
 
 
 def _either(names: list[str]) -> str:

@@ -50,11 +50,9 @@ def _ip_ranges_url(node: Node) -> str:
 class Middleware(SectionBase):
     """``middleware.registry[]`` and ``middleware.repository[]``."""
 
-    name: str = key(text(), "The name of the middleware.", default="", required=True)
-    options: Mapping[str, object] = key(
-        MapOf("a section", Anything()), "Its options.", default={}, secret=True
-    )
-    disabled: bool = key(boolean(), "Ignore this entry.", default=False)
+    name: str = key(text(), "The name of the middleware.", required=True)
+    options: Mapping[str, object] = key(MapOf("a section", Anything()), "Its options.", secret=True)
+    disabled: bool = key(boolean(), "Ignore this entry.")
 
 
 class StorageOptions(SectionBase):
@@ -64,15 +62,11 @@ class StorageOptions(SectionBase):
         Scalar("a URL with scheme and host, optionally with a path", _base_url),
         "``redirect`` and ``cloudfront``: the beginning of URLs. For ``cloudfront`` the scheme may"
         " be missing; it is https then.",
-        default="",
     )
     privatekey: str = key(
-        text("a path"),
-        "``cloudfront``: the file of the private key (RSA, PEM).",
-        default="",
-        secret=True,
+        text("a path"), "``cloudfront``: the file of the private key (RSA, PEM).", secret=True
     )
-    keypairid: str = key(text(), "``cloudfront``: the ID of the key pair.", default="")
+    keypairid: str = key(text(), "``cloudfront``: the ID of the key pair.")
     lifetime: float = key(
         duration(positive=True),
         "``cloudfront``: how long a URL is valid.",
@@ -88,15 +82,17 @@ class StorageOptions(SectionBase):
     awsregion: str = key(
         text("names of regions separated by commas"),
         "``cloudfront``: the regions of ``ipfilteredby: awsregion``.",
-        default="",
     )
     updatefrequency: float | None = key(
         duration(positive=True),
         "``cloudfront``: the time between two updates of the list of AWS addresses; 12h if not"
         " set.",
+        default=None,
     )
     updatefrenquency: float | None = key(
-        duration(positive=True), "The first spelling of ``updatefrequency`` in Distribution."
+        duration(positive=True),
+        "The first spelling of ``updatefrequency`` in Distribution.",
+        default=None,
     )
     iprangesurl: str = key(
         Scalar("an http, https or file URL", _ip_ranges_url),
@@ -104,15 +100,11 @@ class StorageOptions(SectionBase):
         default="https://ip-ranges.amazonaws.com/ip-ranges.json",
     )
     scheme: str = key(
-        choice("", "http", "https"),
-        "``rewrite``: replaces the scheme. Empty: unchanged.",
-        default="",
+        choice("", "http", "https"), "``rewrite``: replaces the scheme. Empty: unchanged."
     )
-    host: str = key(
-        text("HOST or HOST:PORT"), "``rewrite``: replaces the host. Empty: unchanged.", default=""
-    )
+    host: str = key(text("HOST or HOST:PORT"), "``rewrite``: replaces the host. Empty: unchanged.")
     trimpathprefix: str = key(
-        text("a path"), "``rewrite``: removed from the beginning of the path.", default=""
+        text("a path"), "``rewrite``: removed from the beginning of the path."
     )
 
     @property
@@ -134,11 +126,10 @@ class StorageMiddleware(SectionBase):
         "The name of the middleware: ``redirect`` redirects clients to a web server with the same"
         " content, ``rewrite`` changes the URLs of the driver, ``cloudfront`` redirects clients to"
         " Amazon CloudFront.",
-        default="",
         required=True,
     )
     options: StorageOptions | None = key(Section(StorageOptions), "Its options.")
-    disabled: bool = key(boolean(), "Ignore this entry.", default=False)
+    disabled: bool = key(boolean(), "Ignore this entry.")
 
     @property
     def settings(self) -> StorageOptions:
@@ -152,17 +143,14 @@ class Middlewares(SectionBase):
     registry: tuple[Middleware, ...] = key(
         ListOf("a list of middleware", Section(Middleware)),
         "Registry middleware. Not served: rejected unless ``disabled``.",
-        default=(),
     )
     repository: tuple[Middleware, ...] = key(
         ListOf("a list of middleware", Section(Middleware)),
         "Repository middleware. Not served: rejected unless ``disabled``.",
-        default=(),
     )
     storage: tuple[StorageMiddleware, ...] = key(
         ListOf("a list of middleware", Section(StorageMiddleware)),
         "Storage middleware: changes the URLs of redirects.",
-        default=(),
     )
 
 

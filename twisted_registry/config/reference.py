@@ -68,25 +68,26 @@ Keys
 
 def reference() -> str:
     """Return the page as reStructuredText."""
-    return INTRODUCTION + "\n" + "\n".join(_section(Configuration, ""))
+    return INTRODUCTION + "\n" + "\n".join(_section(Configuration, "", extension=False))
 
 
-def _section(cls: type, parent: str) -> Iterator[str]:
+def _section(cls: type, parent: str, *, extension: bool) -> Iterator[str]:
     for name, spec in schema_keys(cls).items():
+        is_extension = extension or spec.extension
         path = f"{parent}.{name}" if parent else name
         if not parent:
             yield from ("", name, "~" * len(name), "")
-        yield from _entry(spec, path)
+        yield f"``{path}``" + ("  (*extension*)" if is_extension else "")
+        yield f"    {spec.doc}"
+        yield from _facts(spec)
         kind = spec.kind
         if isinstance(kind, ListOf) and isinstance(kind.item, Section):
             path, kind = f"{path}[]", kind.item
         if isinstance(kind, Section):
-            yield from _section(kind.cls, path)
+            yield from _section(kind.cls, path, extension=is_extension)
 
 
-def _entry(spec: Key, path: str) -> Iterator[str]:
-    yield f"``{path}``" + ("  (*extension*)" if spec.extension else "")
-    yield f"    {spec.doc}"
+def _facts(spec: Key) -> Iterator[str]:
     facts = []
     if not isinstance(spec.kind, Section | OpaqueSection):
         facts.append(f"Value: {spec.kind.expected}.")

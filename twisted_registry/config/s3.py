@@ -57,38 +57,22 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 
 
-def _flag_key(doc: str, default: bool | None) -> Any:  # noqa: FBT001 - the default of a flag
+def _flag_key(doc: str, *, default: bool | None = False) -> Any:
     return key(Scalar("true or false", values.lenient_boolean), doc, default=default)
 
 
 def _size_key(doc: str, default: int, minimum: int, maximum: int) -> Any:
     """Declare a key that takes a number of bytes within inclusive bounds."""
-
-    def convert(node: Node) -> int:
-        try:
-            value = values.lenient_integer(node)
-        except ValueError:
-            value = values.size(node)
-        if not minimum <= value <= maximum:
-            raise ValueError
-        return value
-
     expected = f"a number of bytes from {minimum} to {maximum}, such as 10485760 or 10MiB"
+    convert = values.bounded(_lenient_size, minimum, maximum)
     return key(Scalar(expected, convert), doc, default=default)
 
 
-def _count(node: Node) -> int:
-    value = values.lenient_integer(node)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def _bucket(node: Node) -> str:
-    value = values.text(node)
-    if not _BUCKET.fullmatch(value):
-        raise ValueError
-    return value
+def _lenient_size(node: Node) -> int:
+    try:
+        return values.lenient_integer(node)
+    except ValueError:
+        return values.size(node)
 
 
 def _storage_class(node: Node) -> str:
@@ -137,62 +121,53 @@ class S3(SectionBase):
     """``storage.s3``, and under its other name ``storage.s3aws``."""
 
     bucket: str = key(
-        Scalar("the name of a bucket", _bucket),
+        Scalar("the name of a bucket", values.matching(_BUCKET)),
         "The bucket, which must exist. Required.",
-        default="",
     )
     region: str = key(
         text("a region such as eu-central-1"),
         "The region of the bucket. Required unless ``regionendpoint`` is set; then the default is"
         " us-east-1.",
-        default="",
     )
     regionendpoint: str = key(
         Scalar("a host, HOST:PORT, or an http or https URL", _endpoint),
         "The address of a store other than AWS. Without a scheme, ``secure`` selects it.",
-        default="",
     )
     forcepathstyle: bool | None = _flag_key(
         "Put the name of the bucket into the path instead of the host. If not set: true if"
         " ``regionendpoint`` is set (as in Distribution 2.8; 3.x has false).",
-        None,
+        default=None,
     )
     redirectendpoint: str = key(
         Scalar("an http or https URL without a path", _public_endpoint),
         "The address of the store for clients, if it differs from the one that the registry uses."
         " It is only used in redirects.",
-        default="",
     )
     rootdirectory: str = key(
         Scalar("a path without empty components, . and ..", _key_prefix),
         "A prefix of all keys, with or without a leading slash.",
-        default="",
     )
     accesskey: str = key(
         text(),
         "The access key; needs ``secretkey``. If neither is set, credentials are read from the"
         " environment (``AWS_ACCESS_KEY_ID`` etc.), then from the shared credentials file.",
-        default="",
         secret=True,
     )
-    secretkey: str = key(text(), "The secret key of ``accesskey``.", default="", secret=True)
+    secretkey: str = key(text(), "The secret key of ``accesskey``.", secret=True)
     sessiontoken: str = key(
-        text(),
-        "The session token of ``accesskey``, if it is temporary.",
-        default="",
-        secret=True,
+        text(), "The session token of ``accesskey``, if it is temporary.", secret=True
     )
-    secure: bool = _flag_key("Use https.", True)
-    skipverify: bool = _flag_key("Do not verify the certificate of the store.", False)
+    secure: bool = _flag_key("Use https.", default=True)
+    skipverify: bool = _flag_key("Do not verify the certificate of the store.")
     v4auth: bool = _flag_key(
         "Sign requests with signature version 4. No other version is supported: false has no effect"
         " and adds a warning.",
-        True,
+        default=True,
     )
     encrypt: bool = _flag_key(
-        "Request server-side encryption: with the KMS key ``keyid``, or AES256 without it.", False
+        "Request server-side encryption: with the KMS key ``keyid``, or AES256 without it."
     )
-    keyid: str = key(text(), "The KMS key of ``encrypt``.", default="")
+    keyid: str = key(text(), "The KMS key of ``encrypt``.")
     storageclass: str = key(
         Scalar(f"{', '.join(STORAGE_CLASSES[:-1])} or {STORAGE_CLASSES[-1]}", _storage_class),
         "The storage class of new objects, in any case. NONE sends no storage class.",
@@ -212,7 +187,7 @@ class S3(SectionBase):
         MAX_PART_BYTES,
     )
     multipartcopymaxconcurrency: int = key(
-        Scalar("an integer, 1 or more", _count),
+        Scalar("an integer, 1 or more", values.bounded(values.lenient_integer, 1)),
         "How many parts are copied at the same time.",
         default=100,
     )
@@ -222,11 +197,10 @@ class S3(SectionBase):
     useragent: str = key(
         Scalar("text on one line", values.header_value),
         "Text added to the registry's own User-Agent header.",
-        default="",
     )
-    usedualstack: bool = _flag_key("Use the dual-stack endpoints of AWS (IPv4 and IPv6).", False)
-    accelerate: bool = _flag_key("Use the transfer acceleration of AWS.", False)
-    usefipsendpoint: bool = _flag_key("Use the FIPS endpoints of AWS.", False)
+    usedualstack: bool = _flag_key("Use the dual-stack endpoints of AWS (IPv4 and IPv6).")
+    accelerate: bool = _flag_key("Use the transfer acceleration of AWS.")
+    usefipsendpoint: bool = _flag_key("Use the FIPS endpoints of AWS.")
     loglevel: str = key(
         text(f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}"),
         "Log requests to the store, without secrets. Other values mean off.",

@@ -44,10 +44,7 @@ def _catalog_page_size(node: Node) -> int:
 
 
 def _tags_page_size(node: Node) -> int:
-    tags = values.integer(node)
-    if tags < 0:
-        raise ValueError
-    return tags or DEFAULT_PAGE_SIZE
+    return values.bounded(values.integer, 0)(node) or DEFAULT_PAGE_SIZE
 
 
 def _regex_list() -> ListOf:
@@ -64,39 +61,37 @@ class AccessLog(SectionBase):
         boolean(),
         "Write no access log. Otherwise each request is a line on standard output, in Apache's"
         " combined format.",
-        default=False,
     )
 
 
 class Smtp(SectionBase):
     """``log.hooks[].options.smtp``."""
 
-    addr: str = key(text(), "HOST:PORT of the mail server.", default="")
-    username: str = key(text(), "The user name at the mail server.", default="")
-    password: str = key(text(), "The password at the mail server.", default="", secret=True)
-    insecure: bool = key(boolean(), "Do not verify the server's certificate.", default=False)
+    addr: str = key(text(), "HOST:PORT of the mail server.")
+    username: str = key(text(), "The user name at the mail server.")
+    password: str = key(text(), "The password at the mail server.", secret=True)
+    insecure: bool = key(boolean(), "Do not verify the server's certificate.")
 
 
 class HookOptions(SectionBase):
     """``log.hooks[].options``."""
 
     smtp: Smtp = section(Smtp, "The mail server.")
-    from_: str = key(text(), "The sender.", default="", name="from")
-    to: tuple[str, ...] = key(text_list(), "The recipients.", default=())
+    from_: str = key(text(), "The sender.", name="from")
+    to: tuple[str, ...] = key(text_list(), "The recipients.")
 
 
 class Hook(SectionBase):
     """``log.hooks[]``."""
 
     type: str = key(choice("mail"), "The type of the hook.", default="mail")
-    disabled: bool = key(boolean(), "Ignore this entry.", default=False)
+    disabled: bool = key(boolean(), "Ignore this entry.")
     levels: tuple[str, ...] = key(
         ListOf(
             "a list of levels",
             choice("panic", "fatal", "error", "warn", "warning", "info", "debug"),
         ),
         "The levels that are sent.",
-        default=(),
     )
     options: HookOptions = section(HookOptions, "The options of the hook.")
 
@@ -113,14 +108,13 @@ class Log(SectionBase):
         default="text",
     )
     fields: Mapping[str, object] = key(
-        MapOf("a mapping", Anything()), "Fields that are added to every line.", default={}
+        MapOf("a mapping", Anything()), "Fields that are added to every line."
     )
     accesslog: AccessLog = section(AccessLog, "The access log.")
-    reportcaller: bool = key(boolean(), "Accepted; has no effect.", default=False)
+    reportcaller: bool = key(boolean(), "Accepted; has no effect.")
     hooks: tuple[Hook, ...] = key(
         ListOf("a list of hooks", Section(Hook)),
         "Log lines that are sent by mail. Not served yet: ignored with a warning.",
-        default=(),
     )
 
 
@@ -130,18 +124,17 @@ class Urls(SectionBase):
     allow: tuple[re.Pattern[str], ...] = key(
         _regex_list(),
         "Each URL of a layer must match one of these; a match anywhere in the URL is enough.",
-        default=(),
     )
     deny: tuple[re.Pattern[str], ...] = key(
-        _regex_list(), "No URL of a layer may match one of these.", default=()
+        _regex_list(), "No URL of a layer may match one of these."
     )
 
 
 class Platform(SectionBase):
     """``validation.manifests.indexes.platformlist[]``."""
 
-    architecture: str = key(text(), "The architecture, such as amd64.", default="")
-    os: str = key(text(), "The operating system, such as linux.", default="")
+    architecture: str = key(text(), "The architecture, such as amd64.")
+    os: str = key(text(), "The operating system, such as linux.")
 
 
 class Indexes(SectionBase):
@@ -153,9 +146,7 @@ class Indexes(SectionBase):
         default="all",
     )
     platformlist: tuple[Platform, ...] = key(
-        ListOf("a list of platforms", Section(Platform)),
-        "The platforms if ``platforms`` is list.",
-        default=(),
+        ListOf("a list of platforms", Section(Platform)), "The platforms if ``platforms`` is list."
     )
 
 
@@ -171,8 +162,8 @@ class Manifests(SectionBase):
 class Validation(SectionBase):
     """``validation``."""
 
-    disabled: bool = key(boolean(), "Do not validate pushed manifests.", default=False)
-    enabled: bool | None = key(boolean(), "Replaced by ``disabled``; has no effect.")
+    disabled: bool = key(boolean(), "Do not validate pushed manifests.")
+    enabled: bool | None = key(boolean(), "Replaced by ``disabled``; has no effect.", default=None)
     manifests: Manifests = section(Manifests, "Pushed manifests.")
 
 
@@ -183,7 +174,6 @@ class RepositoryPolicy(SectionBase):
         ListOf("a list of classes", choice("image", "plugin")),
         "The kinds of content that may be pushed, by the media type of a manifest's config. Empty:"
         " any.",
-        default=(),
     )
 
 
@@ -216,9 +206,11 @@ class Tags(SectionBase):
 class Configuration(SectionBase):
     """The whole configuration."""
 
-    version: str = key(text(VERSION), "The version of the format: 0.1.", default="")
+    version: str = key(text(VERSION), "The version of the format: 0.1.")
     log: Log = section(Log, "Logging.")
-    loglevel: str | None = key(choice(*LEVELS, ignore_case=True), "The old name of ``log.level``.")
+    loglevel: str | None = key(
+        choice(*LEVELS, ignore_case=True), "The old name of ``log.level``.", default=None
+    )
     storage: Storage = section(
         Storage,
         "Where content is stored: exactly one driver, and options for all of them.",

@@ -28,24 +28,26 @@ class Key:
 
     :ivar kind: reads and checks the value.
     :ivar doc: the text of the reference.
-    :ivar default: the value if the key is absent.
+    :ivar default: the value if the key is absent; that of the kind if not given.
     :ivar name: the name in the file; that of the field if not given.
     :ivar secret: the value is masked in all output.
     :ivar required: the key must be set, unless the section is disabled.
-    :ivar extension: Distribution does not have the key, and ignores it.
-    :ivar section: the class whose defaults apply if the key is absent.
+    :ivar extension: Distribution does not have the key, nor those below it, and ignores it.
     :ivar attribute: the name of the field of the class.
     """
 
     kind: Kind
     doc: str
-    default: Any = field(default=None, kw_only=True)
+    default: Any = field(kw_only=True)
     name: str = field(default="", kw_only=True)
     secret: bool = field(default=False, kw_only=True)
     required: bool = field(default=False, kw_only=True)
     extension: bool = field(default=False, kw_only=True)
-    section: type | None = field(default=None, kw_only=True)
     attribute: str = field(default="", init=False)
+
+    @default.default
+    def _default_of_kind(self) -> Any:
+        return self.kind.default
 
     def __set_name__(self, _owner: type, attribute: str) -> None:
         """Store the name of the field."""
@@ -53,20 +55,9 @@ class Key:
         self.name = self.name or attribute
 
 
-def key(
-    kind: Kind,
-    doc: str,
-    *,
-    default: Any = None,
-    name: str = "",
-    secret: bool = False,
-    required: bool = False,
-    extension: bool = False,
-) -> Any:
+def key(kind: Kind, doc: str, **options: Any) -> Any:
     """Declare a field of a schema class; the arguments are those of :class:`Key`."""
-    return Key(
-        kind, doc, default=default, name=name, secret=secret, required=required, extension=extension
-    )
+    return Key(kind, doc, **options)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -84,10 +75,7 @@ class SectionBase:
         """
         values = vars(self)
         for spec in self._keys():
-            if spec.attribute in given:
-                values[spec.attribute] = given.pop(spec.attribute)
-            else:
-                values[spec.attribute] = spec.section() if spec.section else spec.default
+            values[spec.attribute] = given.pop(spec.attribute, spec.default)
         if given:
             raise TypeError(f"{type(self).__name__} has no {', '.join(given)}")
 
@@ -114,20 +102,14 @@ class SectionBase:
         return schema_keys(cls).values()
 
 
-def section(
-    cls: type[T],
-    doc: str,
-    *,
-    allows_bare_name: bool = False,
-    strict: bool = False,
-    extension: bool = False,
-) -> T:
+def section(cls: type[T], doc: str, *, extension: bool = False, **options: Any) -> T:
     """Declare a field that is always set: with the defaults of *cls* if the key is absent.
 
-    The arguments are those of :class:`Key` and :class:`Section`.
+    :param extension: as of :class:`Key`.
+    :param options: those of :class:`Section`.
     """
-    kind = Section(cls, allows_bare_name=allows_bare_name, strict=strict)
-    return cast("T", Key(kind, doc, section=cls, extension=extension))
+    kind: Any = Section(cls, default=cls(), **options)
+    return cast("T", Key(kind, doc, extension=extension))
 
 
 @cache

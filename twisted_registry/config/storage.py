@@ -56,13 +56,6 @@ def _threads(node: Node) -> int:
     return max(values.lenient_integer(node), MIN_THREADS)
 
 
-def _url_lifetime(node: Node) -> float:
-    seconds = values.duration_seconds(node)
-    if not 1 <= seconds <= MAX_URL_LIFETIME_S:
-        raise ValueError
-    return seconds
-
-
 def _trash_keep(node: Node) -> float:
     # YAML reads "off" as false.
     return 0.0 if node.value in (False, "off") else values.text_duration_seconds(node)
@@ -79,7 +72,7 @@ def _text_duration() -> Kind:
 def _tags_key(doc: str, **more: Any) -> Any:
     """Declare a key that takes a list of patterns of tags."""
     kind = ListOf("a list of patterns", Scalar(TAG_GLOB_SYNTAX, _tag_glob))
-    return key(kind, doc, extension=True, **more)
+    return key(kind, doc, **more)
 
 
 def _unserved_driver_key(names: str, **below: str) -> Any:
@@ -90,10 +83,8 @@ def _unserved_driver_key(names: str, **below: str) -> Any:
     """
     known: dict[str, Mapping[str, None] | None] = dict.fromkeys(names.split())
     known |= {name: dict.fromkeys(keys.split()) for name, keys in below.items()}
-    return key(
-        OpaqueSection(known=known), "A driver of Distribution that is not served: rejected.",
-        default=None, secret=True,
-    )  # fmt: skip
+    doc = "A driver of Distribution that is not served: rejected."
+    return key(OpaqueSection(known=known), doc, secret=True)
 
 
 class Filesystem(SectionBase):
@@ -120,9 +111,7 @@ class Delete(SectionBase):
     """``storage.delete``."""
 
     enabled: bool = key(
-        boolean(),
-        "Allow clients to delete manifests and blobs. Otherwise DELETE returns 405.",
-        default=False,
+        boolean(), "Allow clients to delete manifests and blobs. Otherwise DELETE returns 405."
     )
 
 
@@ -130,12 +119,13 @@ class Redirect(SectionBase):
     """``storage.redirect``."""
 
     disable: bool = key(
-        boolean(),
-        "Send blobs through the registry, even if the driver can redirect to a URL.",
-        default=False,
+        boolean(), "Send blobs through the registry, even if the driver can redirect to a URL."
     )
     lifetime: float = key(
-        Duration("a duration from 1s to 168h, such as 20m", _url_lifetime),
+        Duration(
+            "a duration from 1s to 168h, such as 20m",
+            values.bounded(values.duration_seconds, 1, MAX_URL_LIFETIME_S),
+        ),
         "How long such a URL is valid.",
         default=20 * 60.0,
         extension=True,
@@ -149,11 +139,8 @@ class Cache(SectionBase):
         text("inmemory or redis"),
         "Where the sizes and media types of blobs are cached: ``inmemory``, or ``redis``, which"
         " needs the ``redis`` section. Empty: not at all.",
-        default="",
     )
-    layerinfo: str = key(
-        text("inmemory or redis"), "The old name of ``blobdescriptor``.", default=""
-    )
+    layerinfo: str = key(text("inmemory or redis"), "The old name of ``blobdescriptor``.")
     blobdescriptorsize: int = key(
         integer(0),
         "The most descriptors that ``inmemory`` caches; 0 is no limit.",
@@ -187,50 +174,36 @@ class UploadPurging(SectionBase):
     interval: float = key(
         _text_duration(), "The time between two runs.", default=24 * 3600.0, required=True
     )
-    dryrun: bool = key(boolean(), "Only log what would be deleted.", default=False, required=True)
+    dryrun: bool = key(boolean(), "Only log what would be deleted.", required=True)
 
 
 class ReadOnly(SectionBase):
     """``storage.maintenance.readonly``."""
 
-    enabled: bool = key(
-        boolean(), "Return 405 for every request that would change the store.", default=False
-    )
+    enabled: bool = key(boolean(), "Return 405 for every request that would change the store.")
 
 
 class GarbageCollection(SectionBase):
     """``storage.maintenance.gc``."""
 
-    enabled: bool = key(
-        boolean(),
-        "Delete unreferenced content at intervals, while serving.",
-        default=False,
-        extension=True,
-    )
-    interval: float = key(
-        _text_duration(), "The time between two runs.", default=24 * 3600.0, extension=True
-    )
+    enabled: bool = key(boolean(), "Delete unreferenced content at intervals, while serving.")
+    interval: float = key(_text_duration(), "The time between two runs.", default=24 * 3600.0)
     grace: float = key(
         _text_duration(),
         "How long content is kept after it was stored, referenced or not. Less than an hour adds a"
         " warning, because a push must be complete within this time.",
         default=24 * 3600.0,
-        extension=True,
     )
     deleteuntagged: bool = key(
         boolean(),
         "Also delete manifests that have no tag, are not part of a tagged index, and whose subject"
         " is not kept either.",
-        default=False,
-        extension=True,
     )
-    dryrun: bool = key(boolean(), "Only log what would be deleted.", default=False, extension=True)
+    dryrun: bool = key(boolean(), "Only log what would be deleted.")
     rate: int = key(
         integer(0),
         "The most manifests read, and the most items deleted, in a second; 0 is no limit. A lower"
         " rate makes a run scan all links more often.",
-        default=0,
-        extension=True,
     )
 
 
@@ -241,7 +214,6 @@ class Immutable(SectionBase):
     tags: tuple[str, ...] = _tags_key(
         "Which tags: names and patterns, such as ``v*``. A pattern with ``!`` in front excludes"
         " what the others include.",
-        default=(),
         required=True,
     )
 
@@ -251,53 +223,32 @@ class Rule(SectionBase):
 
     repositories: tuple[str, ...] = patterns_key("Which repositories, as in ``access.rules[]``.")
     tags: tuple[str, ...] = _tags_key("Which tags, as in ``immutable[]``.", default=("*",))
-    newest: int = key(
-        integer(0),
-        "Keep this many tags of each repository: those pushed last.",
-        default=0,
-        extension=True,
-    )
-    pushedwithin: float = key(
-        duration(), "Keep tags pushed within this time.", default=0.0, extension=True
-    )
+    newest: int = key(integer(0), "Keep this many tags of each repository: those pushed last.")
+    pushedwithin: float = key(duration(), "Keep tags pushed within this time.")
     pulledwithin: float = key(
         duration(),
         "Keep tags pulled within this time, and tags whose pulls have been recorded for a shorter"
         " time.",
-        default=0.0,
-        extension=True,
     )
-    always: tuple[str, ...] = _tags_key("Keep these tags.", default=())
+    always: tuple[str, ...] = _tags_key("Keep these tags.")
 
 
 class Retention(SectionBase):
     """``storage.maintenance.retention``."""
 
-    enabled: bool = key(
-        boolean(),
-        "Delete tags that no rule keeps, at intervals.",
-        default=False,
-        extension=True,
-    )
+    enabled: bool = key(boolean(), "Delete tags that no rule keeps, at intervals.")
     interval: float = key(
-        duration(positive=True),
-        "The time between two runs.",
-        default=24 * 3600.0,
-        extension=True,
+        duration(positive=True), "The time between two runs.", default=24 * 3600.0
     )
-    dryrun: bool = key(boolean(), "Only log what would be deleted.", default=False, extension=True)
+    dryrun: bool = key(boolean(), "Only log what would be deleted.")
     rules: tuple[Rule, ...] = key(
         ListOf("a list of rules", Section(Rule, strict=True)),
         "Which tags are kept. The first rule that matches a tag decides. A tag that no rule matches"
         " is kept.",
-        default=(),
-        extension=True,
     )
     immutable: tuple[Immutable, ...] = key(
         ListOf("a list of rules", Section(Immutable, strict=True)),
         "Tags that cannot be moved or deleted once they exist: 403 ``DENIED``.",
-        default=(),
-        extension=True,
     )
 
 
@@ -305,23 +256,14 @@ class Scrub(SectionBase):
     """``storage.maintenance.scrub``."""
 
     enabled: bool = key(
-        boolean(),
-        "Read every blob at intervals, and quarantine those whose content has changed.",
-        default=False,
-        extension=True,
+        boolean(), "Read every blob at intervals, and quarantine those whose content has changed."
     )
     interval: float = key(
         _text_duration(),
         "The time between the starts of two runs. An interrupted run continues where it stopped.",
         default=7 * 24 * 3600.0,
-        extension=True,
     )
-    rate: int = key(
-        size(0),
-        "The most bytes read in a second; 0 is no limit.",
-        default=16 * 2**20,
-        extension=True,
-    )
+    rate: int = key(size(0), "The most bytes read in a second; 0 is no limit.", default=16 * 2**20)
 
 
 class Trash(SectionBase):
@@ -331,14 +273,9 @@ class Trash(SectionBase):
         Duration("a duration with a unit, such as 168h, or off", _trash_keep),
         "How long deleted, collected or overwritten content can be restored. ``off`` deletes it"
         " immediately.",
-        default=0.0,
-        extension=True,
     )
     interval: float = key(
-        _text_duration(),
-        "The time between two deletions of expired content.",
-        default=3600.0,
-        extension=True,
+        _text_duration(), "The time between two deletions of expired content.", default=3600.0
     )
 
 
@@ -346,27 +283,20 @@ class Watermark(SectionBase):
     """``storage.maintenance.watermark``."""
 
     warn: float = key(
-        _percentage(),
-        "The disk usage from which responses have a Warning header; off if not set.",
-        default=0.0,
-        extension=True,
+        _percentage(), "The disk usage from which responses have a Warning header; off if not set."
     )
     refuse: float = key(
-        _percentage(),
-        "The disk usage from which pushes return 507; off if not set.",
-        default=0.0,
-        extension=True,
+        _percentage(), "The disk usage from which pushes return 507; off if not set."
     )
 
 
 class Maintenance(SectionBase):
     """``storage.maintenance``."""
 
-    uploadpurging: UploadPurging | None = key(
-        Section(UploadPurging),
+    uploadpurging: UploadPurging = section(
+        UploadPurging,
         "Deletion of unfinished uploads, and of temporary files that a crash has left. Without the"
         " section the defaults apply.",
-        default=UploadPurging(),
     )
     readonly: ReadOnly = section(ReadOnly, "Serve pulls only.")
     gc: GarbageCollection = section(
@@ -395,7 +325,6 @@ class Tag(SectionBase):
         integer(0),
         "How many tags are looked up at the same time when a manifest is deleted; 0 uses the"
         " default of the registry.",
-        default=0,
     )
 
 
@@ -468,60 +397,54 @@ def check_retention(retention: Retention, report: Report) -> None:
 
 
 def _timeout_key(doc: str) -> float:
-    value: float = key(duration(), doc, default=0.0)
+    value: float = key(duration(), doc)
     return value
 
 
 def _count_key(doc: str) -> int:
-    value: int = key(integer(-1), doc, default=0)
+    value: int = key(integer(-1), doc)
     return value
 
 
 class RedisPool(SectionBase):
     """``redis.pool``, as in Distribution 2.8."""
 
-    maxidle: int = key(integer(0), "The most idle connections.", default=0)
-    maxactive: int = key(integer(0), "The most connections; 0 is no limit.", default=0)
-    idletimeout: float = key(duration(), "How long an idle connection is kept.", default=0.0)
+    maxidle: int = key(integer(0), "The most idle connections.")
+    maxactive: int = key(integer(0), "The most connections; 0 is no limit.")
+    idletimeout: float = key(duration(), "How long an idle connection is kept.")
 
 
 class RedisTls(SectionBase):
     """``redis.tls``."""
 
-    certificate: str = key(
-        text("a path"), "A PEM file with the certificate of the client.", default=""
-    )
-    keyfile: str = key(
-        text("a path"), "A PEM file with the private key of the client.", default="", name="key"
-    )
+    certificate: str = key(text("a path"), "A PEM file with the certificate of the client.")
+    keyfile: str = key(text("a path"), "A PEM file with the private key of the client.", name="key")
     rootcas: tuple[str, ...] = key(
-        text_list("a list of paths"),
-        "PEM files with the certificate authorities of the server.",
-        default=(),
+        text_list("a list of paths"), "PEM files with the certificate authorities of the server."
     )
 
 
 class Redis(SectionBase):
     """``redis``."""
 
-    addr: str = key(text("HOST:PORT"), "The server (2.8).", default="")
-    addrs: tuple[str, ...] = key(text_list("a list of HOST:PORT"), "The servers (3).", default=())
-    username: str = key(text(), "The user name.", default="")
-    password: str = key(text(), "The password.", default="", secret=True)
-    db: int = key(integer(0), "The number of the database.", default=0)
-    clientname: str = key(text(), "The name of the client connection.", default="")
-    protocol: int = key(integer(0, 3), "The version of the protocol.", default=0)
-    sentinelusername: str = key(text(), "The user name for sentinels.", default="")
-    sentinelpassword: str = key(text(), "The password for sentinels.", default="", secret=True)
-    mastername: str = key(text(), "The name of the master that sentinels monitor.", default="")
+    addr: str = key(text("HOST:PORT"), "The server (2.8).")
+    addrs: tuple[str, ...] = key(text_list("a list of HOST:PORT"), "The servers (3).")
+    username: str = key(text(), "The user name.")
+    password: str = key(text(), "The password.", secret=True)
+    db: int = key(integer(0), "The number of the database.")
+    clientname: str = key(text(), "The name of the client connection.")
+    protocol: int = key(integer(0, 3), "The version of the protocol.")
+    sentinelusername: str = key(text(), "The user name for sentinels.")
+    sentinelpassword: str = key(text(), "The password for sentinels.", secret=True)
+    mastername: str = key(text(), "The name of the master that sentinels monitor.")
     dialtimeout: float = _timeout_key("The timeout of connecting.")
     readtimeout: float = _timeout_key("The timeout of reading a reply.")
     writetimeout: float = _timeout_key("The timeout of sending a command.")
-    contexttimeoutenabled: bool = key(boolean(), "Observe deadlines of requests.", default=False)
+    contexttimeoutenabled: bool = key(boolean(), "Observe deadlines of requests.")
     maxretries: int = _count_key("The most retries of a command.")
     minretrybackoff: float = _timeout_key("The shortest wait before a retry.")
     maxretrybackoff: float = _timeout_key("The longest wait before a retry.")
-    poolfifo: bool = key(boolean(), "Use idle connections in turn.", default=False)
+    poolfifo: bool = key(boolean(), "Use idle connections in turn.")
     poolsize: int = _count_key("The number of connections in the pool.")
     pooltimeout: float = _timeout_key("The timeout of waiting for a free connection.")
     minidleconns: int = _count_key("The fewest idle connections.")
@@ -530,12 +453,12 @@ class Redis(SectionBase):
     connmaxidletime: float = _timeout_key("How long an idle connection is kept.")
     connmaxlifetime: float = _timeout_key("How long any connection is kept.")
     maxredirects: int = _count_key("The most redirects within a cluster.")
-    readonly: bool = key(boolean(), "Read from replicas.", default=False)
-    routebylatency: bool = key(boolean(), "Read from the closest node.", default=False)
-    routerandomly: bool = key(boolean(), "Read from a random node.", default=False)
-    disableidentity: bool = key(boolean(), "Do not send the client's identity.", default=False)
-    identitysuffix: str = key(text(), "A suffix of the client's identity.", default="")
-    unstableresp3: bool = key(boolean(), "Accepted; has no effect.", default=False)
+    readonly: bool = key(boolean(), "Read from replicas.")
+    routebylatency: bool = key(boolean(), "Read from the closest node.")
+    routerandomly: bool = key(boolean(), "Read from a random node.")
+    disableidentity: bool = key(boolean(), "Do not send the client's identity.")
+    identitysuffix: str = key(text(), "A suffix of the client's identity.")
+    unstableresp3: bool = key(boolean(), "Accepted; has no effect.")
     pool: RedisPool = section(RedisPool, "The connection pool (2.8).")
     tls: RedisTls = section(RedisTls, "TLS to the server.")
 

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 class Exec(SectionBase):
     """``proxy.exec``."""
 
-    command: str = key(text("a path"), "The docker-credential-helper.", default="")
-    lifetime: float | None = key(duration(), "How long its credentials are used.")
+    command: str = key(text("a path"), "The docker-credential-helper.")
+    lifetime: float | None = key(duration(), "How long its credentials are used.", default=None)
 
 
 class Proxy(SectionBase):
     """``proxy``."""
 
-    remoteurl: str = key(text("a URL"), "The upstream registry.", default="")
-    username: str = key(text(), "The user name at the upstream registry.", default="")
-    password: str = key(text(), "The password at the upstream registry.", default="", secret=True)
+    remoteurl: str = key(text("a URL"), "The upstream registry.")
+    username: str = key(text(), "The user name at the upstream registry.")
+    password: str = key(text(), "The password at the upstream registry.", secret=True)
     exec: Exec | None = key(Section(Exec), "A program that provides the credentials.")
     ttl: float = key(
         duration(), "How long content is kept; 0 is without a limit.", default=168 * 3600.0
@@ -50,45 +50,35 @@ class Proxy(SectionBase):
 class Ignore(SectionBase):
     """``notifications.endpoints[].ignore``."""
 
-    mediatypes: tuple[str, ...] = key(
-        text_list(), "Media types whose events are not sent.", default=()
-    )
+    mediatypes: tuple[str, ...] = key(text_list(), "Media types whose events are not sent.")
     actions: tuple[str, ...] = key(
         ListOf("a list of actions", choice("pull", "push", "mount", "delete")),
         "Actions whose events are not sent.",
-        default=(),
     )
 
 
 class Endpoint(SectionBase):
     """``notifications.endpoints[]``."""
 
-    name: str = key(text(), "The name in logs and metrics.", default="", required=True)
-    disabled: bool = key(boolean(), "Ignore this entry.", default=False)
+    name: str = key(text(), "The name in logs and metrics.", required=True)
+    disabled: bool = key(boolean(), "Ignore this entry.")
     url: str = key(
         Scalar("an absolute http or https URL", values.url),
         "The URL that events are sent to.",
-        default="",
         required=True,
     )
-    headers: Mapping[str, tuple[str, ...]] = key(
-        headers(), "Headers of each request.", default={}, secret=True
-    )
+    headers: Mapping[str, tuple[str, ...]] = key(headers(), "Headers of each request.", secret=True)
     timeout: float = key(duration(), "The timeout of a request.", default=1.0)
     threshold: int = key(integer(0), "The number of failures before a pause.", default=10)
     backoff: float = key(duration(), "The length of the pause.", default=1.0)
-    ignoredmediatypes: tuple[str, ...] = key(
-        text_list(), "The old name of ``ignore.mediatypes``.", default=()
-    )
+    ignoredmediatypes: tuple[str, ...] = key(text_list(), "The old name of ``ignore.mediatypes``.")
     ignore: Ignore = section(Ignore, "Events that are not sent.")
 
 
 class Events(SectionBase):
     """``notifications.events``."""
 
-    includereferences: bool = key(
-        boolean(), "List the references of a manifest in its events.", default=False
-    )
+    includereferences: bool = key(boolean(), "List the references of a manifest in its events.")
 
 
 class Notifications(SectionBase):
@@ -96,31 +86,26 @@ class Notifications(SectionBase):
 
     events: Events = section(Events, "The content of events.")
     endpoints: tuple[Endpoint, ...] = key(
-        ListOf("a list of endpoints", Section(Endpoint)),
-        "The receivers of events.",
-        default=(),
+        ListOf("a list of endpoints", Section(Endpoint)), "The receivers of events."
     )
 
 
 class StorageHealth(SectionBase):
     """``health.storagedriver``."""
 
-    enabled: bool = key(boolean(), "Check the store at intervals.", default=False)
+    enabled: bool = key(boolean(), "Check the store at intervals.")
     interval: float = key(duration(), "The time between two checks.", default=10.0)
-    threshold: int = key(
-        integer(0), "The number of consecutive failures that count as unhealthy.", default=0
-    )
+    threshold: int = key(integer(0), "The number of consecutive failures that count as unhealthy.")
 
 
 class FileHealth(SectionBase):
     """``health.file[]``."""
 
     file: str = key(
-        text("a path"), "The registry is unhealthy while this file exists.", default="",
-        required=True,
-    )  # fmt: skip
+        text("a path"), "The registry is unhealthy while this file exists.", required=True
+    )
     interval: float = key(duration(), "The time between two checks.", default=10.0)
-    threshold: int = key(integer(0), "Accepted; has no effect.", default=0)
+    threshold: int = key(integer(0), "Accepted; has no effect.")
 
 
 class HttpHealth(SectionBase):
@@ -129,31 +114,22 @@ class HttpHealth(SectionBase):
     uri: str = key(
         Scalar("an absolute http or https URL", values.url),
         "The URL that is checked with HEAD.",
-        default="",
         required=True,
     )
-    headers: Mapping[str, tuple[str, ...]] = key(
-        headers(), "Headers of the request.", default={}, secret=True
-    )
+    headers: Mapping[str, tuple[str, ...]] = key(headers(), "Headers of the request.", secret=True)
     statuscode: int = key(integer(0, 999), "The expected status.", default=200)
-    timeout: float = key(duration(), "The timeout of the request.", default=0.0)
+    timeout: float = key(duration(), "The timeout of the request.")
     interval: float = key(duration(), "The time between two checks.", default=10.0)
-    threshold: int = key(
-        integer(0), "The number of consecutive failures that count as unhealthy.", default=0
-    )
+    threshold: int = key(integer(0), "The number of consecutive failures that count as unhealthy.")
 
 
 class TcpHealth(SectionBase):
     """``health.tcp[]``."""
 
-    addr: str = key(
-        text("HOST:PORT"), "The address that is connected to.", default="", required=True
-    )
-    timeout: float = key(duration(), "The timeout of the connection.", default=0.0)
+    addr: str = key(text("HOST:PORT"), "The address that is connected to.", required=True)
+    timeout: float = key(duration(), "The timeout of the connection.")
     interval: float = key(duration(), "The time between two checks.", default=10.0)
-    threshold: int = key(
-        integer(0), "The number of consecutive failures that count as unhealthy.", default=0
-    )
+    threshold: int = key(integer(0), "The number of consecutive failures that count as unhealthy.")
 
 
 class Health(SectionBase):
@@ -161,11 +137,11 @@ class Health(SectionBase):
 
     storagedriver: StorageHealth = section(StorageHealth, "Checks of the store.")
     file: tuple[FileHealth, ...] = key(
-        ListOf("a list of checks", Section(FileHealth)), "Checks of files.", default=()
+        ListOf("a list of checks", Section(FileHealth)), "Checks of files."
     )
     http: tuple[HttpHealth, ...] = key(
-        ListOf("a list of checks", Section(HttpHealth)), "Checks of HTTP servers.", default=()
+        ListOf("a list of checks", Section(HttpHealth)), "Checks of HTTP servers."
     )
     tcp: tuple[TcpHealth, ...] = key(
-        ListOf("a list of checks", Section(TcpHealth)), "Checks of TCP servers.", default=()
+        ListOf("a list of checks", Section(TcpHealth)), "Checks of TCP servers."
     )

@@ -7,14 +7,19 @@ existing files were written for a Go program.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import warnings
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted_registry.config.document import Node
+
+Number = TypeVar("Number", int, float)
 
 #: The largest value of ``worker_count``.
 MAX_WORKERS: Final = 64
@@ -31,8 +36,10 @@ _NANOSECONDS: Final = {
 }
 _DURATION_PART: Final = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)", re.ASCII)
 _MAX_INT64: Final = 2**63 - 1
-_TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
-_FALSE: Final = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+_BOOLEANS: Final = {
+    **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
+}
 _SIZE: Final = re.compile(r"(\d{1,15})\s*(KiB|MiB|GiB)?", re.ASCII)
 _SIZE_UNITS: Final = {None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _PERCENTAGE: Final = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)\s?%", re.ASCII)
@@ -46,6 +53,32 @@ _FIELD_VALUE: Final = re.compile(
 )
 #: Headers that the HTTP server sets; a configured one would break the framing of responses.
 _FRAMING: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
+
+
+def bounded(
+    convert: Callable[[Node], Number], minimum: float, maximum: float = math.inf
+) -> Callable[[Node], Number]:
+    """Return *convert*, limited to values within inclusive bounds."""
+
+    def convert_bounded(node: Node) -> Number:
+        value = convert(node)
+        if not minimum <= value <= maximum:
+            raise ValueError
+        return value
+
+    return convert_bounded
+
+
+def matching(pattern: re.Pattern[str]) -> Callable[[Node], str]:
+    """Return a function that returns a scalar as it is spelled, if all of it matches *pattern*."""
+
+    def convert_matching(node: Node) -> str:
+        value = text(node)
+        if not pattern.fullmatch(value):
+            raise ValueError
+        return value
+
+    return convert_matching
 
 
 def text(node: Node) -> str:
@@ -74,29 +107,25 @@ def lenient_boolean(node: Node) -> bool:
     """Return a YAML boolean, or text that Go's ``strconv.ParseBool`` accepts."""
     if isinstance(node.value, bool):
         return node.value
-    value = text(node)
-    if value not in _TRUE | _FALSE:
+    value = _BOOLEANS.get(text(node))
+    if value is None:
         raise ValueError
-    return value in _TRUE
+    return value
 
 
 def integer(node: Node) -> int:
     """Return a YAML integer that fits into 64 bits."""
-    if not isinstance(node.value, int) or isinstance(node.value, bool):
-        raise ValueError  # noqa: TRY004 - one error type for all values
-    if abs(node.value) > _MAX_INT64:
+    value = node.value
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _MAX_INT64:
         raise ValueError
-    return node.value
+    return value
 
 
 def worker_count(node: Node) -> int:
     """Return a number of processes; ``auto`` is one for each CPU available to this process."""
     if node.value == "auto":
         return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
-    count = integer(node)
-    if not 1 <= count <= MAX_WORKERS:
-        raise ValueError
-    return count
+    return bounded(integer, 1, MAX_WORKERS)(node)
 
 
 def lenient_integer(node: Node) -> int:
@@ -219,14 +248,6 @@ def percentage(node: Node) -> float:
     return value
 
 
-def path(node: Node) -> str:
-    """Return an absolute URL path with at least one component."""
-    value = text(node)
-    if not _PATH.fullmatch(value):
-        raise ValueError
-    return value
-
-
 def prefix(node: Node) -> str:
     """Return a URL path that starts and ends with a slash, or an empty text."""
     value = text(node)
@@ -242,9 +263,7 @@ def header_name(name: str) -> str:
     return name
 
 
-def header_value(node: Node) -> str:
-    """Return a header value (RFC 9110 section 5.5): one line, no space around it."""
-    value = text(node)
-    if not _FIELD_VALUE.fullmatch(value):
-        raise ValueError
-    return value
+#: Return a header value (RFC 9110 section 5.5): one line, no space around it.
+header_value: Final = matching(_FIELD_VALUE)
+#: Return an absolute URL path with at least one component.
+path: Final = matching(_PATH)
