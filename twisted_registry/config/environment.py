@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from attrs import define, field, frozen
-
 from twisted_registry.config.document import DocumentError, Node, parse, printable
 from twisted_registry.config.kinds import Anything, Kind, ListOf, MapOf, OpaqueSection
 from twisted_registry.config.sections import Section, expand_bare_name, schema_keys
@@ -24,23 +22,10 @@ if TYPE_CHECKING:
 PREFIX: Final = "REGISTRY_"
 #: Names the file to read. It is not an override.
 FILE_VARIABLE: Final = "REGISTRY_CONFIGURATION_PATH"
-#: Not an override: ``version`` is the format of the file.
-VERSION_VARIABLE: Final = "REGISTRY_VERSION"
-#: ``REGISTRY_AUTH_FILE`` is where podman, skopeo and buildah store logins.
-_FOREIGN_VARIABLES: Final = frozenset({"REGISTRY_AUTH_FILE"})
+#: Not overrides: ``version`` is the format of the file, and ``REGISTRY_AUTH_FILE`` is where podman,
+#: skopeo and buildah store logins.
+_IGNORED_VARIABLES: Final = frozenset({"REGISTRY_VERSION", "REGISTRY_AUTH_FILE"})
 _MAX_INDEX_DIGITS: Final = 5
-
-
-@frozen
-class Override:
-    """A variable that was applied.
-
-    :ivar variable: the name of the variable.
-    :ivar path: the key that it set, part by part.
-    """
-
-    variable: str
-    path: tuple[str, ...]
 
 
 class _UnknownKeyError(Exception):
@@ -53,16 +38,17 @@ class _BadIndexError(Exception):
 
 def apply_overrides(
     root: Node, schema: Kind, environ: Mapping[str, str], report: Report
-) -> tuple[Override, ...]:
+) -> list[tuple[str, ...]]:
     """Apply every variable of *environ* to the tree below *root*, in the order of names.
 
-    :return: the variables that name a key of *schema*. Others add a warning to *report*.
+    :return: the keys that were set, each part by part. A variable that names no key adds a warning
+        to *report*.
     """
     applied = []
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name == FILE_VARIABLE:
             continue
-        if name == VERSION_VARIABLE or name in _FOREIGN_VARIABLES:
+        if name in _IGNORED_VARIABLES:
             _warn_unknown_variable(name, report)
             continue
         try:
@@ -70,81 +56,70 @@ def apply_overrides(
         except DocumentError as error:
             report.add_fault(name, None, f"the value is {error}; quote it if it is text")
             continue
-        writer = _OverrideWriter(value)
+        parts = tuple(name.removeprefix(PREFIX).split("_"))
         try:
-            writer.write(root, schema, tuple(name.removeprefix(PREFIX).split("_")))
+            applied.append(_write(value, root, schema, parts))
         except _UnknownKeyError:
             _warn_unknown_variable(name, report)
         except _BadIndexError:
             report.add_fault(
                 name, None, "the index must be that of an item of the list, or the next one"
             )
-        else:
-            applied.append(Override(name, tuple(writer.path)))
-    return tuple(applied)
+    return applied
 
 
 def _warn_unknown_variable(name: str, report: Report) -> None:
     report.warnings.append(f"Ignoring unrecognized environment variable {printable(name)}")
 
 
-@define(eq=False)
-class _OverrideWriter:
-    """Writes one value into the tree. Nothing changes if the variable names no key.
+def _write(value: Node, node: Node, kind: Kind, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Write *value* to the key *parts* below *node*; nothing changes if there is no such key.
 
-    :ivar path: the key found so far, part by part.
+    :return: the key, part by part; up to a fault of the file, which is reported when the tree is
+        read.
+    :raise _UnknownKeyError: if *parts* are not a key of *kind*.
+    :raise _BadIndexError: if an index is out of range.
     """
+    if not parts:
+        node.value, node.text, node.origin = value.value, value.text, value.origin
+        return ()
+    if isinstance(kind, ListOf):
+        return _write_item(value, node, kind, parts)
+    if isinstance(kind, Section | MapOf | Anything):
+        return _write_child(value, node, kind, parts)
+    raise _UnknownKeyError
 
-    value: Node
-    path: list[str] = field(init=False, factory=list)
 
-    def write(self, node: Node, kind: Kind, parts: tuple[str, ...]) -> None:
-        """Write the value to the key *parts* below *node*.
+def _write_child(
+    value: Node, node: Node, kind: Section | MapOf | Anything, parts: tuple[str, ...]
+) -> tuple[str, ...]:
+    if isinstance(kind, Section) and kind.allows_bare_name:
+        expand_bare_name(node)
+    children = {} if node.value is None else node.value
+    if not isinstance(children, dict):
+        return ()
+    name, child_kind, rest = _match_key(kind, children, parts)
+    child = children.get(name) or Node(None, "", value.origin)
+    path = (name, *_write(value, child, child_kind, rest))
+    children[name] = child
+    node.value = children
+    return path
 
-        :raise _UnknownKeyError: if *parts* are not a key of *kind*.
-        :raise _BadIndexError: if an index is out of range.
-        """
-        if not parts:
-            node.value, node.text = self.value.value, self.value.text
-            node.origin = self.value.origin
-        elif isinstance(kind, ListOf):
-            self._write_item(node, kind, parts)
-        elif isinstance(kind, Section | MapOf | Anything):
-            self._write_child(node, kind, parts)
-        else:
-            raise _UnknownKeyError
 
-    def _write_child(
-        self, node: Node, kind: Section | MapOf | Anything, parts: tuple[str, ...]
-    ) -> None:
-        if isinstance(kind, Section) and kind.allows_bare_name:
-            expand_bare_name(node)
-        children = {} if node.value is None else node.value
-        if not isinstance(children, dict):
-            return  # a fault of the file, reported when the tree is read
-        name, child_kind, rest = _match_key(kind, children, parts)
-        child = children.get(name) or Node(None, "", self.value.origin)
-        self.path.append(name)
-        self.write(child, child_kind, rest)
-        children[name] = child
-        node.value = children
-
-    def _write_item(self, node: Node, kind: ListOf, parts: tuple[str, ...]) -> None:
-        items = [] if node.value is None else node.value
-        if not isinstance(items, list):
-            return  # a fault of the file, reported when the tree is read
-        digits = parts[0]
-        if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MAX_INDEX_DIGITS):
-            raise _BadIndexError
-        index = int(digits)
-        if index > len(items):
-            raise _BadIndexError
-        child = items[index] if index < len(items) else Node(None, "", self.value.origin)
-        self.path.append(digits)
-        self.write(child, kind.item, parts[1:])
-        if index == len(items):
-            items.append(child)
-        node.value = items
+def _write_item(value: Node, node: Node, kind: ListOf, parts: tuple[str, ...]) -> tuple[str, ...]:
+    items = [] if node.value is None else node.value
+    if not isinstance(items, list):
+        return ()
+    digits, *rest = parts
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MAX_INDEX_DIGITS):
+        raise _BadIndexError
+    index = int(digits)
+    if index > len(items):
+        raise _BadIndexError
+    child = items[index] if index < len(items) else Node(None, "", value.origin)
+    path = (digits, *_write(value, child, kind.item, tuple(rest)))
+    node.value = [*items[:index], child, *items[index + 1 :]]
+    return path
 
 
 def _match_key(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from re import Pattern
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from twisted_registry.config.document import Node
-
-
-class KindMismatchError(Exception):
-    """A value does not match its kind."""
 
 
 @frozen
@@ -69,19 +65,18 @@ class Kind(ABC):
 
     :ivar expected: the type in words, for faults and the reference.
     :ivar default: the value of an absent key, if the key does not have its own default.
+    :ivar allows_empty: a key without a value is read (``inmemory:``), not treated as absent.
     """
-
-    #: Whether a key without a value is read, instead of being treated as absent.
-    takes_null: ClassVar[bool] = False
 
     expected: str
     default: Any = field(default=None, kw_only=True)
+    allows_empty: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def read_node(self, node: Node, context: ReadContext) -> Any:
         """Return the value of *node*. Faults of its parts are added to the context's report.
 
-        :raise KindMismatchError: if the node itself does not match this kind.
+        :raise ValueError: if the node itself does not match this kind.
         """
 
     def dump(self, value: Any) -> Any:
@@ -101,10 +96,7 @@ class Scalar(Kind):
 
     def read_node(self, node: Node, context: ReadContext) -> Any:  # noqa: ARG002 - no parts
         """Convert the value."""
-        try:
-            return self.convert(node)
-        except ValueError:
-            raise KindMismatchError from None
+        return self.convert(node)
 
     def dump(self, value: Any) -> Any:
         """Return the value, or the source of a regular expression."""
@@ -145,7 +137,7 @@ class ListOf(Kind):
     def read_node(self, node: Node, context: ReadContext) -> Any:
         """Read the items; an item with a fault is left out."""
         if not isinstance(node.value, list):
-            raise KindMismatchError
+            raise ValueError  # noqa: TRY004 - one error type for all values
         return tuple(
             value
             for index, child in enumerate(node.value)
@@ -176,7 +168,7 @@ class MapOf(Kind):
     def read_node(self, node: Node, context: ReadContext) -> Any:
         """Check the keys and read the values; a value with a fault is left out."""
         if not isinstance(node.value, dict):
-            raise KindMismatchError
+            raise ValueError  # noqa: TRY004 - one error type for all values
         table = {}
         for name, child in node.value.items():
             child_context = context.child(name)
@@ -214,9 +206,8 @@ class OpaqueSection(Anything):
     :ivar known: the names, each with the names below it if it is a section.
     """
 
-    takes_null: ClassVar[bool] = True
-
     expected: str = field(default="a section", init=False)
+    allows_empty: bool = field(default=True, init=False)
     known: Mapping[str, Mapping[str, None] | None] = field(factory=dict, kw_only=True)
 
     def read_node(self, node: Node, context: ReadContext) -> Any:
@@ -224,7 +215,7 @@ class OpaqueSection(Anything):
         if node.value is None:
             return {}
         if not isinstance(node.value, dict):
-            raise KindMismatchError
+            raise ValueError  # noqa: TRY004 - one error type for all values
         for name, child in node.value.items():
             child_context = context.child(name)
             if name not in self.known:
@@ -245,11 +236,11 @@ def to_plain_data(node: Node) -> Any:
 
 def read_node(kind: Kind, node: Node, context: ReadContext) -> Any:
     """Return the value of *node*; None if it has no value, or a fault, which is reported."""
-    if node.value is None and not kind.takes_null:
+    if node.value is None and not kind.allows_empty:
         return None
     try:
         return kind.read_node(node, context)
-    except KindMismatchError:
+    except ValueError:
         context.add_fault(node, kind)
         return None
 
@@ -295,12 +286,11 @@ def duration(*, positive: bool = False) -> Kind:
     )
 
 
-def choice(*names: str, ignore_case: bool = False) -> Kind:
-    """Make the kind of one of some words."""
+def choice(*names: str, change_case: Callable[[str], str] = str) -> Kind:
+    """Make the kind of one of some words; *change_case* is applied to the value before."""
 
     def convert(node: Node) -> str:
-        value = values.text(node)
-        value = value.lower() if ignore_case else value
+        value = change_case(values.text(node))
         if value not in names:
             raise ValueError
         return value

@@ -36,7 +36,6 @@ from twisted_registry.config.storage import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from twisted_registry.config.environment import Override
     from twisted_registry.config.s3 import S3
 
 #: Where the images of Distribution 3 and 2.8 have their file.
@@ -186,7 +185,7 @@ def _named_drivers(root: Node) -> tuple[str, ...]:
 
 
 def _replace_driver(
-    root: Node, file_drivers: tuple[str, ...], overrides: tuple[Override, ...], report: Report
+    root: Node, file_drivers: tuple[str, ...], overrides: list[tuple[str, ...]], report: Report
 ) -> None:
     """Remove the driver of the file if the environment names another one.
 
@@ -195,15 +194,14 @@ def _replace_driver(
     check reports them.
 
     :param file_drivers: the drivers of the file without the environment.
+    :param overrides: the keys that the environment has set.
     """
     drivers = _named_drivers(root)
     storage = _child(root, "storage")
     if storage is None or not isinstance(storage.value, dict) or len(drivers) < 2:
         return
     overridden = {
-        item.path[1] if len(item.path) > 1 else ""
-        for item in overrides
-        if item.path[:1] == ("storage",)
+        path[1] if len(path) > 1 else "" for path in overrides if path[:1] == ("storage",)
     }
     added = [name for name in drivers if name not in file_drivers or "" in overridden]
     touched = added + [name for name in drivers if name in overridden and name not in added]

@@ -74,7 +74,7 @@ class StorageOptions(SectionBase):
         name="duration",
     )
     ipfilteredby: str = key(
-        choice("none", "aws", "awsregion", ignore_case=True),
+        choice("none", "aws", "awsregion", change_case=str.lower),
         "``cloudfront``: which clients are redirected to the bucket instead: none, those within"
         " AWS, or those within some of its regions.",
         default="none",

@@ -61,10 +61,10 @@ def _flag_key(doc: str, *, default: bool | None = False) -> Any:
     return key(Scalar("true or false", values.lenient_boolean), doc, default=default)
 
 
-def _size_key(doc: str, default: int, minimum: int, maximum: int) -> Any:
-    """Declare a key that takes a number of bytes within inclusive bounds."""
-    expected = f"a number of bytes from {minimum} to {maximum}, such as 10485760 or 10MiB"
-    convert = values.bounded(_lenient_size, minimum, maximum)
+def _size_key(doc: str, default: int, minimum: int = MIN_PART_BYTES) -> Any:
+    """Declare a key that takes a number of bytes, at most the largest part."""
+    expected = f"a number of bytes from {minimum} to {MAX_PART_BYTES}, such as 10485760 or 10MiB"
+    convert = values.bounded(_lenient_size, minimum, MAX_PART_BYTES)
     return key(Scalar(expected, convert), doc, default=default)
 
 
@@ -73,13 +73,6 @@ def _lenient_size(node: Node) -> int:
         return values.lenient_integer(node)
     except ValueError:
         return values.size(node)
-
-
-def _storage_class(node: Node) -> str:
-    value = values.text(node).upper()
-    if value not in STORAGE_CLASSES:
-        raise ValueError
-    return value
 
 
 def _endpoint(node: Node) -> str:
@@ -169,7 +162,7 @@ class S3(SectionBase):
     )
     keyid: str = key(text(), "The KMS key of ``encrypt``.")
     storageclass: str = key(
-        Scalar(f"{', '.join(STORAGE_CLASSES[:-1])} or {STORAGE_CLASSES[-1]}", _storage_class),
+        choice(*STORAGE_CLASSES, change_case=str.upper),
         "The storage class of new objects, in any case. NONE sends no storage class.",
         default="STANDARD",
     )
@@ -177,14 +170,10 @@ class S3(SectionBase):
     chunksize: int = _size_key(
         "The size of the parts of an upload. An upload holds about twice as much in memory.",
         10 * _MIB,
-        MIN_PART_BYTES,
-        MAX_PART_BYTES,
     )
     multipartcopychunksize: int = _size_key(
         "The size of the parts of a copy within the store.",
         32 * _MIB,
-        MIN_PART_BYTES,
-        MAX_PART_BYTES,
     )
     multipartcopymaxconcurrency: int = key(
         Scalar("an integer, 1 or more", values.bounded(values.lenient_integer, 1)),
@@ -192,7 +181,7 @@ class S3(SectionBase):
         default=100,
     )
     multipartcopythresholdsize: int = _size_key(
-        "The size above which an object is copied in parts.", 32 * _MIB, 0, MAX_PART_BYTES
+        "The size above which an object is copied in parts.", 32 * _MIB, 0
     )
     useragent: str = key(
         Scalar("text on one line", values.header_value),

@@ -100,7 +100,7 @@ class Log(SectionBase):
     """``log``."""
 
     level: str = key(
-        choice(*LEVELS, ignore_case=True), "The lowest level that is logged.", default="info"
+        choice(*LEVELS, change_case=str.lower), "The lowest level that is logged.", default="info"
     )
     formatter: str = key(
         choice("text", "json", "logstash"),
@@ -141,7 +141,7 @@ class Indexes(SectionBase):
     """``validation.manifests.indexes``."""
 
     platforms: str = key(
-        choice("all", "none", "list", ignore_case=True),
+        choice("all", "none", "list", change_case=str.lower),
         "Which manifests of an index must exist when it is pushed.",
         default="all",
     )
@@ -209,7 +209,7 @@ class Configuration(SectionBase):
     version: str = key(text(VERSION), "The version of the format: 0.1.")
     log: Log = section(Log, "Logging.")
     loglevel: str | None = key(
-        choice(*LEVELS, ignore_case=True), "The old name of ``log.level``.", default=None
+        choice(*LEVELS, change_case=str.lower), "The old name of ``log.level``.", default=None
     )
     storage: Storage = section(
         Storage,

@@ -7,17 +7,16 @@ and the reference all use it.
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, dataclass_transform
+from typing import TYPE_CHECKING, Any, TypeVar, cast, dataclass_transform
 
 from attrs import define, field
 from attrs.exceptions import FrozenInstanceError
 
 from twisted_registry.config.document import Node, mask_url
-from twisted_registry.config.kinds import Kind, KindMismatchError, ReadContext, mask, read_node
+from twisted_registry.config.kinds import Kind, ReadContext, mask, read_node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 T = TypeVar("T")
 
@@ -74,7 +73,7 @@ class SectionBase:
         :raise TypeError: if there is no such field.
         """
         values = vars(self)
-        for spec in self._keys():
+        for spec in schema_keys(type(self)).values():
             values[spec.attribute] = given.pop(spec.attribute, spec.default)
         if given:
             raise TypeError(f"{type(self).__name__} has no {', '.join(given)}")
@@ -92,14 +91,10 @@ class SectionBase:
     def __repr__(self) -> str:
         fields = (
             f"{spec.attribute}={getattr(self, spec.attribute)!r}"
-            for spec in self._keys()
+            for spec in schema_keys(type(self)).values()
             if not spec.secret
         )
         return mask_url(f"{type(self).__name__}({', '.join(fields)})")
-
-    def _keys(self) -> Iterable[Key]:
-        cls: Any = type(self)
-        return schema_keys(cls).values()
 
 
 def section(cls: type[T], doc: str, *, extension: bool = False, **options: Any) -> T:
@@ -112,7 +107,6 @@ def section(cls: type[T], doc: str, *, extension: bool = False, **options: Any) 
     return cast("T", Key(kind, doc, extension=extension))
 
 
-@cache
 def schema_keys(cls: type) -> Mapping[str, Key]:
     """Return the keys that a schema class declares, by their name in the file, in order."""
     return {spec.name: spec for spec in vars(cls).values() if isinstance(spec, Key)}
@@ -125,27 +119,21 @@ class Section(Kind):
     :ivar cls: the schema class.
     :ivar allows_bare_name: a single word is a section with that one key (``storage: inmemory``).
     :ivar strict: an unknown key is a fault, because ignoring it would be dangerous.
-    :ivar allows_empty: the key without a value is an empty section (``inmemory:``), not absent.
     """
-
-    takes_null: ClassVar[bool] = True
 
     cls: type
     expected: str = "a section"
     allows_bare_name: bool = field(default=False, kw_only=True)
     strict: bool = field(default=False, kw_only=True)
-    allows_empty: bool = field(default=False, kw_only=True)
 
     def read_node(self, node: Node, context: ReadContext) -> Any:
         """Read the keys, and report unknown and missing ones."""
         if self.allows_bare_name:
             expand_bare_name(node)
         if node.value is None:
-            if not self.allows_empty:
-                return None
             node = Node({}, node.text, node.origin)
         if not isinstance(node.value, dict):
-            raise KindMismatchError
+            raise ValueError  # noqa: TRY004 - one error type for all values
         known = schema_keys(self.cls)
         found = {}
         for name, child in node.value.items():
