@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
+from twisted_registry.storage.fallbacks import fast_lookup
 from twisted_registry.storage.interfaces import (
     OPTIONAL_INTERFACES,
     Entry,
     FileVersion,
     IBulkLookup,
-    IFastLookup,
     IFolders,
     IHostLock,
     ILeftovers,
@@ -44,8 +43,8 @@ class CheckedDriver:
     """Passes calls to a driver if their paths are valid, and checks what comes back.
 
     A path that breaks the grammar fails with :class:`PathInvalid` and never reaches the driver.
-    An exception that drivers must not raise is logged and becomes a :class:`StorageError`. The
-    optional interfaces of the driver are provided, too, with the same checks.
+    An exception that drivers must not raise is logged and becomes a :class:`StorageError`. It
+    provides the optional interfaces that the driver has, with the same checks.
 
     :ivar driver: the driver.
     :ivar clock: measures the duration of calls.
@@ -61,34 +60,35 @@ class CheckedDriver:
         self.name = driver.name
         self.min_chunk_bytes = driver.min_chunk_bytes
         self._optional: dict[Any, Any] = {
-            interface: _CHECKED[interface](self, provided)
+            interface: provided
             for interface in OPTIONAL_INTERFACES
             if (provided := interface(driver, None)) is not None
         }
-
-    def __conform__(self, interface: Any) -> Any:
-        """Return the checked form of an optional interface of the driver."""
-        return self._optional.get(interface)
+        alsoProvides(self, *self._optional)
+        lookup = fast_lookup(driver)
+        self._peek = lookup.peek
+        # Versions come from peek(), so their paths are valid.
+        self.validate, self.open_cached = lookup.validate, lookup.open_cached
 
     def get(self, path: str, limit: int) -> Deferred[bytes]:
         """Check and pass on."""
-        return self.call("get", (path,), self.driver.get, path, limit)
+        return self._call("get", (path,), self.driver.get, path, limit)
 
     def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:
         """Check and pass on."""
-        return self.call("put", (path,), self.driver.put, path, content, durable=durable)
+        return self._call("put", (path,), self.driver.put, path, content, durable=durable)
 
     def create(self, path: str, content: bytes) -> Deferred[None]:
         """Check and pass on."""
-        return self.call("create", (path,), self.driver.create, path, content)
+        return self._call("create", (path,), self.driver.create, path, content)
 
     def stat(self, path: str) -> Deferred[Entry]:
         """Check and pass on; the root is valid."""
-        return self.call("stat", (path,) if path else (), self.driver.stat, path)
+        return self._call("stat", (path,) if path else (), self.driver.stat, path)
 
     def open(self, path: str, offset: int = 0, length: int | None = None) -> Deferred[IReader]:
         """Check and pass on."""
-        return self.call("open", (path,), self.driver.open, path, offset, length)
+        return self._call("open", (path,), self.driver.open, path, offset, length)
 
     def writer(
         self,
@@ -103,39 +103,92 @@ class CheckedDriver:
         """Check and pass on."""
         others = {"destination": destination, "present": present, "absent": absent}
         paths = [path, *(other for other in others.values() if other is not None)]
-        return self.call("writer", paths, self.driver.writer, path, offset, observe, **others)
+        return self._call("writer", paths, self.driver.writer, path, offset, observe, **others)
 
     def copy(self, source: str, destination: str) -> Deferred[None]:
         """Check and pass on."""
         paths = (source, destination)
-        return self.call("copy", paths, self.driver.copy, source, destination)
+        return self._call("copy", paths, self.driver.copy, source, destination)
 
     def move(
         self, source: str, destination: str, *, still: Callable[[], bool] | None = None
     ) -> Deferred[None]:
         """Check and pass on."""
         paths = (source, destination)
-        return self.call("move", paths, self.driver.move, source, destination, still=still)
+        return self._call("move", paths, self.driver.move, source, destination, still=still)
 
     def delete(self, path: str, *, durable: bool = True) -> Deferred[None]:
         """Check and pass on; the root is not valid."""
-        return self.call("delete", (path,), self.driver.delete, path, durable=durable)
+        return self._call("delete", (path,), self.driver.delete, path, durable=durable)
 
     def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Check and pass on; the root is valid."""
         paths = (path,) if path else ()
-        return self.call("list", paths, self.driver.list, path, after, limit)
+        return self._call("list", paths, self.driver.list, path, after, limit)
 
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Check and pass on; the root is valid."""
         paths = (prefix,) if prefix else ()
-        return self.call("walk", paths, self.driver.walk, prefix, after, limit)
+        return self._call("walk", paths, self.driver.walk, prefix, after, limit)
 
     def close(self) -> Deferred[None]:
         """Close the driver."""
-        return self.call("close", (), self.driver.close)
+        return self._call("close", (), self.driver.close)
 
-    def call_many(
+    def peek(self, path: str) -> FileVersion | None:
+        """Check and pass on; no file has an invalid path."""
+        return self._peek(path) if is_path(path) else None
+
+    def get_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
+        """Check and pass on; one invalid path fails the call."""
+        return self._call_many("get_many", paths, self._optional[IBulkLookup].get_many, limit)
+
+    def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
+        """Check and pass on; one invalid path fails the call."""
+        return self._call_many("delete_many", paths, self._optional[IBulkLookup].delete_many)
+
+    def list_folders(
+        self, path: str, after: str = "", limit: int = 1000, containing: str = ""
+    ) -> Deferred[Sequence[str]]:
+        """Check and pass on; the root is valid."""
+        paths = [given for given in (path, containing) if given]
+        method = self._optional[IBulkLookup].list_folders
+        return self._call("folders", paths, method, path, after, limit, containing)
+
+    def list_folders_many(
+        self, paths: Sequence[str], limit: int
+    ) -> Deferred[Sequence[Sequence[str]]]:
+        """Check and pass on; one invalid path fails the call."""
+        method = self._optional[IBulkLookup].list_folders_many
+        return self._call_many("folders_many", paths, method, limit)
+
+    def prune(self, paths: Sequence[str]) -> Deferred[None]:
+        """Check and pass on; one invalid path fails the call."""
+        return self._call_many("prune", paths, self._optional[IFolders].prune)
+
+    def remove_leftovers(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
+        """Pass on."""
+        method = self._optional[ILeftovers].remove_leftovers
+        return self._call("sweep", (), method, before, dry_run=dry_run)
+
+    def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:
+        """Check and pass on."""
+        presign = self._optional[IPresigner].presign
+        return self._call("presign", (path,), presign, path, method, expires, client)
+
+    def lock(self, name: str) -> Deferred[Callable[[], object]]:
+        """Pass on; the name is not a path."""
+        return self._call("hold", (), self._optional[IHostLock].lock, name)
+
+    def list_marked(
+        self, path: str, sign: str, marks: Sequence[str], after: str, limit: int
+    ) -> Deferred[tuple[Sequence[str], bool] | None]:
+        """Check and pass on; the markers must be valid, too."""
+        paths = (path, sign, *marks)
+        method = self._optional[IMarkerListing].list_marked
+        return self._call("marked", paths, method, path, sign, marks, after, limit)
+
+    def _call_many(
         self,
         action: str,
         paths: Sequence[str],
@@ -148,9 +201,9 @@ class CheckedDriver:
         for path in paths:
             if not is_path_uncached(path):
                 return fail(PathInvalid(path, "is not a path"))
-        return self.call(action, paths[:1], method, paths, *arguments)
+        return self._call(action, paths[:1], method, paths, *arguments)
 
-    def call(
+    def _call(
         self,
         action: str,
         paths: Sequence[str],
@@ -204,121 +257,3 @@ def _is_breakdown(error: BaseException | None) -> bool:
     return not isinstance(error, CancelledError) and (
         type(error) is StorageError or not isinstance(error, StorageError)
     )
-
-
-@implementer(IFastLookup)
-class _CheckedFastLookup:
-    def __init__(self, _: CheckedDriver, inner: IFastLookup) -> None:
-        self._peek = inner.peek
-        # Versions come from peek(), so their paths are valid.
-        self.validate = inner.validate
-        self.open_cached = inner.open_cached
-
-    def peek(self, path: str) -> FileVersion | None:
-        """Check and pass on; no file has an invalid path."""
-        return self._peek(path) if is_path(path) else None
-
-
-@implementer(IBulkLookup)
-@frozen(eq=False)
-class _CheckedBulkLookup:
-    _checked: CheckedDriver
-    _inner: IBulkLookup
-
-    def get_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
-        """Check and pass on; one invalid path fails the call."""
-        return self._checked.call_many("get_many", paths, self._inner.get_many, limit)
-
-    def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
-        """Check and pass on; one invalid path fails the call."""
-        return self._checked.call_many("delete_many", paths, self._inner.delete_many)
-
-    def list_folders(
-        self, path: str, after: str = "", limit: int = 1000, containing: str = ""
-    ) -> Deferred[Sequence[str]]:
-        """Check and pass on; the root is valid."""
-        return self._checked.call(
-            "folders", tuple(given for given in (path, containing) if given),
-            self._inner.list_folders, path, after, limit, containing,
-        )  # fmt: skip
-
-    def list_folders_many(
-        self, paths: Sequence[str], limit: int
-    ) -> Deferred[Sequence[Sequence[str]]]:
-        """Check and pass on; one invalid path fails the call."""
-        return self._checked.call_many("folders_many", paths, self._inner.list_folders_many, limit)
-
-
-@implementer(IFolders)
-@frozen(eq=False)
-class _CheckedFolders:
-    _checked: CheckedDriver
-    _inner: IFolders
-
-    def prune(self, paths: Sequence[str]) -> Deferred[None]:
-        """Check and pass on; one invalid path fails the call."""
-        return self._checked.call_many("prune", paths, self._inner.prune)
-
-
-@implementer(ILeftovers)
-@frozen(eq=False)
-class _CheckedLeftovers:
-    _checked: CheckedDriver
-    _inner: ILeftovers
-
-    def remove_leftovers(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
-        """Pass on."""
-        return self._checked.call(
-            "sweep", (), self._inner.remove_leftovers, before, dry_run=dry_run
-        )
-
-
-@implementer(IPresigner)
-@frozen(eq=False)
-class _CheckedPresigner:
-    _checked: CheckedDriver
-    _inner: IPresigner
-
-    def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:
-        """Check and pass on."""
-        return self._checked.call(
-            "presign", (path,), self._inner.presign, path, method, expires, client
-        )
-
-
-@implementer(IHostLock)
-@frozen(eq=False)
-class _CheckedHostLock:
-    _checked: CheckedDriver
-    _inner: IHostLock
-
-    def lock(self, name: str) -> Deferred[Callable[[], object]]:
-        """Pass on; the name is not a path."""
-        return self._checked.call("hold", (), self._inner.lock, name)
-
-
-@implementer(IMarkerListing)
-@frozen(eq=False)
-class _CheckedMarkerListing:
-    _checked: CheckedDriver
-    _inner: IMarkerListing
-
-    def list_marked(
-        self, path: str, sign: str, marks: Sequence[str], after: str, limit: int
-    ) -> Deferred[tuple[Sequence[str], bool] | None]:
-        """Check and pass on; the markers must be valid, too."""
-        return self._checked.call(
-            "marked", (path, sign, *marks),
-            self._inner.list_marked, path, sign, marks, after, limit,
-        )  # fmt: skip
-
-
-_CHECKED: dict[Any, Callable[[CheckedDriver, Any], object]] = {
-    IFastLookup: _CheckedFastLookup,
-    IBulkLookup: _CheckedBulkLookup,
-    IFolders: _CheckedFolders,
-    ILeftovers: _CheckedLeftovers,
-    IPresigner: _CheckedPresigner,
-    IHostLock: _CheckedHostLock,
-    IMarkerListing: _CheckedMarkerListing,
-}
