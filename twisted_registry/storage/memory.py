@@ -7,9 +7,10 @@ contract of drivers. All its Deferreds have fired when they are returned.
 from __future__ import annotations
 
 from bisect import bisect_right
+from functools import wraps
 from heapq import nsmallest
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, execute, succeed
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IProducer, IReactorTime
 
     from twisted_registry.storage.interfaces import Change
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 #: Bytes that a reader writes at a time.
 _PIECE_BYTES = 256 * 1024
@@ -238,6 +242,16 @@ class _Folder:
         self._folders = None
 
 
+def _fires_at_once(method: Callable[_P, _T]) -> Callable[_P, Deferred[_T]]:
+    """Make a method return its result, or its error, in a Deferred that has fired."""
+
+    @wraps(method)
+    def call(*arguments: _P.args, **options: _P.kwargs) -> Deferred[_T]:
+        return execute(method, *arguments, **options)
+
+    return call
+
+
 @implementer(IStorageDriver, IFastLookup, IBulkLookup, IFolders)
 @define(eq=False, repr=False)
 class MemoryDriver:
@@ -252,25 +266,35 @@ class MemoryDriver:
     _root: _Folder = field(init=False, factory=lambda: _Folder(0))
     _last_time_ns: int = field(init=False, default=0)
 
-    def get(self, path: str, limit: int) -> Deferred[bytes]:
+    @_fires_at_once
+    def get(self, path: str, limit: int) -> bytes:
         """Return the content."""
-        return execute(self._get, path, limit)
+        return self._content(path, limit)
 
-    def get_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
+    @_fires_at_once
+    def get_many(self, paths: Sequence[str], limit: int) -> Sequence[bytes | None]:
         """Return the contents."""
-        return execute(self._get_many, paths, limit)
+        return [
+            self._content(path, limit) if isinstance(self._find(path), MemoryFile) else None
+            for path in paths
+        ]
 
-    def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:  # noqa: ARG002
+    @_fires_at_once
+    def put(self, path: str, content: bytes, *, durable: bool = True) -> None:  # noqa: ARG002
         """Store the file; nothing survives a power cut."""
-        return execute(self._attach, path, MemoryFile(content, self._now()))
+        self._attach(path, MemoryFile(content, self._now()))
 
-    def create(self, path: str, content: bytes) -> Deferred[None]:
+    @_fires_at_once
+    def create(self, path: str, content: bytes) -> None:
         """Store the file if the path is free."""
-        return execute(self._create, path, content)
+        if self._find(path) is not None:
+            raise PathExists(path)
+        self._attach(path, MemoryFile(content, self._now()))
 
-    def stat(self, path: str) -> Deferred[Entry]:
+    @_fires_at_once
+    def stat(self, path: str) -> Entry:
         """Return the entry."""
-        return execute(self._stat, path)
+        return _entry(path, self._node(path))
 
     def peek(self, path: str) -> FileVersion | None:
         """Return the version of the file."""
@@ -285,36 +309,65 @@ class MemoryDriver:
         """Compare the versions of the files."""
         return all(self.peek(path) == version for path, version in versions)
 
-    def open_cached(self, path: str, version: FileVersion) -> IReader | None:  # noqa: ARG002
+    def open_cached(self, path: str, version: FileVersion) -> IReader | None:
         """Open the file."""
-        return self._open(path, 0, None)
+        return MemoryReader(self._file(path), 0, version.size)
 
-    def copy(self, source: str, destination: str) -> Deferred[None]:
+    @_fires_at_once
+    def copy(self, source: str, destination: str) -> None:
         """Copy the bytes."""
-        return execute(self._copy, source, destination)
+        file = self._file(source)
+        self._attach(destination, MemoryFile(file.read(0, file.size), self._now()))
 
+    @_fires_at_once
     def move(
         self, source: str, destination: str, *, still: Callable[[], bool] | None = None
-    ) -> Deferred[None]:
+    ) -> None:
         """Move the file."""
-        return execute(self._move, source, destination, still)
+        file = self._file(source)
+        if still is not None and not still():
+            raise MoveRefused(source)
+        if source != destination:
+            self._attach(destination, file)
+            self._detach(source)
 
-    def delete(self, path: str, *, durable: bool = True) -> Deferred[None]:  # noqa: ARG002
+    @_fires_at_once
+    def delete(self, path: str, *, durable: bool = True) -> None:  # noqa: ARG002
         """Delete the file or folder."""
-        return execute(self._delete, path)
+        self._node(path)
+        self._detach(path)
 
-    def prune(self, paths: Sequence[str]) -> Deferred[None]:
+    @_fires_at_once
+    def prune(self, paths: Sequence[str]) -> None:
         """Delete the empty folders."""
-        return execute(self._prune, paths)
+        for path in paths:
+            node = self._find(path)
+            if isinstance(node, _Folder) and not node.entries:
+                self._detach(path)
 
-    def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
+    @_fires_at_once
+    def delete_many(self, paths: Sequence[str]) -> None:
         """Delete the files."""
-        return execute(self._delete_many, paths)
+        folders = []
+        for path in paths:
+            node = self._find(path)
+            if isinstance(node, _Folder):
+                folders.append(path)
+            elif node is not None:
+                self._detach(path)
+        if folders:
+            raise PathInvalid(folders[0], "is a folder")
 
-    def open(self, path: str, offset: int = 0, length: int | None = None) -> Deferred[IReader]:
+    @_fires_at_once
+    def open(self, path: str, offset: int = 0, length: int | None = None) -> IReader:
         """Open a range of the file."""
-        return execute(self._open, path, offset, length)
+        file = self._file(path)
+        if offset > file.size:
+            raise OffsetInvalid(path, f"ends at {file.size}", size=file.size)
+        rest = file.size - offset
+        return MemoryReader(file, offset, rest if length is None else min(length, rest))
 
+    @_fires_at_once
     def writer(
         self,
         path: str,
@@ -324,33 +377,65 @@ class MemoryDriver:
         destination: str | None = None,  # noqa: ARG002 - a rename costs nothing here
         present: str | None = None,
         absent: str | None = None,
-    ) -> Deferred[IWriter]:
+    ) -> IWriter:
         """Lock the file, and make it if it is missing."""
-        return execute(self._writer, path, offset, observe, present, absent)
+        node = self._find(path)
+        if isinstance(node, _Folder):
+            raise PathInvalid(path, "is a folder")
+        if node is not None and node.locked:
+            raise WriterBusy(path)
+        size = 0 if node is None else node.size
+        if offset is not None and offset != size:
+            raise OffsetInvalid(path, f"ends at {size}", size=size)
+        if (present is not None and self._find(present) is None) or (
+            absent is not None and self._find(absent) is not None
+        ):
+            if node is not None and not size:
+                self._detach(path)
+            raise PathNotFound(path, "must not be written because of the files beside it")
+        if node is None:
+            node = MemoryFile(b"", self._now())
+            self._attach(path, node)
+        return MemoryWriter(self, node, self._now, lambda: self._discard(path, node), observe)
 
-    def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
+    @_fires_at_once
+    def list(self, path: str, after: str = "", limit: int = 1000) -> Sequence[Entry]:
         """Return a page of entries."""
-        return execute(self._list, path, after, limit)
+        entries = self._folder(path).entries
+        names = nsmallest(limit, (name for name in entries if name > after))
+        return [_entry(name, entries[name]) for name in names]
 
+    @_fires_at_once
     def list_folders(
         self, path: str, after: str = "", limit: int = 1000, containing: str = ""
-    ) -> Deferred[Sequence[str]]:
+    ) -> Sequence[str]:
         """Return a page of cached names."""
-        return execute(self._list_folders, path, after, limit, containing)
+        names = self._folder(path).list_folders()
+        start = bisect_right(names, after)
+        if not containing:
+            return names[start : start + limit]
+        base = f"{path}/" if path else ""
+        later = islice(names, start, None)
+        having = (name for name in later if self._has_file(f"{base}{name}/{containing}"))
+        return [*islice(having, limit)]
 
-    def list_folders_many(
-        self, paths: Sequence[str], limit: int
-    ) -> Deferred[Sequence[Sequence[str]]]:
+    @_fires_at_once
+    def list_folders_many(self, paths: Sequence[str], limit: int) -> Sequence[Sequence[str]]:
         """Return the cached names of each folder."""
-        return execute(self._list_folders_many, paths, limit)
+        nodes = (self._find(path) for path in paths)
+        return [node.list_folders()[:limit] if isinstance(node, _Folder) else () for node in nodes]
 
-    def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
+    @_fires_at_once
+    def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Sequence[Entry]:
         """Return a page of files."""
-        return execute(self._walk, prefix, after, limit)
+        node = self._find(prefix)
+        if not isinstance(node, _Folder):
+            return []
+        return [*islice(_files(node, f"{prefix}/" if prefix else "", after), limit)]
 
-    def close(self) -> Deferred[None]:
+    @_fires_at_once
+    def close(self) -> None:
         """Do nothing."""
-        return execute(lambda: None)
 
     def _now(self) -> int:
         # Two changes within one tick of the clock need different times.
@@ -365,13 +450,33 @@ class MemoryDriver:
             node = node.entries.get(component)
         return node
 
-    def _file(self, path: str) -> MemoryFile:
+    def _node(self, path: str) -> _Folder | MemoryFile:
         node = self._find(path)
         if node is None:
             raise PathNotFound(path)
+        return node
+
+    def _file(self, path: str) -> MemoryFile:
+        node = self._node(path)
         if isinstance(node, _Folder):
             raise PathInvalid(path, "is a folder")
         return node
+
+    def _folder(self, path: str) -> _Folder:
+        node = self._node(path)
+        if isinstance(node, MemoryFile):
+            raise PathInvalid(path, "is a file")
+        return node
+
+    def _content(self, path: str, limit: int) -> bytes:
+        file = self._file(path)
+        if file.size > limit:
+            raise StorageError(path, f"has {file.size} bytes, more than {limit}")
+        return file.read(0, file.size)
+
+    def _has_file(self, path: str) -> bool:
+        node = self._find(path)
+        return isinstance(node, MemoryFile) and node.size > 0
 
     def _folder_for(self, path: str) -> tuple[_Folder, str]:
         """Make the parent folders of ``path``; return the last of them and the name in it."""
@@ -399,140 +504,10 @@ class MemoryDriver:
         del folder.entries[name]
         folder.changed(self._now())
 
-    def _get(self, path: str, limit: int) -> bytes:
-        file = self._file(path)
-        if file.size > limit:
-            raise StorageError(path, f"has {file.size} bytes, more than {limit}")
-        return file.read(0, file.size)
-
-    def _get_many(self, paths: Sequence[str], limit: int) -> Sequence[bytes | None]:
-        return [
-            self._get(path, limit) if isinstance(self._find(path), MemoryFile) else None
-            for path in paths
-        ]
-
-    def _create(self, path: str, content: bytes) -> None:
-        if self._find(path) is not None:
-            raise PathExists(path)
-        self._attach(path, MemoryFile(content, self._now()))
-
-    def _stat(self, path: str) -> Entry:
-        node = self._find(path)
-        if node is None:
-            raise PathNotFound(path)
-        return _entry(path, node)
-
-    def _copy(self, source: str, destination: str) -> None:
-        file = self._file(source)
-        self._attach(destination, MemoryFile(file.read(0, file.size), self._now()))
-
-    def _move(self, source: str, destination: str, still: Callable[[], bool] | None) -> None:
-        file = self._file(source)
-        if still is not None and not still():
-            raise MoveRefused(source)
-        if source != destination:
-            self._attach(destination, file)
-            self._detach(source)
-
-    def _delete(self, path: str) -> None:
-        if self._find(path) is None:
-            raise PathNotFound(path)
-        self._detach(path)
-
-    def _prune(self, paths: Sequence[str]) -> None:
-        for path in paths:
-            node = self._find(path)
-            if isinstance(node, _Folder) and not node.entries:
-                self._detach(path)
-
-    def _delete_many(self, paths: Sequence[str]) -> None:
-        folders = []
-        for path in paths:
-            node = self._find(path)
-            if isinstance(node, _Folder):
-                folders.append(path)
-            elif node is not None:
-                self._detach(path)
-        if folders:
-            raise PathInvalid(folders[0], "is a folder")
-
-    def _open(self, path: str, offset: int, length: int | None) -> IReader:
-        file = self._file(path)
-        if offset > file.size:
-            raise OffsetInvalid(path, f"ends at {file.size}", size=file.size)
-        rest = file.size - offset
-        return MemoryReader(file, offset, rest if length is None else min(length, rest))
-
-    def _writer(
-        self,
-        path: str,
-        offset: int | None,
-        observe: Callable[[bytes], object] | None,
-        present: str | None,
-        absent: str | None,
-    ) -> IWriter:
-        node = self._find(path)
-        if isinstance(node, _Folder):
-            raise PathInvalid(path, "is a folder")
-        if node is not None and node.locked:
-            raise WriterBusy(path)
-        size = 0 if node is None else node.size
-        if offset is not None and offset != size:
-            raise OffsetInvalid(path, f"ends at {size}", size=size)
-        if (present is not None and self._find(present) is None) or (
-            absent is not None and self._find(absent) is not None
-        ):
-            if node is not None and not size:
-                self._detach(path)
-            raise PathNotFound(path, "must not be written because of the files beside it")
-        if node is None:
-            node = MemoryFile(b"", self._now())
-            self._attach(path, node)
-        return MemoryWriter(self, node, self._now, lambda: self._discard(path, node), observe)
-
     def _discard(self, path: str, file: MemoryFile) -> None:
         """Delete the file of a cancelled writer, unless it was moved or replaced."""
         if self._find(path) is file:
             self._detach(path)
-
-    def _folder(self, path: str) -> _Folder:
-        node = self._find(path)
-        if node is None:
-            raise PathNotFound(path)
-        if isinstance(node, MemoryFile):
-            raise PathInvalid(path, "is a file")
-        return node
-
-    def _list_folders(self, path: str, after: str, limit: int, containing: str) -> Sequence[str]:
-        names = self._folder(path).list_folders()
-        start = bisect_right(names, after)
-        if not containing:
-            return names[start : start + limit]
-        later = (names[position] for position in range(start, len(names)))
-        base = f"{path}/" if path else ""
-        return list(
-            islice((name for name in later if self._has_file(base + name, containing)), limit)
-        )
-
-    def _has_file(self, folder: str, containing: str) -> bool:
-        node = self._find(f"{folder}/{containing}")
-        return isinstance(node, MemoryFile) and node.size > 0
-
-    def _list_folders_many(self, paths: Sequence[str], limit: int) -> Sequence[Sequence[str]]:
-        nodes = (self._find(path) for path in paths)
-        return [node.list_folders()[:limit] if isinstance(node, _Folder) else () for node in nodes]
-
-    def _list(self, path: str, after: str, limit: int) -> Sequence[Entry]:
-        node = self._folder(path)
-        names = nsmallest(limit, (name for name in node.entries if name > after))
-        return [_entry(name, node.entries[name]) for name in names]
-
-    def _walk(self, prefix: str, after: str, limit: int) -> Sequence[Entry]:
-        node = self._find(prefix)
-        if not isinstance(node, _Folder):
-            return []
-        below = _files(node, f"{prefix}/" if prefix else "", after)
-        return list(islice(below, limit))
 
 
 def _entry(path: str, node: _Folder | MemoryFile) -> Entry:
