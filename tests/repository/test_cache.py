@@ -7,7 +7,7 @@ from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.manifest import OCI_IMAGE
 from twisted_registry.repository import layout
-from twisted_registry.repository.cache import ENTRY_OVERHEAD_BYTES, MetadataCache
+from twisted_registry.repository.cache import ENTRY_OVERHEAD_BYTES, LRUCache, MetadataCache
 
 OTHER = "application/vnd.example.other+json"
 UNTYPED = b'{"schemaVersion": 2}'
@@ -328,3 +328,18 @@ def test_changes_by_another_process_are_seen_at_once(world):
     assert unknown(world, "latest")
     assert done(mine.manifests.get_parsed(second)) is None
     assert result_of(world.memory.get(layout.blob(second), 10**6)) == content
+
+
+def test_least_recently_used_entries_are_evicted_by_weight():
+    cache = LRUCache(3, len)
+    two = "xx"
+    cache.put("a", "x")
+    cache.put("b", "x")
+    assert cache.get("a") == "x"
+    cache.put("c", two)
+    assert cache.get("b") is None
+    assert (cache.get("a"), cache.get("c")) == ("x", two)
+    cache.put("c", "xxxx")
+    assert cache.get("c") is None
+    cache.put("d", two)
+    assert cache.get("d") == two

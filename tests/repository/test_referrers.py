@@ -12,7 +12,6 @@ from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.manifest import OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import inventory, layout
-from twisted_registry.repository.referrers import ScannedRevisions
 
 SUBJECT = Digest.of(image())
 OTHER = "application/vnd.example.thing.v1+json"
@@ -269,21 +268,6 @@ def test_failing_store_is_not_an_empty_list(stocked):
     stocked.driver.before = broken
     with pytest.raises(OSError):
         done(stocked.repo().referrers.list_referrers(SUBJECT))
-
-
-def test_scanned_revisions_of_the_least_recently_used_repositories_are_evicted():
-    scanned = ScannedRevisions(max_digests=3)
-    two = {SUBJECT, Digest.of(b"other")}
-    scanned.put("a", {SUBJECT})
-    scanned.put("b", {SUBJECT})
-    assert scanned.get("a") == {SUBJECT}
-    scanned.put("c", two)
-    assert scanned.get("b") is None
-    assert (scanned.get("a"), scanned.get("c")) == ({SUBJECT}, two)
-    scanned.put("c", two | {Digest.of(b"more"), Digest.of(b"most")})
-    assert scanned.get("c") is None
-    scanned.put("d", two)
-    assert scanned.get("d") == two
 
 
 def test_a_store_without_manifests_has_no_referrers():

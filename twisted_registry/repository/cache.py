@@ -15,8 +15,9 @@ Neither says which repository holds what: :mod:`twisted_registry.repository.pres
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, succeed
@@ -30,10 +31,11 @@ from twisted_registry.storage.fallbacks import fast_lookup
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted_registry.oci.digest import Digest
     from twisted_registry.storage.interfaces import (
         FileVersion,
-        IFastLookup,
         IReader,
         IStorageDriver,
     )
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
 log = Logger()
 
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
 #: Bytes of manifests that are cached, with the overhead of each.
 MAX_CONTENT_BYTES = 64 * 1024 * 1024
 #: Links that are cached.
@@ -52,6 +57,46 @@ MAX_LINKS = 50_000
 MAX_PULLS = 10_000
 #: Memory that each cached manifest takes beside its bytes, about.
 ENTRY_OVERHEAD_BYTES = 1024
+
+
+@define(eq=False)
+class LRUCache(Generic[_K, _V]):
+    """A mapping of bounded size, which evicts the entries that were not used for longest.
+
+    :ivar max_weight: what all entries may weigh together. A heavier one is not stored.
+    :ivar weigh: returns the weight of a value; without it, each weighs 1.
+    """
+
+    max_weight: int
+    weigh: Callable[[_V], int] = lambda _: 1
+    _entries: OrderedDict[_K, _V] = field(init=False, factory=OrderedDict)
+    _weight: int = field(init=False, default=0)
+
+    def get(self, key: _K) -> _V | None:
+        """Return a value, or None."""
+        value = self._entries.get(key)
+        if value is not None:
+            self._entries.move_to_end(key)
+        return value
+
+    def pop(self, key: _K) -> _V | None:
+        """Remove and return a value, or None."""
+        value = self._entries.pop(key, None)
+        if value is not None:
+            self._weight -= self.weigh(value)
+        return value
+
+    def put(self, key: _K, value: _V) -> None:
+        """Store a value."""
+        self.pop(key)
+        weight = self.weigh(value)
+        if weight > self.max_weight:
+            return
+        self._entries[key] = value
+        self._weight += weight
+        while self._weight > self.max_weight:
+            _, evicted = self._entries.popitem(last=False)
+            self._weight -= self.weigh(evicted)
 
 
 class IDescriptorCache(Interface):
@@ -84,29 +129,22 @@ class NullDescriptorCache:
 
 
 @implementer(IDescriptorCache)
-@define(eq=False)
 class MemoryDescriptorCache:
     """A descriptor cache in this process (``storage.cache.blobdescriptor: inmemory``).
 
-    :ivar limit: the most entries; the least recently used one is evicted. 0 means no limit.
+    :param limit: the most entries. 0 means no limit.
     """
 
-    limit: int
-    _sizes: OrderedDict[Digest, int] = field(init=False, factory=OrderedDict)
+    def __init__(self, limit: int) -> None:
+        self._sizes: LRUCache[Digest, int] = LRUCache(limit or sys.maxsize)
 
     def size(self, digest: Digest) -> Deferred[int | None]:
         """Fire at once."""
-        size = self._sizes.get(digest)
-        if size is not None:
-            self._sizes.move_to_end(digest)
-        return succeed(size)
+        return succeed(self._sizes.get(digest))
 
     def remember_size(self, digest: Digest, size: int) -> None:
-        """Store the size, and evict the oldest entry if there are too many."""
-        self._sizes[digest] = size
-        self._sizes.move_to_end(digest)
-        if self.limit and len(self._sizes) > self.limit:
-            self._sizes.popitem(last=False)
+        """Store the size."""
+        self._sizes.put(digest, size)
 
     def close(self) -> Deferred[None]:
         """Do nothing."""
@@ -138,40 +176,39 @@ class _CachedPull:
     versions: tuple[tuple[str, FileVersion], ...]
 
 
-@define(eq=False)
 class MetadataCache:
     """Reads links, blob sizes and manifests of one store, and caches them.
 
-    All its caches evict the least recently used entry.
-
-    :ivar max_content_bytes: bytes of manifests that are cached, with their overhead.
-    :ivar max_links: links that are cached.
-    :ivar max_pulls: pulls of manifests that are cached, and as many of blobs.
-    :ivar descriptors: caches blob sizes for drivers that cannot ``peek``.
+    :ivar lookup: validates what is cached.
     """
 
-    driver: IStorageDriver
-    max_content_bytes: int = MAX_CONTENT_BYTES
-    max_links: int = MAX_LINKS
-    max_pulls: int = MAX_PULLS
-    descriptors: IDescriptorCache = field(factory=NullDescriptorCache)
-    lookup: IFastLookup = field(init=False)
-    _links: OrderedDict[str, tuple[FileVersion, Digest]] = field(init=False, factory=OrderedDict)
-    _manifests: OrderedDict[Digest, tuple[FileVersion, StoredManifest]] = field(
-        init=False, factory=OrderedDict
-    )
-    _pulls: OrderedDict[tuple[str, Digest | str], _CachedPull] = field(
-        init=False, factory=OrderedDict
-    )
-    # By repository and digest: path and version of the link and of the blob.
-    _blob_pulls: OrderedDict[tuple[str, Digest], tuple[tuple[str, FileVersion], ...]] = field(
-        init=False, factory=OrderedDict
-    )
-    _content_bytes: int = field(init=False, default=0)
+    def __init__(
+        self,
+        driver: IStorageDriver,
+        max_content_bytes: int = MAX_CONTENT_BYTES,
+        max_links: int = MAX_LINKS,
+        max_pulls: int = MAX_PULLS,
+        descriptors: IDescriptorCache | None = None,
+    ) -> None:
+        """Make empty caches.
 
-    @lookup.default
-    def _find_lookup(self) -> IFastLookup:
-        return fast_lookup(self.driver)
+        :param max_content_bytes: bytes of manifests that are cached, with their overhead.
+        :param max_links: links that are cached.
+        :param max_pulls: pulls of manifests that are cached, and as many of blobs.
+        :param descriptors: caches blob sizes for drivers that cannot ``peek``.
+        """
+        self.driver = driver
+        self.lookup = fast_lookup(driver)
+        self.descriptors = NullDescriptorCache() if descriptors is None else descriptors
+        self._links: LRUCache[str, tuple[FileVersion, Digest]] = LRUCache(max_links)
+        self._manifests: LRUCache[Digest, tuple[FileVersion, StoredManifest]] = LRUCache(
+            max_content_bytes, lambda cached: len(cached[1].content) + ENTRY_OVERHEAD_BYTES
+        )
+        self._pulls: LRUCache[tuple[str, Digest | str], _CachedPull] = LRUCache(max_pulls)
+        # By repository and digest: path and version of the link and of the blob.
+        self._blob_pulls: LRUCache[tuple[str, Digest], tuple[tuple[str, FileVersion], ...]] = (
+            LRUCache(max_pulls)
+        )
 
     def cached_pull(self, repository: str, reference: Digest | str) -> StoredManifest | None:
         """Return the manifest that an earlier pull has found, if a pull now would find the same.
@@ -193,10 +230,8 @@ class MetadataCache:
             or cached[0] != pull.versions[-1][1]
             or not self.lookup.validate(pull.versions)
         ):
-            del self._pulls[key]
+            self._pulls.pop(key)
             return None
-        self._pulls.move_to_end(key)
-        self._manifests.move_to_end(pull.digest)
         return cached[1]
 
     def remember_pull(self, repository: str, reference: Digest | str, digest: Digest) -> None:
@@ -218,9 +253,7 @@ class MetadataCache:
         if cached is None or not cached[1].media_type:
             return
         versions.append((layout.blob(digest), cached[0]))
-        self._pulls[repository, reference] = _CachedPull(digest, tuple(versions))
-        if len(self._pulls) > self.max_pulls:
-            self._pulls.popitem(last=False)
+        self._pulls.put((repository, reference), _CachedPull(digest, tuple(versions)))
 
     def reopen_blob(self, repository: str, digest: Digest) -> IReader | None:
         """Open a blob that an earlier pull has opened, if a pull now would find the same.
@@ -236,9 +269,8 @@ class MetadataCache:
         if self.lookup.validate(versions):
             reader = self.lookup.open_cached(*versions[-1])
             if reader is not None:
-                self._blob_pulls.move_to_end(key)
                 return reader
-        del self._blob_pulls[key]
+        self._blob_pulls.pop(key)
         return None
 
     def remember_blob_pull(self, repository: str, digest: Digest) -> None:
@@ -254,9 +286,7 @@ class MetadataCache:
         if reader is None:
             return
         reader.close()
-        self._blob_pulls[repository, digest] = (link_path, link[0]), (path, version)
-        if len(self._blob_pulls) > self.max_pulls:
-            self._blob_pulls.popitem(last=False)
+        self._blob_pulls.put((repository, digest), ((link_path, link[0]), (path, version)))
 
     async def read_link(self, path: str) -> Digest | None:
         """Return the digest in a link, or None if there is no valid link."""
@@ -266,13 +296,10 @@ class MetadataCache:
             return await read_link(self.driver, path)
         cached = self._links.get(path)
         if cached is not None and cached[0] == version:
-            self._links.move_to_end(path)
             return cached[1]
         digest = await read_link(self.driver, path)
         if digest is not None:
-            self._links[path] = version, digest
-            if len(self._links) > self.max_links:
-                self._links.popitem(last=False)
+            self._links.put(path, (version, digest))
         return digest
 
     async def blob_size(self, digest: Digest) -> int | None:
@@ -324,7 +351,6 @@ class MetadataCache:
         if version is not None:
             cached = self._manifests.get(digest)
             if cached is not None and cached[0] == version:
-                self._manifests.move_to_end(digest)
                 return cached[1]
         try:
             content = await self.driver.get(path, layout.MAX_MANIFEST_READ_BYTES)
@@ -341,23 +367,5 @@ class MetadataCache:
             return None
         manifest = StoredManifest(digest, declared_media_type(content) or "", content)
         if version is not None:
-            self._store_manifest(digest, version, manifest)
+            self._manifests.put(digest, (version, manifest))
         return manifest
-
-    def _store_manifest(
-        self, digest: Digest, version: FileVersion, manifest: StoredManifest
-    ) -> None:
-        before = self._manifests.pop(digest, None)
-        if before is not None:
-            self._content_bytes -= _entry_bytes(before[1])
-        if _entry_bytes(manifest) > self.max_content_bytes:
-            return
-        self._manifests[digest] = version, manifest
-        self._content_bytes += _entry_bytes(manifest)
-        while self._content_bytes > self.max_content_bytes:
-            _, (_, evicted) = self._manifests.popitem(last=False)
-            self._content_bytes -= _entry_bytes(evicted)
-
-
-def _entry_bytes(manifest: StoredManifest) -> int:
-    return len(manifest.content) + ENTRY_OVERHEAD_BYTES

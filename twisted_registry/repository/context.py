@@ -10,11 +10,10 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.oci.digest import Digest
-    from twisted_registry.repository.cache import MetadataCache
+    from twisted_registry.repository.cache import LRUCache, MetadataCache
     from twisted_registry.repository.concurrency import KeyedLock
     from twisted_registry.repository.policy import Policy
     from twisted_registry.repository.presence import Presence
-    from twisted_registry.repository.referrers import ScannedRevisions
     from twisted_registry.repository.trash import IDeleter
     from twisted_registry.repository.uploads import RunningHashes
     from twisted_registry.storage.interfaces import (
@@ -39,7 +38,8 @@ class StoreContext:
     :ivar policy: the rules for manifests and tags.
     :ivar locks: exclude other requests of this process.
     :ivar running_hashes: hashes of uploads that are not complete.
-    :ivar scanned_revisions: manifests that were searched for a subject.
+    :ivar scanned_revisions: by repository, the manifests that were searched for a subject, as this
+        process has stored them. Each use compares them with the existing ones.
     :ivar url_lifetime_s: lifetime of URLs of the store in seconds.
     :ivar pending_pulls: pulls to be recorded, see :class:`~.registry.Registry`.
     """
@@ -55,6 +55,6 @@ class StoreContext:
     policy: Policy
     locks: KeyedLock
     running_hashes: RunningHashes
-    scanned_revisions: ScannedRevisions
+    scanned_revisions: LRUCache[str, set[Digest]]
     url_lifetime_s: int
     pending_pulls: set[tuple[str, Digest | str]] | None

@@ -11,11 +11,10 @@ so that no restart reads a manifest twice. The caller checks every link against 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import define
 
 from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.oci.manifest import ManifestInvalid, parse_manifest
@@ -30,39 +29,9 @@ if TYPE_CHECKING:
     from twisted_registry.repository.context import StoreContext
 
 #: Digests of searched revisions that a process caches, of all repositories.
-_MAX_SCANNED_DIGESTS = 200_000
+MAX_SCANNED_DIGESTS = 200_000
 #: Bytes of the list of searched revisions that are read, at most.
 _MAX_SCANNED_BYTES = 64 * 1024 * 1024
-
-
-@define(eq=False)
-class ScannedRevisions:
-    """A cache of the revisions that were searched for a subject, by repository.
-
-    It contains the sets that this process has stored. Each use compares the set with the existing
-    revisions. The sets of the least recently used repositories are evicted.
-
-    :ivar max_digests: digests in all sets, at most.
-    """
-
-    max_digests: int = _MAX_SCANNED_DIGESTS
-    _by_name: OrderedDict[str, set[Digest]] = field(init=False, factory=OrderedDict)
-    _count: int = field(init=False, default=0)
-
-    def get(self, name: str) -> set[Digest] | None:
-        """Return the set of a repository, or None if it is not cached."""
-        digests = self._by_name.get(name)
-        if digests is not None:
-            self._by_name.move_to_end(name)
-        return digests
-
-    def put(self, name: str, digests: set[Digest]) -> None:
-        """Cache the set of a repository."""
-        self._count += len(digests) - len(self._by_name.pop(name, ()))
-        self._by_name[name] = digests
-        while self._count > self.max_digests:
-            _, evicted = self._by_name.popitem(last=False)
-            self._count -= len(evicted)
 
 
 @define(eq=False)

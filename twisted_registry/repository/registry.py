@@ -9,7 +9,7 @@ from attrs import define
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import catalog
 from twisted_registry.repository.blobs import Blobs
-from twisted_registry.repository.cache import MAX_CONTENT_BYTES, MetadataCache, NullDescriptorCache
+from twisted_registry.repository.cache import MAX_CONTENT_BYTES, LRUCache, MetadataCache
 from twisted_registry.repository.concurrency import KeyedLock
 from twisted_registry.repository.context import StoreContext
 from twisted_registry.repository.deletion import DeletedCounts, RepositoryDeletion
@@ -17,7 +17,7 @@ from twisted_registry.repository.interfaces import EventPublisher, Origin
 from twisted_registry.repository.manifests import Manifests
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import NullGate, Presence
-from twisted_registry.repository.referrers import Referrers, ScannedRevisions
+from twisted_registry.repository.referrers import MAX_SCANNED_DIGESTS, Referrers
 from twisted_registry.repository.tags import Tags
 from twisted_registry.repository.trash import Deleter, Trash
 from twisted_registry.repository.uploads import RunningHashes, Uploads, UploadSecret
@@ -83,7 +83,6 @@ class Registry:
         self.max_content_bytes = max_content_bytes
         self.pending_pulls = pending_pulls
         deleter = Deleter(driver) if deleter is None else deleter
-        descriptors = NullDescriptorCache() if descriptors is None else descriptors
         cache = MetadataCache(driver, max_content_bytes, descriptors=descriptors)
         trash = Trash(driver) if deleter.keeps_deleted else None
         self._store = StoreContext(
@@ -98,7 +97,7 @@ class Registry:
             policy=self.policy,
             locks=KeyedLock(),
             running_hashes=RunningHashes(),
-            scanned_revisions=ScannedRevisions(),
+            scanned_revisions=LRUCache(MAX_SCANNED_DIGESTS, len),
             url_lifetime_s=url_lifetime_s,
             pending_pulls=pending_pulls,
         )

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections import OrderedDict
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -32,6 +31,7 @@ from twisted_registry.oci.digest import CANONICAL, Digest, hasher
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.names import is_upload_id
 from twisted_registry.repository import catalog, layout
+from twisted_registry.repository.cache import LRUCache
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.inventory import iterate_folders
 from twisted_registry.repository.links import put_link
@@ -101,23 +101,21 @@ class RunningHash:
 class RunningHashes:
     """The running hashes of one process, by upload ID."""
 
-    _hashes: OrderedDict[str, RunningHash] = field(init=False, factory=OrderedDict)
+    _hashes: LRUCache[str, RunningHash] = field(init=False, factory=lambda: LRUCache(_MAX_HASHES))
 
     def pop(self, upload_id: str, size: int, algorithm: str) -> RunningHash | None:
         """Remove and return the hash of exactly ``size`` bytes of an upload, or None.
 
         The caller owns it until :meth:`put`: two writers never share one.
         """
-        running_hash = self._hashes.pop(upload_id, None)
+        running_hash = self._hashes.pop(upload_id)
         if size == 0:
             return RunningHash(algorithm)
         return running_hash if running_hash is not None and running_hash.size == size else None
 
     def put(self, upload_id: str, running_hash: RunningHash) -> None:
         """Store a hash for the next request to the same upload."""
-        self._hashes[upload_id] = running_hash
-        if len(self._hashes) > _MAX_HASHES:
-            self._hashes.popitem(last=False)
+        self._hashes.put(upload_id, running_hash)
 
 
 @frozen
