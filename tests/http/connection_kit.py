@@ -61,7 +61,6 @@ class Kit:
     :ivar failures: names of exceptions with which bodies and files failed.
     :ivar file: the path of the file that ``/file`` sends.
     :ivar sending: the Deferred of that file.
-    :ivar ready_head: whether ``/file`` uses sendFileResponse instead of sendFile.
     """
 
     waiting: list = field(factory=list)
@@ -72,7 +71,6 @@ class Kit:
     on_write: object = None
     sink: type[Sink] = Sink
     sending: object = None
-    ready_head: bool = False
 
     def failed(self, reason):
         self.failures.append(reason.type.__name__)

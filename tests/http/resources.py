@@ -147,14 +147,9 @@ class PlainResource(Resource):
         size = int(request.args.get(b"size", [b"0"])[0])
         offset = int(request.args.get(b"offset", [b"0"])[0])
         descriptor = os.open(self.kit.file, os.O_RDONLY)
-        if self.kit.ready_head:
-            sent = request.sendFileResponse(206, b"X-Ready: 1\r\n", descriptor, offset, size)
-            if sent is not None:
-                sent.addErrback(self.kit.failed)
-        else:
-            request.setHeader(b"Content-Length", b"%d" % size)
-            sent = request.sendFile(descriptor, offset, size)
-            sent.addCallbacks(lambda _: request.finish(), self.kit.failed)
+        sent = request.sendFileResponse(206, b"X-Ready: 1\r\n", descriptor, offset, size)
+        if sent is not None:
+            sent.addErrback(self.kit.failed)
         os.close(descriptor)
         self.kit.sending = sent
         return NOT_DONE_YET

@@ -34,12 +34,6 @@ async def server(request, file_kit, tmp_path):
     await listening.close()
 
 
-@pytest.fixture(params=["sendFile", "sendFileResponse"])
-def head(request, file_kit):
-    """Both ways to send a file."""
-    file_kit.ready_head = request.param == "sendFileResponse"
-
-
 @pytest_twisted.async_yield_fixture
 async def tcp(file_kit, tmp_path):
     listening = ListeningServer(file_kit, "tcp", tmp_path, limits=Limits(linger_seconds=0.2))
@@ -180,7 +174,6 @@ class Filler:
 @pytest.mark.parametrize(
     ("size", "offset"), [(0, 0), (1, 5), (70_000, 3), (MIB, 0), (5 * MIB, 7), (8 * MIB, 0)]
 )
-@pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
 async def test_a_range_of_a_file_is_sent(server, file_kit, size, offset):
     before = open_descriptors()
@@ -188,23 +181,14 @@ async def test_a_range_of_a_file_is_sent(server, file_kit, size, offset):
     peer.transport.write(get(b"/file?size=%d&offset=%d" % (size, offset)) + LAST)
     answer = await peer.end()
     head, _, rest = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 206 " if file_kit.ready_head else b"HTTP/1.1 200 ")
-    assert (b"X-Ready: 1" in head) is file_kit.ready_head
+    assert head.startswith(b"HTTP/1.1 206 ")
+    assert b"X-Ready: 1" in head
     assert b"Content-Length: %d" % size in head
     assert rest[:size] == FILE_CONTENT[offset : offset + size]
     assert rest[size:].startswith(b"HTTP/1.1 200 OK")
     await until(lambda: open_descriptors() <= before)
 
 
-@pytest_twisted.ensureDeferred
-async def test_head_gets_no_file(server):
-    answer = await server.exchange(get(b"/file?size=5", method=b"HEAD") + LAST)
-    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"Content-Length: 5\r\n" in answer
-    assert answer.partition(b"\r\n\r\n")[2].startswith(b"HTTP/1.1")
-
-
-@pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
 async def test_a_file_waits_for_a_slow_reader(server, file_kit):
     peer = await server.connect_paused()
@@ -219,7 +203,6 @@ async def test_a_file_waits_for_a_slow_reader(server, file_kit):
     assert answer.endswith(b"\r\n\r\nlast")
 
 
-@pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
 async def test_a_file_that_is_too_short_resets_the_connection(server, file_kit):
     before = open_descriptors()
@@ -231,7 +214,6 @@ async def test_a_file_that_is_too_short_resets_the_connection(server, file_kit):
     await until(lambda: open_descriptors() <= before)
 
 
-@pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
 async def test_a_file_that_cannot_be_read_resets_the_connection(server, file_kit, tmp_path):
     file_kit.file = tmp_path
@@ -241,7 +223,6 @@ async def test_a_file_that_cannot_be_read_resets_the_connection(server, file_kit
     assert file_kit.failures in (["IsADirectoryError"], ["OSError"])
 
 
-@pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
 async def test_the_file_is_closed_when_the_client_leaves(server, file_kit):
     before = open_descriptors()
@@ -254,7 +235,6 @@ async def test_the_file_is_closed_when_the_client_leaves(server, file_kit):
     await until(lambda: open_descriptors() <= before)
 
 
-@pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
 async def test_cancelling_a_file_resets_the_connection(server, file_kit):
     before = open_descriptors()

@@ -79,7 +79,7 @@ def output(ours, *takes):
 
 def test_head_and_file_are_sent_at_once(socket_pair, descriptor):
     out, transport = output(socket_pair[0])
-    assert out.send_head_and_file(b"head ", descriptor, 2, 3) is None
+    assert out.send_file(b"head ", descriptor, 2, 3) is None
     assert socket_pair[1].recv(100) == b"head nte"
     assert transport.handle.flags == [socket.MSG_MORE]
     assert not out.pending
@@ -88,7 +88,7 @@ def test_head_and_file_are_sent_at_once(socket_pair, descriptor):
 @pytest.mark.parametrize("takes", [(BlockingIOError(),), (2,), (2, BlockingIOError()), (5, 1)])
 def test_the_rest_is_sent_when_the_socket_is_writable(socket_pair, descriptor, takes):
     out, transport = output(socket_pair[0], *takes)
-    sent = out.send_head_and_file(b"head ", descriptor, 0, len(CONTENT))
+    sent = out.send_file(b"head ", descriptor, 0, len(CONTENT))
     if sent is not None and not sent.called:
         transport.producer.resumeProducing()
         assert sent.called
@@ -99,7 +99,7 @@ def test_the_rest_is_sent_when_the_socket_is_writable(socket_pair, descriptor, t
 def test_a_file_is_queued_behind_waiting_bytes(socket_pair, descriptor):
     out, transport = output(socket_pair[0], BlockingIOError())
     out.write(b"first ")
-    sent = out.send_head_and_file(b"head ", descriptor, 0, len(CONTENT))
+    sent = out.send_file(b"head ", descriptor, 0, len(CONTENT))
     assert out.pending
     transport.producer.resumeProducing()
     assert sent.called
@@ -108,17 +108,14 @@ def test_a_file_is_queued_behind_waiting_bytes(socket_pair, descriptor):
 
 def test_a_head_without_a_body_is_sent_without_msg_more(socket_pair, descriptor):
     out, transport = output(socket_pair[0])
-    assert out.send_head_and_file(b"head", descriptor, 0, 0) is None
-    out.cork()
-    out.write(b"head")
-    assert out.send_file(descriptor, 0, 0).called
-    assert transport.handle.flags == [0, 0]
-    assert socket_pair[1].recv(100) == b"headhead"
+    assert out.send_file(b"head", descriptor, 0, 0) is None
+    assert transport.handle.flags == [0]
+    assert socket_pair[1].recv(100) == b"head"
 
 
 def test_an_error_of_the_socket_aborts_and_fails_the_file(socket_pair, descriptor):
     out, transport = output(socket_pair[0], OSError(), OSError())
-    sent = out.send_head_and_file(b"head", descriptor, 0, 3)
+    sent = out.send_file(b"head", descriptor, 0, 3)
     assert transport.aborted
     failed = []
     sent.addErrback(failed.append)
@@ -129,6 +126,6 @@ def test_an_error_of_the_socket_aborts_and_fails_the_file(socket_pair, descripto
 def test_a_file_that_is_too_short_aborts(socket_pair, descriptor):
     out, transport = output(socket_pair[0])
     failed = []
-    out.send_head_and_file(b"head", descriptor, 0, len(CONTENT) + 1).addErrback(failed.append)
+    out.send_file(b"head", descriptor, 0, len(CONTENT) + 1).addErrback(failed.append)
     assert failed[0].type is EOFError
     assert transport.aborted

@@ -21,8 +21,8 @@ async def test_a_file_is_sent_in_many_turns(tls_server, monkeypatch):
     monkeypatch.setattr(tls_output, "_PIECE_BYTES", 50_001)
     answer = await tls_server.exchange(FILE + FILE + LAST)
     head, body, _ = answer.split(FILE_CONTENT)
-    assert head.startswith(b"HTTP/1.1 200 OK")
-    assert body.startswith(b"HTTP/1.1 200 OK")
+    assert head.startswith(b"HTTP/1.1 206 ")
+    assert body.startswith(b"HTTP/1.1 206 ")
     assert answer.endswith(b"\r\n\r\nlast")
 
 
@@ -55,15 +55,15 @@ async def test_bytes_written_before_a_file_are_sent_first(tls_server, file_kit):
     await until(lambda: file_kit.waiting)
     request = file_kit.waiting[0]
     first = b"x" * 4 * MIB
-    request.setHeader(b"Content-Length", b"%d" % (len(first) + len(FILE_CONTENT)))
-    request.write(first)
+    request.channel.output.write(first)
     with file_kit.file.open("rb") as file:
-        sent = request.sendFile(file.fileno(), 0, len(FILE_CONTENT))
+        sent = request.sendFileResponse(200, b"", file.fileno(), 0, len(FILE_CONTENT))
     peer.transport.resumeProducing()
     await sent
-    request.finish()
     answer = await peer.until(lambda data: data.endswith(FILE_CONTENT))
-    assert answer.partition(b"\r\n\r\n")[2] == first + FILE_CONTENT
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(first + b"HTTP/1.1 200 OK")
+    assert body == FILE_CONTENT
 
 
 @pytest_twisted.ensureDeferred

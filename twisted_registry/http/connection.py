@@ -136,6 +136,7 @@ class HTTPConnection(Protocol):
         self._discarded_bytes = 0  # received after the last request
         # The response
         self._keep_alive = True
+        self._unsent_head = b""  # sent together with the first part of the body
         self._unsent_body_bytes: int | None = None  # of the declared length; None if not declared
         self._self_delimited = True  # or else it ends where the connection ends
         # The deadline
@@ -429,7 +430,7 @@ class HTTPConnection(Protocol):
     def writeHeaders(
         self, version: bytes, code: bytes, reason: bytes, headers: Headers | Iterable[Any]
     ) -> None:
-        """Send the head of a response, and decide whether another may follow."""
+        """Take the head of a response, and decide whether another may follow."""
         del version
         request = self.request
         assert request is not None
@@ -437,13 +438,18 @@ class HTTPConnection(Protocol):
         self._unsent_body_bytes = head.length
         self._self_delimited = head.framed or bool(request.chunked)
         self._keep_alive = self._can_keep_alive() and not head.close
-        if not self.closing:
-            self.output.write(head.render(closing=not self._keep_alive))
+        self._unsent_head = head.render(closing=not self._keep_alive)
+
+    def flush_head(self) -> None:
+        """Send the head if no part of the body follows for now."""
+        if self._unsent_head:
+            self.write(b"")
 
     def write(self, data: bytes) -> None:
         """Send a part of the body of a response."""
         if self._count_sent(len(data)) and not self.closing:
-            self.output.write(data)
+            head, self._unsent_head = self._unsent_head, b""
+            self.output.write(head + data)
 
     def writeSequence(self, parts: Iterable[bytes]) -> None:
         """Send several parts of the body of a response."""
@@ -476,7 +482,7 @@ class HTTPConnection(Protocol):
         if not self.closing:
             self.output.write(head + body)
 
-    def send_head_and_file(
+    def send_file(
         self, head: bytes, descriptor: int, offset: int, length: int
     ) -> Deferred[None] | None:
         """Send the result of :meth:`make_response_head`, and all of its body from a file.
@@ -489,15 +495,7 @@ class HTTPConnection(Protocol):
             return fail(ConnectionAborted())
         self._unsent_body_bytes = None
         output: Any = self.output
-        sent: Deferred[None] | None = output.send_head_and_file(head, descriptor, offset, length)
-        return sent
-
-    def send_file(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
-        """Send a part of the body from a file. Only on an output with ``supports_direct_io``."""
-        if self.closing or not self._count_sent(length):
-            return fail(ConnectionAborted())
-        output: Any = self.output
-        sent: Deferred[None] = output.send_file(descriptor, offset, length)
+        sent: Deferred[None] | None = output.send_file(head, descriptor, offset, length)
         return sent
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001
@@ -630,7 +628,6 @@ class HTTPConnection(Protocol):
         """Reset the connection, so that the client does not take a part for the whole."""
         self._stop_parsing()
         self._close_requested = self._write_closed = True
-        self.output.take_corked()
         self._transport.abortConnection()
         self.site.connection_idle()
 

@@ -106,9 +106,6 @@ def error_response(method: bytes, status: int, date: bytes, make_body: MakeError
     """Return a complete error response after which the connection closes."""
     phrase = HTTPStatus(status).phrase
     content_type, body = make_body(status, phrase.lower())
-    head = (
-        b"HTTP/1.1 %d %b\r\nDate: %b\r\nContent-Type: %b\r\n"
-        b"Content-Length: %d\r\nConnection: close\r\n\r\n"
-        % (status, phrase.encode(), date, content_type, len(body))
-    )
+    fields = b"Content-Type: %b\r\n" % content_type
+    head = response_head(status, phrase.encode(), date, fields, len(body), closing=True)
     return head + body if has_body(method, status) else head

@@ -120,21 +120,15 @@ class IStreamingRequest(Interface):
     def sendFileResponse(
         status: int, fields: bytes, descriptor: int, offset: int, length: int
     ) -> Deferred[None] | None:
-        """Send a head as :meth:`sendResponse` does, then bytes of a file as :meth:`sendFile` does.
+        """Send a head as :meth:`sendResponse` does, then bytes of a file.
 
-        For a response to GET that has a body. Finishes when everything has been sent.
+        For a response to GET that has a body. The bytes are sent with ``sendfile`` where possible.
+        Finishes when everything has been sent. The caller may close the descriptor once this
+        returns.
 
-        :returns: None if that is the case at once; otherwise a Deferred that fires then.
-        """
-
-    def sendFile(descriptor: int, offset: int, length: int) -> Deferred[None]:
-        """Send headers not yet written, then bytes of a file, with ``sendfile`` where possible.
-
-        The caller has set Content-Length, and calls ``finish`` after the Deferred has fired. It may
-        close the descriptor once this returns. Cancelling stops sending and closes the connection.
-
-        :returns: fires with None when everything has been sent; fails if the client leaves or the
-            file is shorter than ``offset + length``.
+        :returns: None if everything has been sent at once; otherwise a Deferred that fires then. It
+            fails if the client leaves or the file is shorter than ``offset + length``. Cancelling
+            it stops sending and closes the connection.
         """
 
 

@@ -148,8 +148,7 @@ class Output:
     """Base of all outputs: holds one producer, which is paused while much is waiting.
 
     :cvar is_plain_socket: whether bytes are sent to the socket as they are.
-    :cvar supports_direct_io: whether there are ``send_file``, ``send_head_and_file`` and
-        ``open_direct_read``.
+    :cvar supports_direct_io: whether there are ``send_file`` and ``open_direct_read``.
     :ivar pending: whether bytes that were written are waiting to be sent.
     """
 
@@ -174,29 +173,10 @@ class Output:
         self._drained = drained
         self._producer: Any = None
         self._paused = False
-        self._corked: list[bytes] | None = None
 
     def write(self, data: bytes) -> None:
-        """Send bytes, or keep them after :meth:`cork`."""
-        if self._corked is None:
-            self._send(data)
-        else:
-            self._corked.append(data)
-
-    def cork(self) -> None:
-        """Keep written bytes until :meth:`uncork`, to send them in one piece."""
-        self._corked = []
-
-    def uncork(self) -> None:
-        """Send what was kept."""
-        corked = self.take_corked()
-        if corked:
-            self._send(corked)
-
-    def take_corked(self) -> bytes:
-        """Return what was kept, to send it in another way or to drop it."""
-        corked, self._corked = self._corked, None
-        return b"".join(corked) if corked else b""
+        """Send bytes."""
+        self._transport.write(data)
 
     def register_producer(self, producer: Any, *, streaming: bool) -> None:
         """Pause and resume a producer as the peer accepts data."""
@@ -233,9 +213,6 @@ class Output:
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.stopProducing()
-
-    def _send(self, data: bytes) -> None:
-        self._transport.write(data)
 
     def _pause(self) -> None:
         if self._producer is not None and not self._paused:
@@ -288,7 +265,7 @@ class TransportOutput(Output):
 class FileProducer:
     """Reads a range of a file, and writes it to an IConsumer that pauses its producer.
 
-    Replaces ``sendfile`` where that is not possible: over TLS, and under a stock Site.
+    For outputs without ``supports_direct_io``.
 
     :ivar read: what :func:`make_file_reader` returned.
     :ivar abort: called when the rest cannot be sent: the connection of the consumer must not end as

@@ -197,34 +197,19 @@ class StreamingRequest(Request):
         if self.startedWriting:
             self.channel.abort()
             return
-        for name in [name for name, _ in self.responseHeaders.getAllRawHeaders()]:
-            if name != b"Date":
-                self.responseHeaders.removeHeader(name)
-        self.etag = self.lastModified = None
-        self.cookies = []
-        self._encoder = None
-        content_type, body = self.site.make_error_body(500, "internal error")
-        self.setResponseCode(500)
-        self.setHeader(b"Content-Type", content_type)
-        self.setHeader(b"Content-Length", b"%d" % len(body))
         if self.producer is not None:
             self.unregisterProducer()
-        self.write(body)
-        self.finish()
+        content_type, body = self.site.make_error_body(500, "internal error")
+        self.sendResponse(500, b"Content-Type: %b\r\n" % content_type, body)
 
     # Responding
 
     def write(self, data: bytes) -> None:
         """Send a part of the response; the head is sent together with the first part."""
-        if self.startedWriting or self._disconnected or self.finished:
-            super().write(data)
-            return
-        output = self.channel.output
-        output.cork()
-        try:
-            super().write(data)
-        finally:
-            output.uncork()
+        channel, is_first = self.channel, not self.startedWriting
+        super().write(data)
+        if is_first and channel is not None:
+            channel.flush_head()
 
     def sendResponse(
         self, status: int, fields: bytes, body: bytes, length: int | None = None
@@ -257,34 +242,11 @@ class StreamingRequest(Request):
             )
             return producer.start().addCallback(self._response_sent)
         self.sentLength = length
-        sent: Deferred[None] | None = channel.send_head_and_file(head, descriptor, offset, length)
+        sent: Deferred[None] | None = channel.send_file(head, descriptor, offset, length)
         if sent is not None:
             return sent.addCallback(self._response_sent)
         self._response_sent(None)
         return None
-
-    def sendFile(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
-        """Send headers not yet written, then bytes of a file."""
-        channel = self.channel
-        if self._disconnected:
-            return fail(ConnectionLost())
-        if not has_body(self.method, self.code):
-            self.write(b"")
-            return succeed(None)
-        if not channel.output.supports_direct_io or (
-            self._encoder is not None
-            or not (self.startedWriting or self.responseHeaders.hasHeader(b"Content-Length"))
-            or self.chunked
-        ):
-            return FileProducer(
-                self, self.site.read_file, channel.abort, descriptor, offset, length
-            ).start()
-        if not self.startedWriting:
-            channel.output.cork()
-            super().write(b"")
-        self.sentLength += length
-        sent: Deferred[None] = channel.send_file(descriptor, offset, length)
-        return sent
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001
         """Let ``producer`` write the response."""

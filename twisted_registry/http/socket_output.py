@@ -13,7 +13,7 @@ from collections import deque
 from socket import MSG_MORE, socket
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPullProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -57,6 +57,25 @@ class SocketOutput(Output):
         self._waiting_until_writable = False
         self._registering = False
 
+    def write(self, data: bytes) -> None:
+        """Send bytes, or queue what the kernel does not accept."""
+        if not self._queue:
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._transport.abortConnection()
+                return
+            if sent == len(data):
+                return
+            data = memoryview(data)[sent:]  # type: ignore[assignment]
+        self._queue.append(data)
+        self._queued_bytes += len(data)
+        if self._queued_bytes > _HIGH_WATER_BYTES:
+            self._pause()
+        self._wait_until_writable()
+
     def open_direct_read(self) -> socket:
         """Return a duplicate of the socket, since the connection may close its own at any time."""
         return self._socket.dup()
@@ -67,30 +86,12 @@ class SocketOutput(Output):
         poller.register(self._socket, 0)
         return bool(poller.poll(0))
 
-    def send_file(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
-        """Send corked bytes and a range of a file; the Deferred is that of IStreamingRequest."""
-        if not length:
-            # With MSG_MORE the head would wait for bytes that never come.
-            self.uncork()
-            return succeed(None)
-        file = FileRange(descriptor, offset, length, Deferred(self._cancel_file))
-        head = self.take_corked()
-        if head:
-            self._queue.append(head)
-            self._queued_bytes += len(head)
-        self._queue.append(file)
-        if not self._waiting_until_writable:
-            self._flush()
-        if file in self._queue:
-            file.dup_descriptor()
-            self._wait_until_writable()
-        return file.done
-
-    def send_head_and_file(
+    def send_file(
         self, head: bytes, descriptor: int, offset: int, length: int
     ) -> Deferred[None] | None:
         """Send a head and a range of a file. Returns None if the kernel accepted both at once."""
         if not length:
+            # With MSG_MORE the head would wait for bytes that never come.
             self.write(head)
             return None
         sent = 0
@@ -105,8 +106,17 @@ class SocketOutput(Output):
                 pass
             if sent == length:
                 return None
-        self._corked = [head]
-        return self.send_file(descriptor, offset + sent, length - sent)
+        file = FileRange(descriptor, offset + sent, length - sent, Deferred(self._cancel_file))
+        if head:
+            self._queue.append(head)
+            self._queued_bytes += len(head)
+        self._queue.append(file)
+        if not self._waiting_until_writable:
+            self._flush()
+        if file in self._queue:
+            file.dup_descriptor()
+            self._wait_until_writable()
+        return file.done
 
     def connection_lost(self, reason: Failure) -> None:
         """Stop the producer, close files and fail their Deferreds."""
@@ -137,24 +147,6 @@ class SocketOutput(Output):
 
     def stopProducing(self) -> None:
         """Do nothing: the connection handles the loss of its transport."""
-
-    def _send(self, data: bytes) -> None:
-        if not self._queue:
-            try:
-                sent = self._socket.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self._transport.abortConnection()
-                return
-            if sent == len(data):
-                return
-            data = memoryview(data)[sent:]  # type: ignore[assignment]
-        self._queue.append(data)
-        self._queued_bytes += len(data)
-        if self._queued_bytes > _HIGH_WATER_BYTES:
-            self._pause()
-        self._wait_until_writable()
 
     def _wait_until_writable(self) -> None:
         if self._waiting_until_writable:

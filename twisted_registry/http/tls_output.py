@@ -11,7 +11,7 @@ import os
 import select
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
@@ -123,13 +123,7 @@ class TLSOutput(TransportOutput):
         transport = self._transport
         return transport.borrow() if transport.lendable else None
 
-    def send_file(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
-        """Send corked bytes and a range of a file; the Deferred is that of IStreamingRequest."""
-        return self.send_head_and_file(self.take_corked(), descriptor, offset, length) or succeed(
-            None
-        )
-
-    def send_head_and_file(
+    def send_file(
         self, head: bytes, descriptor: int, offset: int, length: int
     ) -> Deferred[None] | None:
         """Send a head and a range of a file. Returns None if both were written at once."""
