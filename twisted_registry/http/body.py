@@ -55,7 +55,7 @@ class IncomingBody:
         self,
         length: Any,
         on_change: Callable[[], None],
-        on_unhandled_failure: Callable[[Failure], None],
+        on_unhandled_failure: Callable[[Failure], object],
         *,
         finished: bool = False,
     ) -> None:
@@ -134,7 +134,7 @@ class IncomingBody:
         """Finish before the last byte."""
         self._fail(reason, lambda _: None)
 
-    def _fail(self, reason: Failure, on_unhandled_failure: Callable[[Failure], None]) -> None:
+    def _fail(self, reason: Failure, on_unhandled_failure: Callable[[Failure], object]) -> None:
         if self.finished:
             return
         self.finished = True
@@ -201,76 +201,43 @@ class DirectRead:
         self._socket.close()
 
 
-@implementer(IRequestBody)
-class BufferedBody:
+class BufferedBody(IncomingBody):
     """A body that twisted.web has buffered, delivered one piece per turn of the reactor."""
 
     def __init__(self, content: BinaryIO, clock: IReactorTime) -> None:
-        self.content = content
-        self.clock = clock
-        self._consumer: Any = None
-        self._done: Deferred[None] | None = None
+        self._content = content
+        self._clock = clock
         self._call: IDelayedCall | None = None
-        self._paused = False
-        self._finished = False
-        self.length = content.seek(0, 2)
+        length = content.seek(0, 2)
         content.seek(0)
+        super().__init__(length, self._schedule, lambda reason: reason)
 
     def startProducing(self, consumer: Any) -> Deferred[None]:
-        """Pass the body to ``consumer``.
+        """Pass the body to ``consumer``, the first piece at once.
 
         :raises RuntimeError: if this was called before.
         """
-        if self._done is not None:
-            raise RuntimeError("this body has been taken already")
-        done: Deferred[None] = Deferred(lambda _: self.stopProducing())
-        self._done = done
-        if self._finished:
-            done.errback(BodyAborted("the application stopped reading the body"))
-        else:
-            self._consumer = consumer
-            self._deliver_piece()
+        done = super().startProducing(consumer)
+        self._deliver_piece()
         return done
 
-    def pauseProducing(self) -> None:
-        """Deliver nothing for now."""
-        self._paused = True
-        self._cancel_call()
-
-    def resumeProducing(self) -> None:
-        """Continue to deliver."""
-        self._paused = False
-        if self._consumer is not None and self._call is None:
-            self._call = self.clock.callLater(0, self._deliver_piece)
-
-    def stopProducing(self) -> None:
-        """Deliver nothing more."""
-        self._end(Failure(BodyAborted("the application stopped reading the body")))
+    def _schedule(self) -> None:
+        """Deliver a piece in the next turn of the reactor, if the consumer accepts one then."""
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        if self.accepts_data:
+            self._call = self._clock.callLater(0, self._deliver_piece)
 
     def _deliver_piece(self) -> None:
-        self._call = None
-        try:
-            piece = self.content.read(_BUFFERED_PIECE_BYTES)
+        if self.accepts_data:
+            try:
+                piece = self._content.read(_BUFFERED_PIECE_BYTES)
+            except OSError:
+                self.abort(Failure())
+                return
+            is_last = self._content.tell() == self.length
             if piece:
-                self._consumer.write(piece)
-        except Exception:  # noqa: BLE001 (the consumer may raise anything)
-            self._end(Failure())
-            return
-        if self.content.tell() == self.length:
-            self._end(None)
-        elif not self._paused:
-            self.resumeProducing()
-
-    def _end(self, outcome: Failure | None) -> None:
-        if self._finished:
-            return
-        self._finished = True
-        self._consumer = None
-        self._cancel_call()
-        if self._done is not None:
-            self._done.callback(outcome)
-
-    def _cancel_call(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+                self.deliver(piece)
+            if is_last:
+                self.end()
+        self._schedule()

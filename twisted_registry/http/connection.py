@@ -415,14 +415,6 @@ class HTTPConnection(Protocol):
 
     # Responses, as twisted.web's Request and StreamingRequest write them
 
-    def getPeer(self) -> Any:
-        """Return the client's address."""
-        return self.peer
-
-    def getHost(self) -> Any:
-        """Return the server's address."""
-        return self.host
-
     def isSecure(self) -> bool:
         """Return whether the transport is TLS."""
         return self.secure

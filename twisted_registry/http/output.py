@@ -144,35 +144,27 @@ class PullToPush:
         self.producer.resumeProducing()
 
 
+@define(eq=False)
 class Output:
     """Base of all outputs: holds one producer, which is paused while much is waiting.
 
     :cvar is_plain_socket: whether bytes are sent to the socket as they are.
     :cvar supports_direct_io: whether there are ``send_file`` and ``open_direct_read``.
+    :ivar transport: a connected transport.
+    :ivar progressed: called when bytes begin to wait, and when a part of them was sent.
+    :ivar drained: called when no bytes are waiting any more.
     :ivar pending: whether bytes that were written are waiting to be sent.
     """
 
     is_plain_socket = supports_direct_io = False
 
-    def __init__(
-        self,
-        transport: Any,
-        clock: IReactorTime,
-        progressed: Callable[[], None],
-        drained: Callable[[], None],
-    ) -> None:
-        """Take a connected transport.
-
-        :param progressed: called when bytes begin to wait, and when a part of them was sent.
-        :param drained: called when no bytes are waiting any more.
-        """
-        self.pending = False
-        self._transport = transport
-        self._clock = clock
-        self._progressed = progressed
-        self._drained = drained
-        self._producer: Any = None
-        self._paused = False
+    _transport: Any
+    _clock: IReactorTime
+    _progressed: Callable[[], None]
+    _drained: Callable[[], None]
+    pending: bool = field(init=False, default=False)
+    _producer: Any = field(init=False, default=None)
+    _paused: bool = field(init=False, default=False)
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -228,19 +220,12 @@ class Output:
 
 
 @implementer(IPushProducer)
+@define(eq=False)
 class TransportOutput(Output):
     """Sends over a transport that has a queue and pauses its producer, which is this output."""
 
-    def __init__(
-        self,
-        transport: Any,
-        clock: IReactorTime,
-        progressed: Callable[[], None],
-        drained: Callable[[], None],
-    ) -> None:
-        """Register with the transport; see :class:`Output`."""
-        super().__init__(transport, clock, progressed, drained)
-        transport.registerProducer(self, True)
+    def __attrs_post_init__(self) -> None:
+        self._transport.registerProducer(self, True)
 
     def close(self) -> None:
         """Unregister: a transport does not close while a producer is registered."""

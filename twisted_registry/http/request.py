@@ -15,7 +15,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IConsumer
 from twisted.logger import Logger
@@ -28,7 +28,7 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from twisted_registry.http.body import IncomingBody
-from twisted_registry.http.framing import NO_BODY, has_body
+from twisted_registry.http.framing import NO_BODY
 from twisted_registry.http.interfaces import IStreamingRequest, IStreamingResource
 from twisted_registry.http.output import FileProducer
 

@@ -82,7 +82,7 @@ class HTTPSite(Site):
         self.head_cache = HeadCache(self.limits)
         self.draining = False
         self.connections: set[HTTPConnection] = set()
-        self.on_connection_count: Callable[[int], object] | None = None
+        self.on_connection_count: Callable[[int], object] = lambda _: None
         self._deadline_call: IDelayedCall | None = None
         self._cached_date = (-1, b"")
         self._drain_waiters: list[Deferred[None]] = []
@@ -167,7 +167,7 @@ class HTTPSite(Site):
     def connection_opened(self, connection: HTTPConnection) -> None:
         """Add a connection."""
         self.connections.add(connection)
-        self._report_connection_count()
+        self.on_connection_count(len(self.connections))
         if self._deadline_call is None:
             self._deadline_call = self.clock.callLater(
                 _DEADLINE_CHECK_INTERVAL_S, self._check_deadlines
@@ -176,26 +176,18 @@ class HTTPSite(Site):
     def connection_closed(self, connection: HTTPConnection) -> None:
         """Remove a connection."""
         self.connections.discard(connection)
-        self._report_connection_count()
+        self.on_connection_count(len(self.connections))
         if not self.connections and self._deadline_call is not None:
             self._deadline_call.cancel()
             self._deadline_call = None
         self.connection_idle()
         if not self.connections:
-            waiters, self._disconnect_waiters = self._disconnect_waiters, []
-            for done in waiters:
-                done.callback(None)
+            _fire_all(self._disconnect_waiters)
 
     def connection_idle(self) -> None:
         """Check whether all connections are idle, after one may have become idle."""
         if self._drain_waiters and not any(connection.busy for connection in self.connections):
-            waiters, self._drain_waiters = self._drain_waiters, []
-            for done in waiters:
-                done.callback(None)
-
-    def _report_connection_count(self) -> None:
-        if self.on_connection_count is not None:
-            self.on_connection_count(len(self.connections))
+            _fire_all(self._drain_waiters)
 
     def _begin_to_drain(self) -> None:
         self.draining = True
@@ -210,6 +202,11 @@ class HTTPSite(Site):
         )
         for connection in [each for each in self.connections if each.deadline <= now]:
             connection.deadline_expired()
+
+
+def _fire_all(waiters: list[Deferred[None]]) -> None:
+    while waiters:
+        waiters.pop(0).callback(None)
 
 
 @implementer(IAccessLog)

@@ -11,20 +11,14 @@ import os
 import select
 from collections import deque
 from socket import MSG_MORE, socket
-from typing import TYPE_CHECKING
 
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPullProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_registry.http.output import FileRange, Output
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IReactorTime
-    from twisted.internet.tcp import Connection
 
 # A producer is paused while more than this is queued.
 _HIGH_WATER_BYTES = 65536
@@ -33,6 +27,7 @@ _FILE_TURN_BYTES = 1024 * 1024
 
 
 @implementer(IPullProducer)
+@define(eq=False)
 class SocketOutput(Output):
     """Sends to the socket of one of Twisted's connections.
 
@@ -42,20 +37,14 @@ class SocketOutput(Output):
 
     is_plain_socket = supports_direct_io = True
 
-    def __init__(
-        self,
-        transport: Connection,
-        clock: IReactorTime,
-        progressed: Callable[[], None],
-        drained: Callable[[], None],
-    ) -> None:
-        """Use the socket of a transport; see Output."""
-        super().__init__(transport, clock, progressed, drained)
-        self._socket = transport.getHandle()
-        self._queue: deque[bytes | memoryview | FileRange] = deque()
-        self._queued_bytes = 0  # without files
-        self._waiting_until_writable = False
-        self._registering = False
+    _socket: socket = field(init=False)
+    _queue: deque[bytes | memoryview | FileRange] = field(init=False, factory=deque)
+    _queued_bytes: int = field(init=False, default=0)  # without files
+    _waiting_until_writable: bool = field(init=False, default=False)
+    _registering: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._socket = self._transport.getHandle()
 
     def write(self, data: bytes) -> None:
         """Send bytes, or queue what the kernel does not accept."""

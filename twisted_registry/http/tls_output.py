@@ -11,6 +11,7 @@ import os
 import select
 from typing import TYPE_CHECKING, Any
 
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.threads import deferToThreadPool
@@ -19,10 +20,7 @@ from twisted.python.failure import Failure
 from twisted_registry.http.output import FileRange, TransportOutput, read_cached
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from twisted.internet.defer import DeferredSemaphore
-    from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.tls.interfaces import IBlockingTLSConnection
 
@@ -95,28 +93,18 @@ def _head_and_cached_file(
     return whole
 
 
+@define(eq=False)
 class TLSOutput(TransportOutput):
-    """Sends over an ITLSConnection, and files on threads."""
+    """Sends over an ITLSConnection, and files on threads. The clock is a reactor with threads.
+
+    :ivar tls_send_slots: limits how many threads all outputs use together.
+    """
 
     supports_direct_io = True
 
-    def __init__(
-        self,
-        transport: Any,
-        clock: IReactorTime,
-        progressed: Callable[[], None],
-        drained: Callable[[], None],
-        tls_send_slots: DeferredSemaphore,
-    ) -> None:
-        """Register with the transport; see Output.
-
-        :param clock: a reactor with threads.
-        :param tls_send_slots: limits how many threads all outputs use together.
-        """
-        super().__init__(transport, clock, progressed, drained)
-        self._tls_send_slots = tls_send_slots
-        self._sending: _FileSend | None = None
-        self._sending_on_thread: _FileSend | None = None
+    _tls_send_slots: DeferredSemaphore
+    _sending: _FileSend | None = field(init=False, default=None)
+    _sending_on_thread: _FileSend | None = field(init=False, default=None)
 
     def open_direct_read(self) -> IBlockingTLSConnection | None:
         """Return the TLS connection, if it can be used by a thread now."""
