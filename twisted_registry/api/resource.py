@@ -1,8 +1,7 @@
 """The Resource of the API: routing, authorization, dispatch to a handler, and error responses.
 
-``render`` runs as soon as the request headers are complete, before the body is read. A client that
-disconnects cancels the handler's coroutine wherever it waits; its ``finally`` blocks free what the
-handler holds.
+A client that disconnects cancels the handler's coroutine wherever it waits; its ``finally`` blocks
+free what the handler holds.
 
 Error responses are logged with the field names of Distribution. 401 and 404 are part of normal
 operation (a push checks every layer first), so they are logged at the debug level.
@@ -16,10 +15,6 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger, LogLevel
-from twisted.python.failure import Failure
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
 from twisted_registry.api import (
     blobs,
@@ -41,8 +36,8 @@ from twisted_registry.api.context import (
     header,
     validate_name,
 )
-from twisted_registry.api.response import CommonHeaders, Response, run_until_wait, send_response
-from twisted_registry.http.interfaces import BodyAborted, IStreamingResource
+from twisted_registry.api.response import AsyncResource, CommonHeaders, Response, send_response
+from twisted_registry.http.interfaces import BodyAborted
 from twisted_registry.metrics.interfaces import FinishedRequest
 from twisted_registry.oci.errors import (
     ErrorCode,
@@ -96,8 +91,7 @@ HANDLERS: Mapping[tuple[str, str], Callable[[RequestContext], Awaitable[Response
 }
 
 
-@implementer(IStreamingResource)
-class RegistryResource(Resource):
+class RegistryResource(AsyncResource):
     """The API, to be mounted as ``v2``.
 
     :param access: authorizes each request before its body is read.
@@ -140,20 +134,8 @@ class RegistryResource(Resource):
         self._common = CommonHeaders({**_COMMON_HEADERS, **self._settings.headers, **warnings})
         self._storage_full = full
 
-    def render(self, request: Request) -> int:
-        """Start the response; a handler that waits continues as a coroutine."""
-        try:
-            work = run_until_wait(self._respond(request))
-        except Exception:  # noqa: BLE001 - any error closes the connection
-            self._on_response_failed(Failure(), request)
-            return NOT_DONE_YET
-        if work is not None:
-            # This Deferred fails when the client disconnects.
-            request.notifyFinish().addErrback(lambda _: work.cancel())
-            work.addErrback(self._on_response_failed, request)
-        return NOT_DONE_YET
-
-    async def _respond(self, request: Request) -> None:
+    async def respond(self, request: Request) -> None:
+        """Send the response, and report the request to the observer of metrics."""
         route = routes.find_route(tuple(request.postpath or ()))
         if self._metrics is None:
             await send_response(await self._response_for(request, route), request, self._common)
@@ -293,19 +275,6 @@ class RegistryResource(Resource):
         ):
             headers.append(("Access-Control-Allow-Methods", allow))
         return Response(204, headers)
-
-    def _on_response_failed(self, failure: Failure, request: Request) -> None:
-        """Close the connection after a response that could not be completed."""
-        if not failure.check(CancelledError):
-            log.warn(
-                "{method} {uri}: response incomplete: {reason}",
-                method=request.method,
-                uri=request.uri,
-                reason=failure.getErrorMessage(),
-            )
-        if request.channel is not None:
-            # The client must not take an incomplete response for a complete one.
-            request.loseConnection()
 
 
 def _declared_length(header_fields: Mapping[bytes, bytes]) -> int | None:

@@ -4,8 +4,9 @@ A handler returns a :class:`Response`; :func:`send_response` is the only place t
 short body in one piece, a blob by sendfile or as a producer, a long listing piece by piece as fast
 as the client reads it.
 
-:func:`run_until_wait` starts a handler's coroutine. A warm pull never waits, and the bookkeeping of
-``Deferred.fromCoroutine`` would cost as much as its whole handler.
+:class:`AsyncResource` responds by a coroutine, which :func:`run_until_wait` starts. A warm pull
+never waits, and the bookkeeping of ``Deferred.fromCoroutine`` would cost as much as its whole
+handler.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from twisted_registry.http.interfaces import IStreamingRequest
+from twisted_registry.http.interfaces import IStreamingRequest, IStreamingResource
 from twisted_registry.storage.interfaces import ILocalFileReader
 
 if TYPE_CHECKING:
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 
     from twisted_registry.oci.errors import RegistryError
     from twisted_registry.storage.interfaces import IReader
+
+log = Logger()
 
 JSON = "application/json"
 
@@ -97,6 +104,46 @@ class CommonHeaders:
         return encode_headers(
             [(name, value) for name, values in self.headers.items() for value in values]
         )
+
+
+@implementer(IStreamingResource)
+class AsyncResource(Resource):
+    """A Resource that responds by a coroutine.
+
+    ``render`` runs as soon as the request headers are complete, before the body is read. A client
+    that disconnects cancels the coroutine wherever it waits.
+    """
+
+    def render(self, request: Request) -> int:
+        """Start the response; a response that waits continues as a coroutine."""
+        try:
+            work = run_until_wait(self.respond(request))
+        except Exception:  # noqa: BLE001 - any error closes the connection
+            _abort_response(Failure(), request)
+            return NOT_DONE_YET
+        if work is not None:
+            # This Deferred fails when the client disconnects.
+            request.notifyFinish().addErrback(lambda _: work.cancel())
+            work.addErrback(_abort_response, request)
+        return NOT_DONE_YET
+
+    async def respond(self, request: Request) -> None:
+        """Send the response of a request of any method."""
+        raise NotImplementedError
+
+
+def _abort_response(failure: Failure, request: Request) -> None:
+    """Close the connection after a response that could not be completed."""
+    if not failure.check(CancelledError):
+        log.warn(
+            "{method} {uri}: response incomplete: {reason}",
+            method=request.method,
+            uri=request.uri,
+            reason=failure.getErrorMessage(),
+        )
+    if request.channel is not None:
+        # The client must not take an incomplete response for a complete one.
+        request.loseConnection()
 
 
 def encode_json(document: object) -> bytes:

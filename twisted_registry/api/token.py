@@ -11,21 +11,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from attrs import define, field
 from twisted.internet.defer import CancelledError
-from twisted.internet.interfaces import IConsumer
 from twisted.logger import Logger
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
 from twisted_registry.api.context import EMPTY_QUERY, Query, get_caller, get_header_fields, header
-from twisted_registry.api.response import CommonHeaders, Response, run_until_wait, send_response
+from twisted_registry.api.response import AsyncResource, CommonHeaders, Response, send_response
 from twisted_registry.auth.access import LoginFailed, log_login_failure
 from twisted_registry.auth.scopes import Scope, basic_challenge, grant_scope, parse_scopes
 from twisted_registry.http.body import request_body
-from twisted_registry.http.interfaces import BodyAborted, IStreamingResource
+from twisted_registry.http.interfaces import BodyAborted
 from twisted_registry.oci.errors import ErrorCode, RegistryError, method_not_allowed
+from twisted_registry.repository.streaming import ContentTooLarge, read_body
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.tokens.signing import TokenClaims
 
@@ -48,11 +44,9 @@ _FORM_TYPE = "application/x-www-form-urlencoded"
 _TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a name
 _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a name
 _COMMON_HEADERS = CommonHeaders({"Cache-Control": ("no-store",)})
-_FORM_TOO_LARGE = RegistryError(ErrorCode.SIZE_INVALID, message="the form is too large", status=413)
 
 
-@implementer(IStreamingResource)
-class TokenResource(Resource):
+class TokenResource(AsyncResource):
     """Issues tokens."""
 
     isLeaf = True
@@ -83,15 +77,8 @@ class TokenResource(Resource):
         self._refresh_lifetime = refresh_lifetime
         self._realm = realm
 
-    def render(self, request: Request) -> int:
-        """Start the coroutine that sends the response."""
-        work = run_until_wait(self._answer(request))
-        if work is not None:
-            request.notifyFinish().addErrback(lambda _: work.cancel())
-            work.addErrback(lambda failure: failure.trap(CancelledError))
-        return NOT_DONE_YET
-
-    async def _answer(self, request: Request) -> None:
+    async def respond(self, request: Request) -> None:
+        """Send the token, or the reason why there is none."""
         post = request.method == b"POST"
         try:
             response = await (self._post(request) if post else self._get(request))
@@ -197,14 +184,15 @@ class TokenResource(Resource):
             raise RegistryError(
                 ErrorCode.UNSUPPORTED, message=f"the body must be {_FORM_TYPE}", status=415
             )
-        body = request_body(request, self._clock)
-        collector = _BodyCollector(_MAX_FORM_BYTES)
-        if isinstance(body.length, int) and body.length > _MAX_FORM_BYTES:
-            raise _FORM_TOO_LARGE
-        await body.startProducing(collector)
+        try:
+            body = await read_body(request_body(request, self._clock), _MAX_FORM_BYTES)
+        except ContentTooLarge:
+            raise RegistryError(
+                ErrorCode.SIZE_INVALID, message="the form is too large", status=413
+            ) from None
         try:
             fields = parse_qs(
-                b"".join(collector.pieces).decode("ascii"), keep_blank_values=True, errors="strict",
+                body.decode("ascii"), keep_blank_values=True, errors="strict",
                 max_num_fields=_MAX_FORM_FIELDS,
             )  # fmt: skip
         except ValueError as error:
@@ -213,34 +201,6 @@ class TokenResource(Resource):
             ) from error
         return {name: " ".join(values) if name == "scope" else values[0]
                 for name, values in fields.items()}  # fmt: skip
-
-
-@implementer(IConsumer)
-@define(eq=False)
-class _BodyCollector:
-    """A consumer that keeps a body in memory, up to a size limit.
-
-    :ivar left: the remaining bytes.
-    """
-
-    _left: int
-    pieces: list[bytes] = field(init=False, factory=list)
-
-    def write(self, data: bytes) -> None:
-        """Append data.
-
-        :raises RegistryError: SIZE_INVALID if the body exceeds the limit.
-        """
-        self._left -= len(data)
-        if self._left < 0:
-            raise _FORM_TOO_LARGE
-        self.pieces.append(data)
-
-    def registerProducer(self, producer: object, streaming: bool) -> None:  # noqa: FBT001
-        """Do nothing: the consumer never pauses its producer."""
-
-    def unregisterProducer(self) -> None:
-        """Do nothing."""
 
 
 def _format_scope(scope: Scope) -> str:
