@@ -11,8 +11,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import fail, maybeDeferred, succeed
 
 from tests.support.http_client import RegistryClient
-from twisted_registry.api.root import JSONResource
-from twisted_registry.app.debug import DebugPage, MaintenancePage
+from twisted_registry.api.root import JSONResource, PageResource
+from twisted_registry.app.debug import MaintenancePage, make_page
 from twisted_registry.auth.access import OpenGrant
 from twisted_registry.auth.interfaces import MAINTENANCE
 from twisted_registry.http.site import HTTPSite
@@ -52,7 +52,7 @@ class Pages:
     async def read(self):
         if self.breaks is not None:
             raise self.breaks
-        return b"[]"
+        return make_page(b"[]", "text/x")
 
     def start(self, name):
         if name != "gc":
@@ -63,7 +63,7 @@ class Pages:
     @asynccontextmanager
     async def serve(self, access=None, *, is_loopback_only=True):
         root = JSONResource()
-        root.putChild(b"page", DebugPage(self.read, "text/x"))
+        root.putChild(b"page", PageResource(self.read))
         tasks = MaintenancePage(self.read, self.start, access, is_loopback_only=is_loopback_only)
         root.putChild(b"tasks", tasks)
         site = HTTPSite(root, reactor)

@@ -8,24 +8,34 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from twisted.web.resource import Resource
-from zope.interface import implementer
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
 
-from twisted_registry.api.response import JSON, Response, encode_json
-from twisted_registry.http.interfaces import IStreamingResource
+from twisted_registry.api.response import (
+    JSON,
+    AsyncResource,
+    CommonHeaders,
+    Response,
+    encode_json,
+    send_response,
+)
 from twisted_registry.oci.errors import ErrorCode, RegistryError, method_not_allowed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from twisted.web.resource import Resource
     from twisted.web.server import Request
 
+log = Logger()
 
-@implementer(IStreamingResource)
-class JSONResource(Resource):
+_COMMON_HEADERS = CommonHeaders({})
+
+
+class JSONResource(AsyncResource):
     """A folder of resources without content of its own: 404 in JSON.
 
-    It renders as soon as the headers are complete, so that no client waits for an unwanted body
+    It responds as soon as the headers are complete, so that no client waits for an unwanted body
     to be read.
     """
 
@@ -33,11 +43,25 @@ class JSONResource(Resource):
         """Return a resource that answers 404."""
         return NotFoundResource()
 
-    def render(self, request: Request) -> bytes:
-        """Answer 404 to every method."""
-        return render_error(
-            request, RegistryError(ErrorCode.UNSUPPORTED, message="no such endpoint", status=404)
-        )
+    async def respond(self, request: Request) -> None:
+        """Send the response, or that to the error which :meth:`make_response` raises."""
+        try:
+            response = await self.make_response(request)
+        except CancelledError:
+            raise
+        except RegistryError as error:
+            response = Response.from_error(error)
+        except Exception:  # noqa: BLE001 - the client gets a response to any error
+            log.failure("{method} {uri} failed", method=request.method, uri=request.uri)
+            response = Response.from_error(RegistryError(ErrorCode.UNKNOWN))
+        await send_response(response, request, _COMMON_HEADERS)
+
+    async def make_response(self, request: Request) -> Response:  # noqa: ARG002
+        """Make the response of a request of any method.
+
+        :raises RegistryError: 404.
+        """
+        raise RegistryError(ErrorCode.UNSUPPORTED, message="no such endpoint", status=404)
 
 
 class NotFoundResource(JSONResource):
@@ -46,44 +70,33 @@ class NotFoundResource(JSONResource):
     isLeaf = True
 
 
-class ProbeResource(JSONResource):
-    """``GET /``: an empty 200 for load balancers, as from Distribution."""
+class PageResource(JSONResource):
+    """A page for GET and HEAD, also at its path with a trailing slash.
+
+    :param make_page: makes the response for each request.
+    """
+
+    def __init__(self, make_page: Callable[[], Awaitable[Response]]) -> None:
+        super().__init__()
+        self._make_page = make_page
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """Return this resource for the path with a trailing slash."""
         return self if not path and not request.postpath else super().getChild(path, request)
 
-    def render(self, request: Request) -> bytes:
-        """Answer GET and HEAD."""
+    async def make_response(self, request: Request) -> Response:
+        """Return the page.
+
+        :raises RegistryError: 405 for another method.
+        """
         if request.method not in {b"GET", b"HEAD"}:
-            return render_error(request, method_not_allowed("GET", "HEAD"))
-        request.defaultContentType = None
-        request.setHeader("Cache-Control", "no-cache")
-        return b""
+            raise method_not_allowed("GET", "HEAD")
+        return await self._make_page()
 
 
-class DocumentResource(JSONResource):
-    """A short public document.
-
-    :param content_type: its media type.
-    :param content: returns its current content.
-    """
-
-    isLeaf = True
-
-    def __init__(self, content_type: str, content: Callable[[], bytes]) -> None:
-        super().__init__()
-        self._content_type = content_type
-        self._content = content
-
-    def render(self, request: Request) -> bytes:
-        """Answer GET and HEAD with the document."""
-        if request.postpath:
-            return super().render(request)
-        if request.method not in {b"GET", b"HEAD"}:
-            return render_error(request, method_not_allowed("GET", "HEAD"))
-        request.setHeader("Content-Type", self._content_type)
-        return self._content()
+async def make_probe() -> Response:
+    """Return the page at ``/``: an empty 200 for load balancers, as from Distribution."""
+    return Response(200, [("Cache-Control", "no-cache")])
 
 
 def make_root(api: Resource, prefix: str, others: Mapping[str, Resource] | None = None) -> Resource:
@@ -91,7 +104,7 @@ def make_root(api: Resource, prefix: str, others: Mapping[str, Resource] | None 
 
     :param others: further resources by their paths below the prefix.
     """
-    root = ProbeResource()
+    root = PageResource(make_probe)
     for path, resource in {"v2": api, **(others or {})}.items():
         put_path(root, f"{prefix}/{path}", resource)
     return root
@@ -106,20 +119,6 @@ def put_path(root: Resource, path: str, resource: Resource) -> None:
             folder.putChild(segment, JSONResource())
         folder = folder.children[segment]
     folder.putChild(name, resource)
-
-
-def render_error(request: Request, error: RegistryError) -> bytes:
-    """Make an error the response of a request, and return the body.
-
-    For a Resource whose ``render`` returns its body.
-    """
-    response = Response.from_error(error)
-    request.setResponseCode(response.status)
-    for name, value in response.headers:
-        request.setHeader(name, value)
-    body = response.body
-    assert isinstance(body, bytes)
-    return body
 
 
 def make_error_body(status: int, message: str) -> tuple[bytes, bytes]:

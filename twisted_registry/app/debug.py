@@ -14,30 +14,25 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from attrs import define
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
-from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
 from twisted_registry import __version__
 from twisted_registry.api.context import get_caller, get_header_fields
-from twisted_registry.api.response import JSON
-from twisted_registry.api.root import JSONResource, make_error_body, put_path, render_error
+from twisted_registry.api.response import JSON, Response
+from twisted_registry.api.root import JSONResource, PageResource, make_error_body, put_path
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import HTTPService, describe_address, make_endpoint
 from twisted_registry.auth.interfaces import MAINTENANCE
 from twisted_registry.config.http import parse_address
-from twisted_registry.http.interfaces import IStreamingResource
 from twisted_registry.http.site import HTTPSite
 from twisted_registry.metrics.counts import AggregatedCounts, CountsReporter
 from twisted_registry.oci.errors import ErrorCode, RegistryError, method_not_allowed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from twisted.application.service import MultiService
-    from twisted.python.failure import Failure
-    from twisted.web.resource import Resource
     from twisted.web.server import Request
 
     from twisted_registry.app.maintenance import MaintenanceService
@@ -50,43 +45,14 @@ if TYPE_CHECKING:
 log = Logger()
 
 
-@implementer(IStreamingResource)
-class DebugPage(JSONResource):
-    """A page whose content is made for each request."""
-
-    def __init__(
-        self, make_content: Callable[[], Awaitable[bytes]], content_type: str = JSON
-    ) -> None:
-        """Serve what ``make_content`` returns; a RegistryError that it raises is the response."""
-        super().__init__()
-        self._make_content = make_content
-        self._content_type = content_type
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """Return the page itself for a path that ends with a slash."""
-        return self if not path and not request.postpath else super().getChild(path, request)
-
-    def render(self, request: Request) -> Any:
-        """Respond to GET and HEAD."""
-        if request.method not in {b"GET", b"HEAD"}:
-            return render_error(request, method_not_allowed("GET", "HEAD"))
-        return _respond_with(request, self._render_content(request))
-
-    async def _render_content(self, request: Request) -> bytes:
-        content = await self._make_content()
-        request.setHeader("Content-Type", self._content_type)
-        request.setHeader("Cache-Control", "no-store")
-        return content
-
-
-class MaintenancePage(DebugPage):
+class MaintenancePage(PageResource):
     """The periodic tasks: GET returns their state, POST of ``/NAME`` below it starts a task."""
 
     isLeaf = True
 
     def __init__(
         self,
-        make_content: Callable[[], Awaitable[bytes]],
+        make_page: Callable[[], Awaitable[Response]],
         start: Callable[[str], bool],
         access: IAccessController | None,
         *,
@@ -99,27 +65,22 @@ class MaintenancePage(DebugPage):
             tasks can be started on a loopback address only.
         :param is_loopback_only: whether only this machine can connect to the page.
         """
-        super().__init__(make_content)
+        super().__init__(make_page)
         self._start = start
         self._access = access
         self._is_loopback_only = is_loopback_only
 
-    def render(self, request: Request) -> Any:
+    async def make_response(self, request: Request) -> Response:
         """Respond to GET of the page itself, and to POST of a task."""
         name = b"/".join(request.postpath or ()).decode("utf-8", "replace")
         if not name:
-            return super().render(request)
+            return await super().make_response(request)
         if request.method != b"POST":
-            return render_error(request, method_not_allowed("POST"))
-        return _respond_with(request, self._start_task(request, name))
-
-    async def _start_task(self, request: Request, name: str) -> bytes:
+            raise method_not_allowed("POST")
         await self._authorize(request)
         if not self._start(name):
             raise RegistryError(ErrorCode.UNSUPPORTED, message="no such task", status=404)
-        request.setResponseCode(202)
-        request.setHeader("Content-Type", JSON)
-        return _encode_json({"started": name})
+        return make_json_page({"started": name}, 202)
 
     async def _authorize(self, request: Request) -> None:
         header_fields = get_header_fields(request)
@@ -136,32 +97,15 @@ class MaintenancePage(DebugPage):
             )
 
 
-def _encode_json(content: object) -> bytes:
-    return json.dumps(content, indent=1).encode() + b"\n"
+def make_page(content: bytes, content_type: str, status: int = 200) -> Response:
+    """Return a response that is not cached."""
+    headers = [("Content-Type", content_type), ("Cache-Control", "no-store")]
+    return Response(status, headers, content)
 
 
-def _respond_with(request: Request, work: Coroutine[Any, Any, bytes]) -> Any:
-    """Respond with the bytes that a coroutine returns, or with the error that it raises."""
-    working: Deferred[bytes] = Deferred.fromCoroutine(work)
-    disconnected: list[object] = []
-    request.notifyFinish().addErrback(disconnected.append)
-
-    def failed(failure: Failure) -> bytes:
-        error = failure.value
-        if not isinstance(error, RegistryError):
-            if not isinstance(error, CancelledError):
-                log.failure("debug page failed: uri={uri}", failure, uri=request.uri)
-            error = RegistryError(ErrorCode.UNKNOWN)
-        return render_error(request, error)
-
-    def send(content: bytes) -> None:
-        if not disconnected:
-            request.setHeader("Content-Length", str(len(content)))
-            request.write(content)
-            request.finish()
-
-    working.addErrback(failed).addCallback(send)
-    return NOT_DONE_YET
+def make_json_page(content: object, status: int = 200) -> Response:
+    """Return a response with a JSON document that people can read."""
+    return make_page(json.dumps(content, indent=1).encode() + b"\n", JSON, status)
 
 
 class DebugListener(HTTPService):
@@ -233,8 +177,8 @@ class DebugAddress:
         pages = _DebugPages(maintenance, watermark, self._started_at, self._reactor)
         root, debug = JSONResource(), JSONResource()
         root.putChild(b"debug", debug)
-        debug.putChild(b"health", DebugPage(pages.health))
-        debug.putChild(b"vars", DebugPage(pages.variables))
+        debug.putChild(b"health", PageResource(pages.health))
+        debug.putChild(b"vars", PageResource(pages.variables))
         debug.putChild(
             b"maintenance",
             MaintenancePage(
@@ -245,7 +189,7 @@ class DebugAddress:
             ),
         )
         if self._render_metrics is not None:
-            page = DebugPage(lambda: self._metrics(pages), self._metrics_content_type)
+            page = PageResource(lambda: self._metrics(pages))
             put_path(root, self._debug.prometheus.path, page)
         site = HTTPSite(root, self._reactor, make_error_body=make_error_body)
         listener = DebugListener(endpoint, site, self._reactor, 0, key)
@@ -258,12 +202,13 @@ class DebugAddress:
             reporter = CountsReporter(self.aggregated_counts.own, sys.stderr, self._reactor)
             reporter.setServiceParent(parent)
 
-    async def _metrics(self, pages: _DebugPages) -> bytes:
+    async def _metrics(self, pages: _DebugPages) -> Response:
         assert self.aggregated_counts is not None
         assert self._render_metrics is not None
         watermark = pages.watermark
         used = None if watermark is None else watermark.used
-        return self._render_metrics(self.aggregated_counts.total(), await pages.tasks(), used)
+        content = self._render_metrics(self.aggregated_counts.total(), await pages.tasks(), used)
+        return make_page(content, self._metrics_content_type)
 
 
 @define(eq=False)
@@ -284,16 +229,16 @@ class _DebugPages:
         self.maintenance.task(name).run()
         return True
 
-    async def health(self) -> bytes:
-        return b"{}"
+    async def health(self) -> Response:
+        return make_page(b"{}", JSON)
 
-    async def maintenance_status(self) -> bytes:
+    async def maintenance_status(self) -> Response:
         watermark = {} if self.watermark is None else {"watermark": self.watermark.status()}
-        return _encode_json({"tasks": await self.tasks(), **watermark})
+        return make_json_page({"tasks": await self.tasks(), **watermark})
 
-    async def variables(self) -> bytes:
+    async def variables(self) -> Response:
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        return _encode_json(
+        return make_json_page(
             {
                 "cmdline": sys.argv,
                 "registry": {

@@ -14,7 +14,8 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from twisted_registry.acme.cache import ACMECache
-from twisted_registry.api.root import DocumentResource
+from twisted_registry.api.response import Response
+from twisted_registry.api.root import PageResource
 from twisted_registry.app.errors import StartError
 from twisted_registry.tls.authority import last_certificate, trust_instructions
 from twisted_registry.tls.context import ClientAuth, TLSOptions, make_context, missing_ciphers
@@ -70,11 +71,11 @@ class TLSService(MultiService):
         self._expiry_warning: ExpiryWarning | None = None
 
     @property
-    def downloads(self) -> Mapping[str, DocumentResource]:
+    def downloads(self) -> Mapping[str, PageResource]:
         """The documents that clients can download, by name."""
         if not self._section.auto.hosts:
             return {}
-        return {_CA_FILE: DocumentResource("application/x-pem-file", self._authority)}
+        return {_CA_FILE: PageResource(self._make_authority_page)}
 
     def prepare(self) -> None:
         """Read the files, before the process drops privileges that it may need for that.
@@ -192,6 +193,9 @@ class TLSService(MultiService):
     def _current_bundle(self) -> CertificateBundle:
         assert self._bundle is not None
         return self._bundle
+
+    async def _make_authority_page(self) -> Response:
+        return Response(200, [("Content-Type", "application/x-pem-file")], self._authority())
 
     def _authority(self) -> bytes:
         return last_certificate(self._current_bundle().certificate)
