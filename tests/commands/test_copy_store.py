@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands.image_push import push, sha256
 from tests.support.processes import CONFIGURATION, SERVE, RegistryProcess, run, write_configuration
-from twisted_registry.commands.copy_store import CopyProgress
+from twisted_registry.commands.copy_store import draw_progress
 from twisted_registry.commands.output import ProgressBar
 from twisted_registry.maintenance.store_copy import StoreCopyResult
 
@@ -130,10 +130,10 @@ def test_the_bar_shows_bytes_and_then_repositories():
         done = StoreCopyResult(repositories=2)
 
     out = io.StringIO()
-    progress = CopyProgress(Copy, ProgressBar(out))
-    progress.draw()
+    bar = ProgressBar(out)
+    draw_progress(Copy, bar)
     Copy.name = "b"
-    progress.draw()
+    draw_progress(Copy, bar)
     assert out.getvalue() == (
         f"\r\x1b[KMiB [{'#' * 30}{' ' * 10}] 3 of 4\r\x1b[Klinking: 2 repositories, now b"
     )

@@ -78,9 +78,7 @@ class _RunOnce(Generic[T]):
             self.reactor.stop()
 
 
-def run_once(
-    work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = default_reactor
-) -> T | None:
+def run_once(work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = default_reactor) -> T:
     """Run the reactor until a coroutine ends, or until a signal cancels it.
 
     Warnings are logged to standard error. So is a failure: as one line for an interrupt, a
@@ -88,7 +86,8 @@ def run_once(
     :class:`~twisted_registry.oci.errors.RegistryError`, otherwise as a traceback.
 
     :param work: returns the coroutine, given the reactor.
-    :returns: the result of the coroutine, which must not be None; None if it failed.
+    :returns: the result of the coroutine.
+    :raises SystemExit: with status 1 if it failed.
     """
     observer = make_observer(sys.stderr, "warn", "text", {})
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
@@ -105,4 +104,4 @@ def run_once(
         sys.stderr.write(f"twisted-registry: {failure.value}\n")
     else:
         failure.printTraceback(sys.stderr)
-    return None
+    raise SystemExit(1)

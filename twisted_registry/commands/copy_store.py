@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import asdict, define
+from attrs import asdict
 from twisted.internet.task import LoopingCall
 
 from twisted_registry.app import standalone
@@ -51,8 +51,6 @@ def run(options: Namespace) -> int:
         return 1
     with ProgressBar.on(sys.stderr) as bar:
         result = standalone.run_once(lambda reactor: _copy(source, target, bar, reactor))
-    if result is None:
-        return 1
     if not result.repositories:
         print_error("FROM has no repositories; check its rootdirectory")
         return 1
@@ -90,7 +88,7 @@ async def _copy(
         open_store(target, reactor, check_bucket=True) as target_driver,
     ):
         copy = StoreCopy(source_driver, target_driver)
-        redraw = LoopingCall(CopyProgress(copy, bar).draw)
+        redraw = LoopingCall(draw_progress, copy, bar)
         redraw.clock = reactor
         redraw.start(_REDRAW_INTERVAL_S)
         try:
@@ -99,21 +97,13 @@ async def _copy(
             redraw.stop()
 
 
-@define(eq=False)
-class CopyProgress:
-    """Shows the progress of a copy: bytes of blobs, then repositories."""
-
-    copy: StoreCopy
-    bar: ProgressBar
-
-    def draw(self) -> None:
-        """Show the current state."""
-        copy = self.copy
-        if copy.name:
-            count = copy.done.repositories
-            self.bar.show_line(f"linking: {count} repositories, now {copy.name[:BAR_WIDTH]}")
-        else:
-            self.bar.draw_progress("MiB", copy.processed_bytes // _MIB, copy.total // _MIB)
+def draw_progress(copy: StoreCopy, bar: ProgressBar) -> None:
+    """Show the progress of a copy: bytes of blobs, then repositories."""
+    if copy.name:
+        count = copy.done.repositories
+        bar.show_line(f"linking: {count} repositories, now {copy.name[:BAR_WIDTH]}")
+    else:
+        bar.draw_progress("MiB", copy.processed_bytes // _MIB, copy.total // _MIB)
 
 
 def _print_result(result: StoreCopyResult) -> None:

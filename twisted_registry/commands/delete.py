@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
-from twisted_registry.app import standalone
 from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.configured import (
     add_config_argument,
@@ -15,7 +14,7 @@ from twisted_registry.commands.configured import (
     load_store_or_exit,
 )
 from twisted_registry.commands.output import BAR_WIDTH, ProgressBar, print_error, print_json
-from twisted_registry.commands.store import make_registry, open_store
+from twisted_registry.commands.store import make_registry, run_on_store
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.names import NameInvalid, check_name
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.deletion import DeletedCounts
+    from twisted_registry.storage.interfaces import IStorageDriver
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -47,9 +47,7 @@ def run(options: Namespace) -> int:
         print_error(fault)
         return 1
     with ProgressBar.on(sys.stderr) as bar:
-        deleted = standalone.run_once(lambda reactor: _delete(configuration, name, bar, reactor))
-    if deleted is None:
-        return 1
+        deleted = _delete(configuration, name, bar)
     if options.json:
         print_json({"repository": name, **asdict(deleted)})
     else:
@@ -72,13 +70,11 @@ def _find_fault(configuration: Configuration, name: str) -> str:
     return ""
 
 
-async def _delete(
-    configuration: Configuration, name: str, bar: ProgressBar, reactor: Any
-) -> DeletedCounts:
+def _delete(configuration: Configuration, name: str, bar: ProgressBar) -> DeletedCounts:
     def show_progress(deleted: DeletedCounts) -> None:
         bar.show_line(f"{name[:BAR_WIDTH]}: {_summary(deleted)}")
 
-    async with open_store(configuration, reactor) as driver:
+    async def delete(driver: IStorageDriver, reactor: Any) -> DeletedCounts:
         repository = make_registry(configuration, driver, reactor).repository(name)
         try:
             return await repository.delete(show_progress)
@@ -88,6 +84,8 @@ async def _delete(
             if error.code is ErrorCode.DENIED:
                 raise CommandFailed(f"{name}: {error}") from error
             raise
+
+    return run_on_store(configuration, delete)
 
 
 def _summary(deleted: DeletedCounts) -> str:

@@ -7,11 +7,10 @@ damage that was not repaired, 1 if the check failed.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from attrs import define, field
 
-from twisted_registry.app import standalone
 from twisted_registry.app.maintenance import make_fsck
 from twisted_registry.app.stores import make_manifest_policy
 from twisted_registry.commands.configured import (
@@ -20,13 +19,12 @@ from twisted_registry.commands.configured import (
     load_store_or_exit,
 )
 from twisted_registry.commands.output import BAR_WIDTH, ProgressBar, print_json
-from twisted_registry.commands.store import open_store
+from twisted_registry.commands.store import run_on_store
 from twisted_registry.integrity.fsck import FsckObserver, FsckResult
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from twisted_registry.config.schema import Configuration
     from twisted_registry.integrity.findings import Finding
 
 #: The exit status if there is damage that clients notice.
@@ -92,11 +90,17 @@ def run(options: Namespace) -> int:
     configuration = load_store_or_exit(options.file)
     with ProgressBar.on(sys.stderr) as bar:
         printer = FindingPrinter(None if options.json else sys.stdout, bar)
-        result = standalone.run_once(
-            lambda reactor: _check(configuration, options, printer, reactor)
+        result = run_on_store(
+            configuration,
+            lambda driver, reactor: make_fsck(
+                configuration,
+                driver,
+                reactor,
+                policy=make_manifest_policy(configuration),
+                repair=options.repair,
+                observer=printer,
+            ).run(),
         )
-    if result is None:
-        return 1
     if options.json:
         print_json(document(result, printer.findings))
     else:
@@ -107,21 +111,6 @@ def run(options: Namespace) -> int:
 def exit_status(result: FsckResult) -> int:
     """Return the exit status of a check: 3 if there is damage that clients notice, else 0."""
     return EXIT_DAMAGED if result.damaged or result.tags else 0
-
-
-async def _check(
-    configuration: Configuration, options: Namespace, printer: FindingPrinter, reactor: Any
-) -> FsckResult:
-    async with open_store(configuration, reactor) as driver:
-        fsck = make_fsck(
-            configuration,
-            driver,
-            reactor,
-            policy=make_manifest_policy(configuration),
-            repair=options.repair,
-            observer=printer,
-        )
-        return await fsck.run()
 
 
 def _print_result(result: FsckResult) -> None:

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from attrs import asdict, define, field
 
-from twisted_registry.app import standalone
 from twisted_registry.app.collector import make_collector, make_explainer
-from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.configured import (
     add_config_argument,
     add_json_argument,
@@ -27,9 +25,9 @@ from twisted_registry.commands.output import (
     print_error,
     print_json,
 )
-from twisted_registry.commands.store import open_store
+from twisted_registry.commands.store import run_on_store
 from twisted_registry.gc.explain import describe_holder
-from twisted_registry.gc.mark import CollectionFailed, CollectorObserver
+from twisted_registry.gc.mark import CollectorObserver
 from twisted_registry.oci.digest import Digest, DigestInvalid
 
 if TYPE_CHECKING:
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from twisted_registry.config.schema import Configuration
     from twisted_registry.gc.collector import CollectionResult
     from twisted_registry.gc.explain import Explanation, Holder
+    from twisted_registry.storage.interfaces import IStorageDriver
 
 #: The most manifests printed of each kind by ``--explain``; JSON has all.
 _MAX_PRINTED = 20
@@ -75,11 +74,10 @@ def run(options: Namespace) -> int:
         observer: CollectorObserver = CollectionProgress(bar)
         if not (options.quiet or options.json or bar.is_visible):
             observer = CollectionPrinter(sys.stdout)
-        result = standalone.run_once(
-            lambda reactor: _collect(configuration, options, observer, reactor)
+        result = run_on_store(
+            configuration,
+            lambda driver, reactor: _collect(configuration, options, observer, driver, reactor),
         )
-    if result is None:
-        return 1
     if options.json:
         print_json(asdict(result))
     else:
@@ -133,23 +131,24 @@ class CollectionProgress(CollectorObserver):
 
 
 async def _collect(
-    configuration: Configuration, options: Namespace, observer: CollectorObserver, reactor: Any
+    configuration: Configuration,
+    options: Namespace,
+    observer: CollectorObserver,
+    driver: IStorageDriver,
+    reactor: Any,
 ) -> CollectionResult:
-    async with open_store(configuration, reactor) as driver:
-        collector = make_collector(
-            configuration,
-            driver,
-            reactor,
-            untagged=options.delete_untagged,
-            dry_run=options.dry_run,
-            observer=observer,
-        )
-        try:
-            return await collector.run()
-        except CollectionFailed as error:
-            raise CommandFailed(str(error)) from error
-        finally:
-            await collector.references.close()
+    collector = make_collector(
+        configuration,
+        driver,
+        reactor,
+        untagged=options.delete_untagged,
+        dry_run=options.dry_run,
+        observer=observer,
+    )
+    try:
+        return await collector.run()
+    finally:
+        await collector.references.close()
 
 
 def _print_result(result: CollectionResult, verb: str, grace: float) -> None:
@@ -182,19 +181,14 @@ def _run_explain(configuration: Configuration, text: str, *, untagged: bool, as_
         print_error(f"--explain: {error}")
         return 2
 
-    async def explain(reactor: Any) -> Explanation:
-        async with open_store(configuration, reactor) as driver:
-            explainer = make_explainer(configuration, driver, reactor, untagged=untagged)
-            try:
-                return await explainer.explain(digest)
-            except CollectionFailed as error:
-                raise CommandFailed(str(error)) from error
-            finally:
-                await explainer.mark_phase.references.close()
+    async def explain(driver: IStorageDriver, reactor: Any) -> Explanation:
+        explainer = make_explainer(configuration, driver, reactor, untagged=untagged)
+        try:
+            return await explainer.explain(digest)
+        finally:
+            await explainer.mark_phase.references.close()
 
-    explanation = standalone.run_once(explain)
-    if explanation is None:
-        return 1
+    explanation = run_on_store(configuration, explain)
     if as_json:
         print_json(_explanation_data(explanation), default=str)
     else:

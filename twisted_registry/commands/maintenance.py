@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from twisted_registry.app import standalone
 from twisted_registry.app.errors import CommandFailed
 from twisted_registry.app.maintenance import MaintenanceService
 from twisted_registry.commands.configured import (
@@ -14,11 +13,11 @@ from twisted_registry.commands.configured import (
     load_store_or_exit,
 )
 from twisted_registry.commands.output import format_time, print_error, print_json
-from twisted_registry.commands.store import make_registry, open_store
+from twisted_registry.commands.store import make_registry, run_on_store
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.maintenance.lease import TaskRun
@@ -51,13 +50,10 @@ def run(options: Namespace) -> int:
 
 
 def _print_status(configuration: Configuration, *, as_json: bool) -> int:
-    async def read_status(reactor: Any) -> Sequence[dict[str, Any]]:
-        async with open_store(configuration, reactor) as driver:
-            return await _make_service(configuration, driver, reactor).status()
-
-    tasks = standalone.run_once(read_status)
-    if tasks is None:
-        return 1
+    tasks = run_on_store(
+        configuration,
+        lambda driver, reactor: _make_service(configuration, driver, reactor).status(),
+    )
     if as_json:
         print_json(tasks)
     else:
@@ -66,23 +62,20 @@ def _print_status(configuration: Configuration, *, as_json: bool) -> int:
 
 
 def _run_task(configuration: Configuration, name: str, *, as_json: bool) -> int:
-    async def run_task(reactor: Any) -> TaskRun:
-        async with open_store(configuration, reactor) as driver:
-            service = _make_service(configuration, driver, reactor)
-            try:
-                task = service.task(name)
-            except KeyError as error:
-                known = ", ".join(task.name for task in service)
-                raise CommandFailed(f"{name}: no such task; known tasks are {known}") from error
-            try:
-                return await task.run()
-            finally:
-                # The service was not started. This cancels the run, and closes what it opened.
-                await service.stopService()
+    async def run_task(driver: IStorageDriver, reactor: Any) -> TaskRun:
+        service = _make_service(configuration, driver, reactor)
+        try:
+            task = service.task(name)
+        except KeyError as error:
+            known = ", ".join(task.name for task in service)
+            raise CommandFailed(f"{name}: no such task; known tasks are {known}") from error
+        try:
+            return await task.run()
+        finally:
+            # The service was not started. This cancels the run, and closes what it opened.
+            await service.stopService()
 
-    run = standalone.run_once(run_task)
-    if run is None:
-        return 1
+    run = run_on_store(configuration, run_task)
     record = run.as_dict()
     if as_json:
         print_json({"task": name, "passed_over": run.skipped, **record})

@@ -5,10 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-from attrs import asdict, define, field
+from attrs import asdict
 
-from twisted_registry.app import standalone
-from twisted_registry.app.errors import CommandFailed
 from twisted_registry.app.maintenance import make_retention
 from twisted_registry.commands.configured import (
     add_config_argument,
@@ -16,29 +14,14 @@ from twisted_registry.commands.configured import (
     load_store_or_exit,
 )
 from twisted_registry.commands.output import format_table, format_time, print_error, print_json
-from twisted_registry.commands.store import make_registry, open_store
-from twisted_registry.maintenance.lease import RunSkipped, TaskLease
+from twisted_registry.commands.store import make_registry, run_on_store
+from twisted_registry.maintenance.lease import TaskLease
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from twisted_registry.config.schema import Configuration
     from twisted_registry.maintenance.retention import Decision, RetentionResult
-
-
-@define(eq=False)
-class _DecisionCollector:
-    """Collects the decisions to print.
-
-    :ivar with_kept: also those that keep a tag.
-    """
-
-    with_kept: bool
-    decisions: list[Decision] = field(init=False, factory=list)
-
-    def __call__(self, decision: Decision) -> None:
-        if self.with_kept or not decision.kept:
-            self.decisions.append(decision)
+    from twisted_registry.storage.interfaces import IStorageDriver
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -61,39 +44,29 @@ def run(options: Namespace) -> int:
     if not configuration.storage.maintenance.retention.rules:
         print_error("storage.maintenance.retention: there are no rules")
         return 1
-    collector = _DecisionCollector(options.all)
-    result = standalone.run_once(
-        lambda reactor: _apply_rules(configuration, collector, reactor, dry_run=options.dry_run)
-    )
-    if result is None:
-        return 1
-    decisions = collector.decisions
+    decisions: list[Decision] = []
+
+    def on_decision(decision: Decision) -> None:
+        if options.all or not decision.kept:
+            decisions.append(decision)
+
+    async def apply_rules(driver: IStorageDriver, reactor: Any) -> RetentionResult:
+        registry = make_registry(configuration, driver, reactor)
+        retention = make_retention(
+            configuration, registry, driver, dry_run=options.dry_run, on_decision=on_decision
+        )
+        if options.dry_run:
+            return await retention.run()
+        lease = TaskLease(driver, "retention", reactor, 0)
+        result = await lease.run_exclusively(retention.run, scheduled=False)
+        return cast("RetentionResult", result)
+
+    result = run_on_store(configuration, apply_rules)
     if options.json:
         print_json({**asdict(result), "verdicts": [_decision_data(item) for item in decisions]})
     else:
         _print_result(result, decisions, dry_run=options.dry_run)
     return 1 if result.failed else 0
-
-
-async def _apply_rules(
-    configuration: Configuration, collector: _DecisionCollector, reactor: Any, *, dry_run: bool
-) -> RetentionResult:
-    async with open_store(configuration, reactor) as driver:
-        retention = make_retention(
-            configuration,
-            make_registry(configuration, driver, reactor),
-            driver,
-            dry_run=dry_run,
-            on_decision=collector,
-        )
-        if dry_run:
-            return await retention.run()
-        lease = TaskLease(driver, "retention", reactor, 0)
-        try:
-            result = await lease.run_exclusively(retention.run, scheduled=False)
-        except RunSkipped as error:
-            raise CommandFailed(str(error)) from error
-        return cast("RetentionResult", result)
 
 
 def _decision_data(decision: Decision) -> dict[str, object]:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from twisted_registry.app import standalone
 from twisted_registry.app.errors import CommandFailed, StartError
 from twisted_registry.app.maintenance import make_gate_heartbeat, make_trash
 from twisted_registry.app.stores import make_driver, make_manifest_policy, s3_section_name
 from twisted_registry.gc.gate import CollectorGate
+from twisted_registry.gc.mark import CollectionFailed
+from twisted_registry.maintenance.lease import RunSkipped
+from twisted_registry.maintenance.undelete import NotRecoverable
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.storage.interfaces import IStorageDriver
     from twisted_registry.storage.s3.driver import S3Driver
+
+T = TypeVar("T")
 
 #: Fewer than for a serving process: a command reads most folders once. About 5 MB.
 _MAX_CACHED_NAMES = 50_000
@@ -31,28 +37,38 @@ async def open_store(
     """Open the store of a configuration for the block.
 
     :param check_bucket: send a request to a bucket first, so that a wrong option is named.
-    :raises CommandFailed: if the driver cannot be made, or the bucket cannot be used.
+    :raises CommandFailed: if the driver cannot be made, or the bucket cannot be used, or if the
+        block raises an error whose text is for the operator.
     """
     try:
         driver = make_driver(configuration, reactor, os.environ, _MAX_CACHED_NAMES)
-    except StartError as error:
+        try:
+            if check_bucket and configuration.storage.bucket is not None:
+                # Imported late: it imports an HTTP client and OpenSSL.
+                from twisted_registry.app.s3 import require_bucket  # noqa: PLC0415
+
+                await require_bucket(s3_section_name(configuration), cast("S3Driver", driver))
+            yield CheckedDriver(driver, reactor)
+        finally:
+            await driver.close()
+    except (CollectionFailed, NotRecoverable, RunSkipped, StartError) as error:
         raise CommandFailed(str(error)) from error
-    try:
-        if check_bucket and configuration.storage.bucket is not None:
-            await _require_bucket(s3_section_name(configuration), driver)
-        yield CheckedDriver(driver, reactor)
-    finally:
-        await driver.close()
 
 
-async def _require_bucket(section: str, driver: IStorageDriver) -> None:
-    # Imported late: it imports an HTTP client and OpenSSL.
-    from twisted_registry.app.s3 import require_bucket  # noqa: PLC0415
+def run_on_store(
+    configuration: Configuration, work: Callable[[IStorageDriver, Any], Awaitable[T]]
+) -> T:
+    """Run the reactor while *work* uses the store of a configuration.
 
-    try:
-        await require_bucket(section, cast("S3Driver", driver))
-    except StartError as error:
-        raise CommandFailed(str(error)) from error
+    :param work: given the driver and the reactor.
+    :raises SystemExit: with status 1 if it failed, after printing why.
+    """
+
+    async def run(reactor: Any) -> T:
+        async with open_store(configuration, reactor) as driver:
+            return await work(driver, reactor)
+
+    return standalone.run_once(run)
 
 
 def make_registry(

@@ -7,7 +7,6 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from twisted_registry.app import standalone
 from twisted_registry.app.errors import CommandFailed
 from twisted_registry.auth.rules import IMPLIED_ACTIONS, Right, Rights
 from twisted_registry.commands.configured import (
@@ -16,7 +15,7 @@ from twisted_registry.commands.configured import (
     load_store_or_exit,
 )
 from twisted_registry.commands.output import format_time, print_error, print_json
-from twisted_registry.commands.store import open_store
+from twisted_registry.commands.store import run_on_store
 from twisted_registry.config.values import parse_duration
 from twisted_registry.oci.patterns import GlobInvalid
 from twisted_registry.storage.interfaces import StorageError
@@ -25,7 +24,7 @@ from twisted_registry.tokens.records import TokenRecord, TokenStore
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from twisted_registry.config.schema import Configuration
+    from twisted_registry.storage.interfaces import IStorageDriver
 
 _ACTIONS = {
     "create": "create a token for a robot, and print it; it cannot be printed again",
@@ -79,24 +78,22 @@ def run(options: Namespace) -> int:
     if options.action == "create" and configuration.tokens is None:
         print_error("access.tokens: without this section the registry accepts no tokens")
         return 1
-    status = standalone.run_once(lambda reactor: _run_action(configuration, options, reactor))
-    return 1 if status is None else status
-
-
-async def _run_action(configuration: Configuration, options: Namespace, reactor: Any) -> int:
-    async with open_store(configuration, reactor) as driver:
-        tokens = TokenStore(driver, reactor)
-        try:
-            if options.action == "create":
-                await _create(tokens, options)
-            elif options.action == "list":
-                records = await tokens.list_records()
-                _print_records(records, reactor.seconds(), as_json=options.json)
-            else:
-                await _revoke(tokens, options)
-        except StorageError as error:
-            raise CommandFailed(f"the store failed: {error}") from error
+    run_on_store(configuration, lambda driver, reactor: _run_action(options, driver, reactor))
     return 0
+
+
+async def _run_action(options: Namespace, driver: IStorageDriver, reactor: Any) -> None:
+    tokens = TokenStore(driver, reactor)
+    try:
+        if options.action == "create":
+            await _create(tokens, options)
+        elif options.action == "list":
+            records = await tokens.list_records()
+            _print_records(records, reactor.seconds(), as_json=options.json)
+        else:
+            await _revoke(tokens, options)
+    except StorageError as error:
+        raise CommandFailed(f"the store failed: {error}") from error
 
 
 async def _create(tokens: TokenStore, options: Namespace) -> None:

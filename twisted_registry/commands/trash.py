@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from twisted_registry.app import standalone
 from twisted_registry.app.collector import make_trash_expiry
 from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.configured import (
@@ -18,10 +17,9 @@ from twisted_registry.commands.configured import (
     load_store_or_exit,
 )
 from twisted_registry.commands.output import ProgressBar, format_time, print_error
-from twisted_registry.commands.store import open_store, open_writable_registry
+from twisted_registry.commands.store import open_writable_registry, run_on_store
 from twisted_registry.config.values import parse_duration
-from twisted_registry.gc.mark import CollectionFailed
-from twisted_registry.maintenance.undelete import NotRecoverable, Undelete
+from twisted_registry.maintenance.undelete import Undelete
 from twisted_registry.oci.digest import Digest, DigestInvalid
 from twisted_registry.oci.names import is_name, is_tag
 from twisted_registry.repository.trash import (
@@ -78,49 +76,48 @@ def run(options: Namespace) -> int:
     """
     configuration = load_store_or_exit(options.file)
     action = _ACTIONS[options.action]
-    status = standalone.run_once(lambda reactor: action(configuration, options, reactor))
-    return 1 if status is None else status
+    return run_on_store(
+        configuration, lambda driver, reactor: action(options, configuration, driver, reactor)
+    )
 
 
-async def _list(configuration: Configuration, options: Namespace, reactor: Any) -> int:
-    async with open_store(configuration, reactor) as driver:
-        trash = Trash(driver)
-        async for items in trash.pages():
-            for item in items:
-                facts = await _item_data(trash, item)
-                # A tag without a previous digest is new: it is in the history, but not removed.
-                if facts.get("before", "") is not None:
-                    _print(facts, _item_line(facts), options)
+async def _list(
+    options: Namespace, _configuration: Configuration, driver: IStorageDriver, _reactor: Any
+) -> int:
+    trash = Trash(driver)
+    async for items in trash.pages():
+        for item in items:
+            facts = await _item_data(trash, item)
+            # A tag without a previous digest is new: it is in the history, but not removed.
+            if facts.get("before", "") is not None:
+                _print(facts, _item_line(facts), options)
     return 0
 
 
-async def _history(configuration: Configuration, options: Namespace, reactor: Any) -> int:
+async def _history(
+    options: Namespace, _configuration: Configuration, driver: IStorageDriver, _reactor: Any
+) -> int:
     target = TrashTarget.parse(options.what)
     if not target.tag:
         raise CommandFailed(f"{options.what}: not a tag, expected REPO:TAG")
-    async with open_store(configuration, reactor) as driver:
-        for change in await Trash(driver).tag_changes(target.repository, target.tag):
-            facts = {
-                "time": _format_time(change.seconds),
-                "before": _optional_text(change.before),
-                "now": _optional_text(change.now),
-            }
-            _print(facts, f"{facts['time']}  {_format_change(facts)}", options)
+    for change in await Trash(driver).tag_changes(target.repository, target.tag):
+        facts = {
+            "time": _format_time(change.seconds),
+            "before": _optional_text(change.before),
+            "now": _optional_text(change.now),
+        }
+        _print(facts, f"{facts['time']}  {_format_change(facts)}", options)
     return 0
 
 
-async def _restore(configuration: Configuration, options: Namespace, reactor: Any) -> int:
+async def _restore(
+    options: Namespace, configuration: Configuration, driver: IStorageDriver, reactor: Any
+) -> int:
     target, at = TrashTarget.parse(options.what), parse_time(options.at)
     if at is not None and not target.tag:
         raise CommandFailed("--at needs a tag, as REPO:TAG")
-    async with (
-        open_store(configuration, reactor) as driver,
-        open_writable_registry(configuration, driver, reactor) as registry,
-    ):
-        try:
-            faults = await _restore_target(target, at, registry, driver)
-        except NotRecoverable as error:
-            raise CommandFailed(str(error)) from error
+    async with open_writable_registry(configuration, driver, reactor) as registry:
+        faults = await _restore_target(target, at, registry, driver)
     for fault in faults:
         print_error(fault)
     _print(
@@ -155,23 +152,22 @@ async def _restore_target(
     return []
 
 
-async def _empty(configuration: Configuration, options: Namespace, reactor: Any) -> int:
+async def _empty(
+    options: Namespace, configuration: Configuration, driver: IStorageDriver, reactor: Any
+) -> int:
     try:
         keep = parse_duration(options.older_than)
     except ValueError as error:
         raise CommandFailed(
             f"--older-than {options.older_than}: not a duration such as 48h"
         ) from error
-    async with open_store(configuration, reactor) as driver:
-        expiry = make_trash_expiry(configuration, driver, reactor, keep)
-        with ProgressBar.on(sys.stderr) as bar:
-            expiry.progress = lambda seen: bar.show_line(f"{seen} items checked")
-            try:
-                result = await expiry.run()
-            except CollectionFailed as error:
-                raise CommandFailed(str(error)) from error
-            finally:
-                await expiry.mark_phase.references.close()
+    expiry = make_trash_expiry(configuration, driver, reactor, keep)
+    with ProgressBar.on(sys.stderr) as bar:
+        expiry.progress = lambda seen: bar.show_line(f"{seen} items checked")
+        try:
+            result = await expiry.run()
+        finally:
+            await expiry.mark_phase.references.close()
     facts = {"removed": result.removed, "bytes": result.size, "back": result.back}
     line = f"{result.removed} items deleted for good ({result.size} bytes)"
     if result.back:

@@ -11,6 +11,7 @@ from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from twisted_registry.app.errors import CommandFailed
 from twisted_registry.auth.htpasswd import (
     MAX_PASSWORD_BYTES,
     HtpasswdInvalid,
@@ -42,10 +43,6 @@ _ACTIONS = {
 }
 
 
-class UserCommandError(Exception):
-    """The command failed; the text is one line for the operator."""
-
-
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -72,7 +69,7 @@ def run(options: Namespace) -> int:
             _print_users(path, as_json=options.json)
         else:
             _change_user(path, options.action, _encode_name(options.name))
-    except UserCommandError as error:
+    except CommandFailed as error:
         print_error(str(error))
     except HtpasswdInvalid as error:
         print_error(f"{path}: {error}")
@@ -95,7 +92,7 @@ def _configured_path(file: str | None) -> str:
 def _encode_name(text: str) -> bytes:
     name = text.encode("utf-8", "surrogateescape")
     if not is_user_name(name):
-        raise UserCommandError(f"invalid name {text!r}: expected printable text without a colon")
+        raise CommandFailed(f"invalid name {text!r}: expected printable text without a colon")
     return name
 
 
@@ -106,9 +103,9 @@ def _change_user(path: str, action: str, name: bytes) -> None:
         parse_htpasswd(content)
         exists = has_entry(content, name)
         if exists and action == "add":
-            raise UserCommandError(f"{text} already exists; use passwd to change the password")
+            raise CommandFailed(f"{text} already exists; use passwd to change the password")
         if not exists and action != "add":
-            raise UserCommandError(f"{text} does not exist; use list to print the users")
+            raise CommandFailed(f"{text} does not exist; use list to print the users")
 
     hashed = b"" if action == "remove" else _hash_password(_read_password(path, text, check))
 
@@ -133,15 +130,15 @@ def _read_password(path: str, user: str, check: Callable[[bytes], None]) -> byte
     else:
         password = getpass(f"password of {user}: ").encode()
         if getpass("repeat the password: ").encode() != password:
-            raise UserCommandError("the passwords differ")
+            raise CommandFailed("the passwords differ")
     if not password:
-        raise UserCommandError("the password is empty")
+        raise CommandFailed("the password is empty")
     if len(password) > MAX_PASSWORD_BYTES:
-        raise UserCommandError(
+        raise CommandFailed(
             f"the password is longer than {MAX_PASSWORD_BYTES} bytes; bcrypt ignores the rest"
         )
     if b"\0" in password:
-        raise UserCommandError("the password contains a null byte")
+        raise CommandFailed("the password contains a null byte")
     return password
 
 
@@ -149,7 +146,7 @@ def _hash_password(password: bytes) -> bytes:
     try:
         from twisted_registry.auth.password_file import hash_password  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        raise UserCommandError(
+        raise CommandFailed(
             f"requires the package {error.name}; install twisted-registry[auth]"
         ) from None
     return hash_password(password)
