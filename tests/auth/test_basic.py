@@ -191,16 +191,6 @@ def test_logins_of_an_unknown_version_are_not_cached():
         assert taken(waiting) == "me"
 
 
-def test_a_bounded_number_of_logins_is_cached(written):
-    written.write(password_lines(a="1", b="2", c="3"))
-    scheme = make_basic_scheme("here", written.checker(), written.clock, max_logins=2)
-    for name, password in (("a", "1"), ("b", "2"), ("a", "1"), ("c", "3")):
-        enter(scheme, name, password)
-    assert enter(scheme, "a", "1") == ("a", True)
-    assert enter(scheme, "c", "3") == ("c", True)
-    assert enter(scheme, "b", "2") == ("b", False)
-
-
 @pytest.mark.parametrize("said", [None, "", "Bearer abc", "Basic", "basicx", "Digest a=b"])
 def test_header_of_another_scheme_is_ignored(scheme, said):
     assert scheme.find_cached_login(Caller(said)) is None

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
-from twisted.internet.defer import succeed
 
 from twisted_registry.api.token import TokenResource
 from twisted_registry.app.access import AccessControl
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from twisted_registry.config.access import Issuer, Tokens
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.registry import Registry
-    from twisted_registry.tokens.logins import IOIDCVerifier
 
 
 @define(eq=False)
@@ -77,8 +75,7 @@ def make_tokens(
     )
     signers = _LazySigner(registry, options, reactor)
     realm = Realm(configuration.http.host, configuration.http.prefix or "/")
-    close = (lambda: succeed(None)) if passwords is None else passwords.close
-    scheme = TokenScheme(realm, options.service, signers, logins, reactor, close)
+    scheme = TokenScheme(realm, options.service, signers, logins, reactor)
     # Refresh tokens are stored, which a read-only registry cannot do.
     read_only = configuration.storage.maintenance.readonly.enabled
     refresh_s = 0.0 if read_only else options.refresh
@@ -86,7 +83,7 @@ def make_tokens(
     return AccessControl(SchemeAccess(scheme, policy), {TOKEN_PATH: resource})
 
 
-def _make_oidc_verifier(issuers: Sequence[Issuer], reactor: Any) -> IOIDCVerifier:
+def _make_oidc_verifier(issuers: Sequence[Issuer], reactor: Any) -> OIDCVerifier:
     fetcher = JSONFetcher(reactor)
     trusted = [
         TrustedIssuer(

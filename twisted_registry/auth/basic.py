@@ -20,7 +20,6 @@ from twisted_registry.auth.access import IScheme, Login, LoginFailed
 from twisted_registry.auth.interfaces import ANONYMOUS, IAccountVersions, Identity, IIdentity
 from twisted_registry.auth.login_cache import (
     LOGIN_TTL_S,
-    MAX_LOGINS,
     LoginCache,
     SingleFlight,
     credentials_key,
@@ -85,7 +84,6 @@ class Basic:
     :ivar version: see :class:`IVersionedChecker`.
     :ivar close: releases the resources of the checkers.
     :ivar accounts: tells whether an account has changed, if a checker supports that.
-    :ivar max_logins: the number of cached logins.
     """
 
     realm: str
@@ -94,12 +92,11 @@ class Basic:
     _version: Callable[[], object | None]
     _close: Callable[[], Deferred[None]]
     accounts: IAccountVersions | None = None
-    _max_logins: int = MAX_LOGINS
     _login_cache: LoginCache = field(init=False)
     _checks: dict[tuple[bytes, object], SingleFlight[Login]] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        self._login_cache = LoginCache(self._clock, self._max_logins)
+        self._login_cache = LoginCache(self._clock)
 
     def find_cached_login(self, caller: Caller) -> Login | None:
         """Return the cached login for the credentials, if the version has not changed."""
@@ -129,12 +126,12 @@ class Basic:
         if check is None:
             if len(self._checks) >= _MAX_CHECKS:
                 return fail(RegistryError(ErrorCode.TOOMANYREQUESTS, headers=_RETRY_HEADERS))
-            check = self._checks[key] = SingleFlight(lambda: self._checks.pop(key))
-            first: Deferred[Any] = check.wait()
-            check.start(self._check(credentials, authorization, version))
-            return first
-        joined: Deferred[Any] = check.wait()
-        return joined
+            check = self._checks[key] = SingleFlight(
+                lambda: self._check(credentials, authorization, version),
+                lambda: self._checks.pop(key),
+            )
+        login: Deferred[Any] = check.wait()
+        return login
 
     def challenge(self, caller: Caller, accesses: Sequence[Access], error: str) -> str:  # noqa: ARG002
         """Return the challenge for a user name and password; it names no error."""
@@ -168,21 +165,18 @@ def make_basic_scheme(
     checker: ICredentialsChecker,
     clock: IReactorTime,
     close: Callable[[], Deferred[None]] = lambda: succeed(None),
-    *,
-    max_logins: int = MAX_LOGINS,
 ) -> Basic:
     """Make the scheme for one checker of IUsernamePassword, such as those of twisted.cred.
 
     :param realm: the realm of the challenge.
     :param clock: for the lifetime of cached logins.
     :param close: releases the resources of the checker.
-    :param max_logins: the number of cached logins.
     """
     is_versioned = IVersionedChecker.providedBy(checker)
     version: Callable[[], object] = checker.version if is_versioned else lambda: 0  # type: ignore[attr-defined]
     accounts: Any = checker if IAccountVersions.providedBy(checker) else None
     portal = Portal(IdentityRealm(), [checker])
-    return Basic(realm, portal, clock, version, close, accounts, max_logins)
+    return Basic(realm, portal, clock, version, close, accounts)
 
 
 def is_basic(authorization: str) -> bool:

@@ -39,7 +39,7 @@ Claims: TypeAlias = "Mapping[str, Any]"
 #: The ``error`` of a challenge after an invalid token (RFC 6750 section 3.1).
 _INVALID = "invalid_token"
 #: The exceptions that decoding a malformed token can raise.
-_UNREADABLE = (*(PyJWTError, ValueError, TypeError, AttributeError, OverflowError, RecursionError),)
+_UNREADABLE = (PyJWTError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 @implementer(IScheme)

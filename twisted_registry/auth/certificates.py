@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from twisted_registry.tls.interfaces import ClientCertificate
 
 #: A reference to a group of the pattern in the name of a user: ``{1}``; ``{0}`` is the whole match.
-GROUP: Final = re.compile(r"\{(\d)\}")
+_GROUP: Final = re.compile(r"\{(\d)\}")
 
 
 @frozen
@@ -53,7 +53,7 @@ class CertificateUserRule:
         match = next(filter(None, map(self.pattern.fullmatch, values)), None)
         if match is None:
             return None
-        name = GROUP.sub(lambda group: match[int(group[1])] or "", self.user)
+        name = _GROUP.sub(lambda group: match[int(group[1])] or "", self.user)
         # The name is written to logs and events.
         return Identity(name, self.groups) if name and name.isprintable() else None
 

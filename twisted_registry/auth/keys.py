@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from cryptography.x509 import Certificate
 
-_RSA_ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+#: The algorithms of RSA keys.
+RSA_ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 #: The minimum size of an RSA key in bits (RFC 7518 section 3.3).
 _MIN_RSA_BITS = 2048
 #: The minimum size of an HMAC secret in bytes (RFC 7518 section 3.2).
@@ -45,9 +46,7 @@ _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 #: Other names of algorithms.
 _ALIASES = {"Ed25519": "EdDSA"}
 #: The exceptions that reading a malformed key can raise.
-_UNREADABLE = (
-    *(PyJWTError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm),
-)
+_UNREADABLE = (PyJWTError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm)
 #: Bytes of the hash in a libtrust key id.
 _LIBTRUST_BYTES = 30
 #: The members of a public JWK. Reading the members of a private key can take long.
@@ -80,7 +79,7 @@ class SigningKey:
         if isinstance(key, RSAPublicKey):
             if key.key_size < _MIN_RSA_BITS:
                 raise KeyUnusable(f"the RSA key has {key.key_size} bits, {_MIN_RSA_BITS} needed")
-            return cls(key, _RSA_ALGORITHMS)
+            return cls(key, RSA_ALGORITHMS)
         if isinstance(key, EllipticCurvePublicKey) and key.curve.name in _CURVES:
             return cls(key, frozenset({_CURVES[key.curve.name]}))
         if isinstance(key, Ed25519PublicKey):

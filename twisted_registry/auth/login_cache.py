@@ -28,12 +28,14 @@ T = TypeVar("T")
 
 @define(eq=False, repr=False)
 class SingleFlight(Generic[T]):
-    """Passes the result of one Deferred to several waiters.
+    """Runs one operation for all callers that wait for its result.
 
+    :ivar start: starts the operation; called once, by the first :meth:`wait`.
     :ivar on_end: called when there is a result, or when the last waiter has been cancelled. From
         then on :meth:`wait` must not be called.
     """
 
+    _start: Callable[[], Deferred[T]]
     _on_end: Callable[[], object]
     _work: Deferred[None] | None = field(init=False, default=None)
     _waiters: list[Deferred[T]] = field(init=False, factory=list)
@@ -42,11 +44,9 @@ class SingleFlight(Generic[T]):
         """Fire with the result. Cancelling the last waiter cancels the operation."""
         waiter: Deferred[T] = Deferred(self._waiter_cancelled)
         self._waiters.append(waiter)
+        if self._work is None:
+            self._work = self._start().addBoth(self._fire_waiters)
         return waiter
-
-    def start(self, work: Deferred[T]) -> None:
-        """Set the operation to wait for. Call :meth:`wait` for the first waiter before this."""
-        self._work = work.addBoth(self._fire_waiters)
 
     def _fire_waiters(self, result: T | Failure) -> None:
         waiters, self._waiters = self._waiters, []
@@ -57,7 +57,8 @@ class SingleFlight(Generic[T]):
 
     def _waiter_cancelled(self, waiter: Deferred[T]) -> None:
         self._waiters.remove(waiter)
-        if not self._waiters and self._work is not None:
+        if not self._waiters:
+            assert self._work is not None
             self._on_end()
             self._work.cancel()
 

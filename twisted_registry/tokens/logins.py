@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, succeed
-from zope.interface import Interface, implementer
+from zope.interface import implementer
 
 from twisted_registry.auth.access import IScheme, Login, LoginFailed
 from twisted_registry.auth.basic import basic_authorization, is_basic, is_empty_login, parse_basic
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.basic import Basic
     from twisted_registry.auth.interfaces import Access
+    from twisted_registry.tokens.oidc import OIDCVerifier
     from twisted_registry.tokens.records import TokenStore
     from twisted_registry.tokens.signing import TokenSigner
 
@@ -57,17 +58,6 @@ class Principal:
 ANONYMOUS_PRINCIPAL = Principal(ANONYMOUS)
 
 
-class IOIDCVerifier(Interface):
-    """Verifies the tokens that CI systems sign for their jobs (OpenID Connect)."""
-
-    async def authenticate(token: str) -> Principal:  # noqa: N805 - zope methods have no self
-        """Return the principal of a token.
-
-        :raises LoginFailed: if the token is not accepted.
-        :raises RegistryError: UNAVAILABLE if the issuer's keys cannot be fetched now.
-        """
-
-
 @define(eq=False, repr=False)
 class Authenticator:
     """Authenticates users, robots and CI jobs.
@@ -79,7 +69,7 @@ class Authenticator:
 
     passwords: Basic | None
     records: TokenStore
-    _oidc: IOIDCVerifier | None = None
+    _oidc: OIDCVerifier | None = None
 
     async def authenticate_header(self, caller: Caller) -> Principal:
         """Authenticate by a Basic Authorization header. Without one, the caller is anonymous.
@@ -129,8 +119,7 @@ class Authenticator:
         """
         if self._oidc is None:
             raise LoginFailed("no issuer of tokens is trusted")
-        principal: Principal = await self._oidc.authenticate(token)
-        return principal
+        return await self._oidc.authenticate(token)
 
     async def authenticate_refresh_token(self, token: str) -> Principal:
         """Authenticate by a refresh token. The user's account must not have changed since.
@@ -194,7 +183,6 @@ class TokenScheme:
         first.
     :ivar authenticator: authenticates users, robots and CI jobs.
     :ivar clock: for the lifetime of cached logins.
-    :ivar close: releases the resources of the scheme for passwords.
     """
 
     realm: Realm
@@ -202,7 +190,6 @@ class TokenScheme:
     _signer: Callable[[], Awaitable[TokenSigner]]
     _authenticator: Authenticator
     _clock: IReactorTime
-    _close: Callable[[], Deferred[None]] = lambda: succeed(None)
     _login_cache: LoginCache = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -238,7 +225,8 @@ class TokenScheme:
 
     def close(self) -> Deferred[None]:
         """Release the resources of the scheme for passwords."""
-        return self._close()
+        passwords = self._authenticator.passwords
+        return succeed(None) if passwords is None else passwords.close()
 
     async def _authenticate_password(self, caller: Caller, authorization: str) -> Login | None:
         principal = await self._authenticator.authenticate_header(caller)

@@ -22,16 +22,15 @@ from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
-from zope.interface import implementer
 
 from twisted_registry.auth.access import LoginFailed
 from twisted_registry.auth.bearer import TokenVerifier
-from twisted_registry.auth.keys import Keyring, KeyUnusable, SigningKey
+from twisted_registry.auth.keys import RSA_ALGORITHMS, Keyring, KeyUnusable, SigningKey
 from twisted_registry.auth.login_cache import SingleFlight
 from twisted_registry.auth.rules import IdentityWithRights, Right, Rights
 from twisted_registry.http.client import make_agent, read_limited_body
 from twisted_registry.oci.errors import ErrorCode, RegistryError
-from twisted_registry.tokens.logins import IOIDCVerifier, Principal
+from twisted_registry.tokens.logins import Principal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,12 +44,7 @@ if TYPE_CHECKING:
 log = Logger()
 
 #: Accepted signature algorithms. None uses a shared secret: an issuer's keys are public.
-ALGORITHMS = frozenset(
-    {
-        *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-        *("ES256", "ES384", "ES512", "EdDSA"),
-    }
-)
+ALGORITHMS = RSA_ALGORITHMS | {"ES256", "ES384", "ES512", "EdDSA"}
 #: How long a login with a token is cached, in seconds.
 _LOGIN_TTL_S = 60.0
 #: The part of a subject that is used as a name; names are written to logs and events.
@@ -122,7 +116,6 @@ class TrustedIssuer:
     rules: tuple[OIDCRule, ...]
 
 
-@implementer(IOIDCVerifier)
 @define(eq=False, repr=False)
 class OIDCVerifier:
     """Verifies the tokens of several issuers.
@@ -135,7 +128,11 @@ class OIDCVerifier:
     _clock: IReactorTime
 
     async def authenticate(self, token: str) -> Principal:
-        """Verify a token and return a principal with the rights of the rules that match."""
+        """Verify a token and return a principal with the rights of the rules that match.
+
+        :raises LoginFailed: if the token is not accepted.
+        :raises RegistryError: UNAVAILABLE if the issuer's keys cannot be fetched now.
+        """
         kid, named = _unverified_key_and_issuer(token)
         issuer = next((each for each in self._issuers if each.keys.issuer == named), None)
         if issuer is None:
@@ -285,10 +282,9 @@ class IssuerKeys:
         """Fetch the keys, once for all waiting requests."""
         if self._refreshing is None:
             self._next_fetch = self._clock.seconds() + _MIN_INTERVAL_S
-            self._refreshing = SingleFlight(self._refresh_ended)
-            first = self._refreshing.wait()
-            self._refreshing.start(Deferred.fromCoroutine(self._fetch_keys()))
-            return first
+            self._refreshing = SingleFlight(
+                lambda: Deferred.fromCoroutine(self._fetch_keys()), self._refresh_ended
+            )
         return self._refreshing.wait()
 
     def _refresh_ended(self) -> None:
