@@ -17,7 +17,7 @@ sys.stdin.readline()
 """
 CHILD = """
 import sys, time
-while time.process_time() < 0.3: pass
+while time.process_time() < 0.35: pass
 print("busy no more", flush=True)
 sys.stdin.readline()
 """
@@ -25,7 +25,10 @@ sys.stdin.readline()
 
 @pytest.fixture
 def parent():
-    """A process whose child has used 0.3 s and waits for a line; then it waits for another."""
+    """A process whose child has used 0.35 s and waits for a line; then it waits for another.
+
+    The kernel counts in ticks of 10 ms, so slightly less than that may be reported.
+    """
     process = subprocess.Popen(
         [sys.executable, "-uc", PARENT.format(child=CHILD)],
         stdin=subprocess.PIPE,
