@@ -21,13 +21,10 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 
+from tests.bench.calls import token_access, token_header
 from tests.support.manifests import digest_of
 from tests.support.served_image import MANIFEST, SocketConnection, serve_image
-from tests.support.tokens import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
-from twisted_registry.auth.access import OpenAccess, SchemeAccess
-from twisted_registry.auth.bearer import Bearer, TokenVerifier
-from twisted_registry.auth.keys import make_keyring
-from twisted_registry.auth.rules import AccessPolicy, AccessRule, Right
+from twisted_registry.auth.access import OpenAccess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +37,7 @@ _FIELDS = (
     b"Host: registry.example.com\r\nUser-Agent: containers/5.36 (github.com/containers/image)\r\n"
     b"Accept: application/vnd.oci.image.manifest.v1+json\r\n"
 )
+_AUTHORIZATION = token_header()
 _REFERENCES = (b"latest", digest_of(MANIFEST).encode())
 #: kind of request, whether with a token -> seconds
 Times = dict[tuple[str, bool], list[float]]
@@ -78,7 +76,7 @@ async def measured(rounds: int) -> Times:
         places = Path(folder, "open"), Path(folder, "tokens")
         async with (
             serve_image(places[0], OpenAccess()) as one,
-            serve_image(places[1], _access()) as other,
+            serve_image(places[1], token_access()) as other,
         ):
             pair = {False: one, True: other}
             for _ in range(3):
@@ -123,20 +121,7 @@ def _timed(connected: SocketConnection, reference: bytes, *, shows: bool) -> flo
 def _request(reference: bytes, *, shows: bool) -> bytes:
     """Return a new bytes object, as from a socket: a literal has a cached hash."""
     line = b"GET /v2/a/b/manifests/%s HTTP/1.1\r\n" % reference
-    return line + _FIELDS + (_SHOWN if shows else b"") + b"\r\n"
-
-
-_SHOWN = (
-    b"Authorization: Bearer %s\r\n"
-    % mint(key("P-256"), "ES256", claims(reactor.seconds()), kid="k").encode()
-)
-
-
-def _access() -> SchemeAccess:
-    keys = make_keyring(None, jwks(jwk(key("P-256"), kid="k")))
-    check = TokenVerifier(ISSUER, SERVICE, keys, reactor.seconds, frozenset({"ES256"}))
-    rules = AccessPolicy((AccessRule(Right.make(["a/**", "!a/c"], ["push"]), frozenset({"me"})),))
-    return SchemeAccess(Bearer(REALM, check, reactor), rules)
+    return line + _FIELDS + (_AUTHORIZATION if shows else b"") + b"\r\n"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -23,11 +22,11 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from tests.bench.kinds import environment
+from tests.support.manifests import image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _CONFIGURATION = """\
 version: 0.1
 log: {{level: error}}
@@ -72,17 +71,7 @@ class Shape:
         config = b'{"number": %d}' % number
         for blob in (config, *own):
             _blob(tree, repository, blob)
-        manifest = json.dumps(
-            {
-                "schemaVersion": 2,
-                "mediaType": _TYPE,
-                "config": _descriptor("application/vnd.oci.image.config.v1+json", config),
-                "layers": [
-                    _descriptor("application/vnd.oci.image.layer.v1.tar+gzip", blob)
-                    for blob in (*common, *own)
-                ],
-            }
-        ).encode()
+        manifest = image(config, *common, *own)
         digest = _stored(tree, manifest)
         if number % _DELETED == 0:
             return
@@ -93,11 +82,6 @@ class Shape:
             tag / "index/sha256" / digest,
         ):
             _write(folder / "link", f"sha256:{digest}".encode())
-
-
-def _descriptor(media_type: str, blob: bytes) -> dict[str, object]:
-    digest = f"sha256:{hashlib.sha256(blob).hexdigest()}"
-    return {"mediaType": media_type, "digest": digest, "size": len(blob)}
 
 
 def _blob(tree: Path, repository: Path, blob: bytes) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from tests.bench.wire import MIB, Connection, with_query
+from tests.bench.wire import MIB, Connection, Places, with_query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 NOISE = random.Random("bench").randbytes(MIB)
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -52,21 +52,29 @@ class Maker:
         return Blob([*self._shared, last], f"sha256:{running.hexdigest()}")
 
 
-def steps(connection: Connection, repository: str, blob: Blob) -> Iterator[tuple[int, int]]:
-    """Push a blob as Docker does: POST, one PATCH, PUT. Yield (status, expected status)."""
-    answer = connection.ask("POST", f"/v2/{repository}/blobs/uploads/")
-    yield answer.status, 202
-    target = with_query(answer.header("Location"), "")
-    answer = connection.ask("PATCH", target, OCTETS, blob.parts)
-    yield answer.status, 202
-    target = with_query(answer.header("Location"), f"digest={blob.digest}")
-    answer = connection.ask("PUT", target)
-    yield answer.status, 201
-
-
 def push(connection: Connection, repository: str, blob: Blob) -> str:
-    """Push a blob; return ``""`` or an error message."""
-    for status, wanted in steps(connection, repository, blob):
-        if status != wanted:
-            return f"a push was answered {status} instead of {wanted}"
+    """Push a blob as Docker does: POST, one PATCH, PUT; return ``""`` or an error message."""
+    location = f"/v2/{repository}/blobs/uploads/"
+    for method, query, parts, expected in (
+        ("POST", "", (), 202),
+        ("PATCH", "", blob.parts, 202),
+        ("PUT", f"digest={blob.digest}", (), 201),
+    ):
+        headers = OCTETS if method == "PATCH" else {}
+        answer = connection.ask(method, with_query(location, query), headers, parts)
+        if answer.status != expected:
+            return f"a push was answered {answer.status} instead of {expected}"
+        location = answer.header("Location")
     return ""
+
+
+def check_blob(server, repository: str, blob: Blob) -> str:
+    """Pull a blob, following a redirect; return ``""`` or an error message."""
+    hashed = hashlib.sha256()
+    target = f"/v2/{repository}/blobs/{blob.digest}"
+    with Connection(server.url, server.headers) as connection, Places() as places:
+        seen = places.fetch(connection, target, hashed.update)
+    if seen.status != 200:
+        return f"status {seen.status} instead of 200"
+    is_right = seen.size == blob.size and f"sha256:{hashed.hexdigest()}" == blob.digest
+    return "" if is_right else "a body that differs"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from time import perf_counter
 
 from attrs import frozen
 
 from tests.bench.samples import Measure, Run, Sample, failed
-from tests.bench.seed import DELETABLE, MANIFEST_TYPE, push_manifest
+from tests.bench.seed import DELETABLE, push_manifest
 from tests.bench.wire import Connection
+from tests.support.manifests import OCI_IMAGE, digest_of
 
 #: Manifests that each sample deletes, one after the other.
 _TIMES = 3
@@ -41,14 +41,12 @@ def _deleted(connection: Connection, run: Run, mark: str) -> tuple[float, str]:
     """Push a manifest under a new tag and delete it; return the seconds and the error."""
     document = json.loads(run.content.manifest)
     manifest = json.dumps({**document, "annotations": {"bench": mark}}).encode()
-    push_manifest(connection, DELETABLE, f"gone-{mark}", MANIFEST_TYPE, manifest)
+    push_manifest(connection, DELETABLE, f"gone-{mark}", OCI_IMAGE, manifest)
     where = f"/v2/{DELETABLE}/manifests"
     begin = perf_counter()
-    status = connection.ask(
-        "DELETE", f"{where}/sha256:{hashlib.sha256(manifest).hexdigest()}"
-    ).status
+    status = connection.ask("DELETE", f"{where}/{digest_of(manifest)}").status
     took = perf_counter() - begin
     if status != 202:
         return took, f"a delete was answered {status} instead of 202"
-    left = connection.ask("GET", f"{where}/gone-{mark}", {"Accept": MANIFEST_TYPE}).status
+    left = connection.ask("GET", f"{where}/gone-{mark}", {"Accept": OCI_IMAGE}).status
     return took, "" if left == 404 else f"what was deleted is answered {left}"

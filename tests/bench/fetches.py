@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from base64 import b64encode
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from tests.bench import generator
+from tests.bench.content import check_blob
 from tests.bench.samples import Measure, Run, Sample, sampled
 from tests.bench.seed import CLIENTS, MANY, REPOSITORY
-from tests.bench.wire import MIB, Connection, Places
+from tests.bench.wire import MIB
 
 if TYPE_CHECKING:
     from tests.bench.content import Blob
@@ -28,14 +28,7 @@ class Fetch(Measure):
 
     def check(self, server, run: Run) -> str:
         repository, blobs = self._blobs(run)
-        running = hashlib.sha256()
-        target = f"/v2/{repository}/blobs/{blobs[0].digest}"
-        with Connection(server.url, server.headers) as connection, Places() as places:
-            seen = places.fetch(connection, target, running.update)
-        if seen.status != 200:
-            return f"status {seen.status} instead of 200"
-        right = blobs[0].digest == f"sha256:{running.hexdigest()}"
-        return "" if right else "a body that differs"
+        return check_blob(server, repository, blobs[0])
 
     def __call__(self, server, run: Run) -> Sample:
         repository, blobs = self._blobs(run)
@@ -51,7 +44,7 @@ class Fetch(Measure):
 
     def _blobs(self, run: Run) -> tuple[str, list[Blob]]:
         if self.large:
-            return REPOSITORY, [run.content.layers[run.content.sizes.large]] * 2
+            return REPOSITORY, [run.content.large] * 2
         return MANY, run.content.many
 
 

@@ -15,8 +15,8 @@ from tests.bench import buckets, logins
 from tests.bench.setups import PLAIN, Setup
 
 if TYPE_CHECKING:
-    from tests.bench.buckets import Bucket
     from tests.bench.certificate import Certificate
+    from tests.bench.servers import Server
 
 Serves = Literal["registry", "files", "page"]
 
@@ -101,53 +101,60 @@ http {{
 """
 
 
-@frozen
-class Place:
-    """The parameters of one server.
+class Kind:
+    """A kind of server.
 
-    :ivar store: the folder of its registry or files.
-    :ivar bucket: what the registry has instead, if the setup says so.
+    :cvar name: the name in the table.
+    :cvar serves: what it serves.
     """
 
-    folder: Path
-    store: Path
-    port: int
-    setup: Setup
-    certificate: Certificate
-    bucket: Bucket | None = None
+    name: ClassVar[str]
+    serves: ClassVar[Serves]
+
+    def effective(self, setup: Setup) -> Setup | None:
+        """Return the settings that have an effect; None if the setup is not supported."""
+        raise AssertionError("each kind implements it")
+
+    def headers(self, _setup: Setup, _certificate: Certificate) -> dict[str, str]:
+        """Return the headers of each request."""
+        return {}
+
+    def command(self, server: Server) -> list[str]:
+        """Write the configuration of a server and return its command."""
+        raise AssertionError("each kind implements it")
+
+    def version(self) -> str:
+        """Return the version that the program reports."""
+        raise AssertionError("each kind implements it")
 
 
 @frozen
-class Ours:
+class Ours(Kind):
     """This registry."""
 
     name: ClassVar[str] = OURS
     serves: ClassVar[Serves] = "registry"
 
     def effective(self, setup: Setup) -> Setup | None:
-        """Return the settings that have an effect; None if the setup is not supported."""
         if setup.bucket and not buckets.can_be_had():
             return None
         return None if setup.gated and setup != Setup(gated=True) else setup
 
     def headers(self, setup: Setup, certificate: Certificate) -> dict[str, str]:
-        """Return the headers of each request."""
         return logins.BASIC if setup.gated else logins.shown(setup.login, certificate)
 
-    def command(self, place: Place) -> list[str]:
-        """Write the configuration and return the command."""
-        if place.setup.gated:
-            return [sys.executable, "-m", "tests.bench.gated", str(place.store), str(place.port)]
-        more = f"  workers: {place.setup.workers}\n" if place.setup.workers > 1 else ""
-        return [*_COMMAND, "serve", _configured(place, more)]
+    def command(self, server: Server) -> list[str]:
+        if server.setup.gated:
+            return [sys.executable, "-m", "tests.bench.gated", str(server.store), str(server.port)]
+        more = f"  workers: {server.setup.workers}\n" if server.setup.workers > 1 else ""
+        return [*_COMMAND, "serve", _configured(server, more)]
 
     def version(self) -> str:
-        """Return the version that the program reports."""
         return _output(*_COMMAND, "--version")
 
 
 @frozen
-class Distribution:
+class Distribution(Kind):
     """Debian's package of CNCF Distribution."""
 
     program: str
@@ -161,15 +168,15 @@ class Distribution:
     def headers(self, setup: Setup, certificate: Certificate) -> dict[str, str]:
         return logins.shown(setup.login, certificate)
 
-    def command(self, place: Place) -> list[str]:
-        return [self.program, "serve", _configured(place)]
+    def command(self, server: Server) -> list[str]:
+        return [self.program, "serve", _configured(server)]
 
     def version(self) -> str:
         return _output(self.program, "--version")
 
 
 @frozen
-class Nginx:
+class Nginx(Kind):
     """nginx over plain files: the upper limit for pulls."""
 
     program: str
@@ -180,35 +187,32 @@ class Nginx:
         guarded = setup.gated or setup.login
         return None if guarded or setup.bucket else evolve(setup, metrics=False)
 
-    def headers(self, _setup: Setup, _certificate: Certificate) -> dict[str, str]:
-        return {}
-
-    def command(self, place: Place) -> list[str]:
-        files, workers = place.certificate, place.setup.workers
+    def command(self, server: Server) -> list[str]:
+        files, workers = server.certificate, server.setup.workers
         tls = f" ssl; ssl_certificate {files.certificate}; ssl_certificate_key {files.key}"
-        place.store.mkdir(exist_ok=True)
-        (place.folder / "files").unlink(missing_ok=True)
-        (place.folder / "files").symlink_to(place.store)
-        config = place.folder / "nginx.conf"
+        server.store.mkdir(exist_ok=True)
+        (server.folder / "files").unlink(missing_ok=True)
+        (server.folder / "files").symlink_to(server.store)
+        config = server.folder / "nginx.conf"
         config.write_text(
             _NGINX.format(
                 user="user root;" if os.geteuid() == 0 else "",
-                folder=place.folder,
-                port=place.port,
+                folder=server.folder,
+                port=server.port,
                 master="on" if workers > 1 else "off",
                 workers=workers,
-                log=f"{place.folder}/access" if place.setup.access_log else "off",
-                tls=tls if place.setup.tls else "",
+                log=f"{server.folder}/access" if server.setup.access_log else "off",
+                tls=tls if server.setup.tls else "",
             )
         )
-        return [self.program, "-p", str(place.folder), "-e", "stderr", "-c", str(config)]
+        return [self.program, "-p", str(server.folder), "-e", "stderr", "-c", str(config)]
 
     def version(self) -> str:
         return _output(self.program, "-v")
 
 
 @frozen
-class Bare:
+class Bare(Kind):
     """A process with Twisted in it and nothing else (``bare.py``)."""
 
     name: ClassVar[str] = BARE
@@ -217,11 +221,8 @@ class Bare:
     def effective(self, setup: Setup) -> Setup | None:
         return setup if setup == PLAIN else None
 
-    def headers(self, _setup: Setup, _certificate: Certificate) -> dict[str, str]:
-        return {}
-
-    def command(self, place: Place) -> list[str]:
-        return [sys.executable, "-m", "tests.bench.bare", str(place.port)]
+    def command(self, server: Server) -> list[str]:
+        return [sys.executable, "-m", "tests.bench.bare", str(server.port)]
 
     def version(self) -> str:
         return _output(
@@ -229,7 +230,6 @@ class Bare:
         )
 
 
-Kind = Ours | Distribution | Nginx | Bare
 _COMMAND = [sys.executable, "-m", "twisted_registry"]
 
 
@@ -257,18 +257,18 @@ def _program(name: str) -> str | None:
     return shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
 
 
-def _configured(place: Place, more: str = "") -> str:
+def _configured(server: Server, more: str = "") -> str:
     """Write the configuration that ours and Distribution read.
 
     :param more: lines of its section ``http``.
     """
-    setup, files = place.setup, place.certificate
-    place.store.mkdir(exist_ok=True)
-    folder = f"filesystem: {{rootdirectory: {place.store}}}"
+    setup, files = server.setup, server.certificate
+    server.store.mkdir(exist_ok=True)
+    folder = f"filesystem: {{rootdirectory: {server.store}}}"
     text = _REGISTRY.format(
-        storage=place.bucket.section if place.bucket else folder,
+        storage=server.bucket.section if server.bucket else folder,
         streamed="false" if setup.bucket == "redirected" else "true",
-        port=place.port,
+        port=server.port,
         silent="false" if setup.access_log else "true",
     )
     text += more
@@ -277,14 +277,14 @@ def _configured(place: Place, more: str = "") -> str:
     if setup.metrics:
         text += _METRICS
     if setup.login == "htpasswd":
-        passwords = place.folder / "htpasswd"
+        passwords = server.folder / "htpasswd"
         logins.write_passwords(passwords)
         text += _HTPASSWD.format(file=passwords)
     elif setup.login:
         text += _TOKEN.format(
             service=logins.SERVICE, issuer=logins.ISSUER, certificate=files.certificate
         )
-    config = place.folder / "registry.yml"
+    config = server.folder / "registry.yml"
     config.write_text(text)
     return str(config)
 

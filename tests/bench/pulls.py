@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -10,14 +9,16 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from tests.bench import generator
+from tests.bench.content import check_blob
 from tests.bench.samples import Measure, Run, Sample, failed, sampled
-from tests.bench.seed import MANIFEST_TYPE, REPOSITORY, Content
-from tests.bench.wire import MIB, Answer, Connection, ask
+from tests.bench.seed import REPOSITORY, Content
+from tests.bench.wire import MIB, Answer, ask
+from tests.support.manifests import OCI_IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ACCEPT = {"Accept": MANIFEST_TYPE}
+ACCEPT = {"Accept": OCI_IMAGE}
 #: What the background of a case pushes, and with how many clients.
 BESIDE_SIZE, BESIDE_CLIENTS = 16 * MIB, 8
 #: Seconds of each warm-up.
@@ -104,27 +105,13 @@ class Download(Measure):
     clients: int
 
     def check(self, server, run: Run) -> str:
-        blob = _large(run)
-        hashed = hashlib.sha256()
-        with Connection(server.url, server.headers) as connection:
-            seen = connection.download(_blob(blob), hashed.update)
-        if seen.status != 200:
-            return f"status {seen.status} instead of 200"
-        right = seen.size == blob.size and f"sha256:{hashed.hexdigest()}" == blob.digest
-        return "" if right else "a body that differs"
+        return check_blob(server, REPOSITORY, run.content.large)
 
     def __call__(self, server, run: Run) -> Sample:
-        blob, times = _large(run), max(1, 4 // self.clients)
-        seen = generator.downloads(server, _blob(blob), blob, clients=self.clients, times=times)
+        blob, times = run.content.large, max(1, 4 // self.clients)
+        target = f"/v2/{REPOSITORY}/blobs/{blob.digest}"
+        seen = generator.downloads(server, target, blob, clients=self.clients, times=times)
         return sampled(seen, seen.rate * blob.size / MIB)
 
     def seconds(self, run: Run) -> float:
         return max(4, self.clients) * run.content.sizes.large / (800 * MIB) + 0.1
-
-
-def _large(run: Run):
-    return run.content.layers[run.content.sizes.large]
-
-
-def _blob(blob) -> str:
-    return f"/v2/{REPOSITORY}/blobs/{blob.digest}"

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from tests.bench import generator
-from tests.bench.content import Maker, push
+from tests.bench.content import Maker, check_blob, push
 from tests.bench.samples import Measure, Run, Sample, sampled
 from tests.bench.seed import MOUNTABLE
-from tests.bench.wire import MIB, Connection, Places, ask
-
-if TYPE_CHECKING:
-    from tests.bench.content import Blob
+from tests.bench.wire import MIB, Connection, ask
 
 PUSHED = "bench/pushed"
 _TO_CHECK = 64 * 1024
@@ -35,7 +31,7 @@ class Push(Measure):
     def check(self, server, run: Run) -> str:
         blob = Maker(_TO_CHECK).make(f"{run.mark} check")
         with Connection(server.url, server.headers) as connection:
-            return push(connection, PUSHED, blob) or _is_there(server, blob)
+            return push(connection, PUSHED, blob) or check_blob(server, PUSHED, blob)
 
     def __call__(self, server, run: Run) -> Sample:
         size = self.size or run.content.sizes.large
@@ -70,7 +66,7 @@ class Mount(Measure):
         status = ask(server, "POST", f"/v2/{repository}/blobs/uploads/?{query}").status
         if status != 201:
             return f"status {status} instead of 201"
-        return _is_there(server, blob, repository)
+        return check_blob(server, repository, blob)
 
     def __call__(self, server, run: Run) -> Sample:
         digests = [blob.digest for blob in run.content.mountable]
@@ -79,13 +75,3 @@ class Mount(Measure):
             digests=digests, clients=1, times=len(digests),
         )  # fmt: skip
         return sampled(seen, seen.rate)
-
-
-def _is_there(server, blob: Blob, repository: str = PUSHED) -> str:
-    found: list[bytes] = []
-    with Connection(server.url, server.headers) as connection, Places() as places:
-        target = f"/v2/{repository}/blobs/{blob.digest}"
-        seen = places.fetch(connection, target, lambda data: found.append(bytes(data)))
-    if seen.status != 200:
-        return f"what was pushed is answered {seen.status}"
-    return "" if b"".join(found) == b"".join(blob.parts) else "what was pushed differs"

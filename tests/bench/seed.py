@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +11,7 @@ from tests.bench import generator
 from tests.bench.content import Blob, Maker, push
 from tests.bench.wire import MIB, Connection
 from tests.integration.images import Image, index
+from tests.support.manifests import OCI_IMAGE, digest_of, image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,7 +24,6 @@ TAGGED = "bench/tagged"
 DELETABLE = "bench/deletable"
 COPIED = "bench/copied"
 TAG = "latest"
-MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 KIB = 1024
 _REPOSITORIES = "docker/registry/v2/repositories"
 
@@ -112,28 +110,16 @@ class Content:
 
     @manifest.default
     def _manifest(self) -> bytes:
-        layer = self.layers[64 * KIB]
-        image = {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST_TYPE,
-            "config": {
-                "mediaType": "application/vnd.oci.image.config.v1+json",
-                "digest": self.config.digest,
-                "size": self.config.size,
-            },
-            "layers": [
-                {
-                    "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                    "digest": layer.digest,
-                    "size": layer.size,
-                }
-            ],
-        }
-        return json.dumps(image, indent=1).encode()
+        return image(b"".join(self.config.parts), b"".join(self.layers[64 * KIB].parts))
 
     @property
     def manifest_digest(self) -> str:
-        return f"sha256:{hashlib.sha256(self.manifest).hexdigest()}"
+        return digest_of(self.manifest)
+
+    @property
+    def large(self) -> Blob:
+        """The large layer."""
+        return self.layers[self.sizes.large]
 
     @property
     def tags(self) -> list[str]:
@@ -260,7 +246,7 @@ def _push(server, content: Content, part: Part) -> None:
         if part == "small":
             _push_blobs(connection, REPOSITORY, [content.config])
             for reference in (TAG, content.manifest_digest):
-                push_manifest(connection, REPOSITORY, reference, MANIFEST_TYPE, content.manifest)
+                push_manifest(connection, REPOSITORY, reference, OCI_IMAGE, content.manifest)
 
 
 def _push_image(connection: Connection, tag: str, image: Image) -> None:

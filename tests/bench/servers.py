@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING, Self
 
 from tests.bench import processes
-from tests.bench.kinds import Place, Serves, environment
+from tests.bench.kinds import Serves, environment
 from tests.bench.wire import WireError, ask
+from tests.support.processes import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,13 +26,6 @@ PATIENCE = 30
 
 class NotUp(Exception):
     """A server did not start, or ended; the message says why."""
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Given:
@@ -74,6 +67,7 @@ class Server:
         self.headers = kind.headers(setup, certificate)
         self.folder = folder
         self.store = folder / "store"
+        self.port = 0
         self.url = ""
         #: The bucket that it uses instead of the folder.
         self.bucket: Bucket | None = None
@@ -85,7 +79,7 @@ class Server:
         self.fault = ""
         #: The parts of the content that it has.
         self.seeded: set[str] = set()
-        self._certificate = certificate
+        self.certificate = certificate
         self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -110,10 +104,9 @@ class Server:
 
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        port = free_port()
-        self.url = f"{'https' if self.setup.tls else 'http'}://127.0.0.1:{port}"
-        place = Place(self.folder, self.store, port, self.setup, self._certificate, self.bucket)
-        command = [*self._prefix, *self.kind.command(place)]
+        self.port = free_port()
+        self.url = f"{'https' if self.setup.tls else 'http'}://127.0.0.1:{self.port}"
+        command = [*self._prefix, *self.kind.command(self)]
         with (self.folder / "log").open("ab") as log:
             begin = time.perf_counter()
             self._process = subprocess.Popen(
@@ -182,7 +175,7 @@ class Server:
         """Return another server of the same kind, with an empty store."""
         folder = self.folder / "fresh"
         shutil.rmtree(folder, ignore_errors=True)
-        return Server(self.kind, self.setup, folder, self._certificate, prefix)
+        return Server(self.kind, self.setup, folder, self.certificate, prefix)
 
     def memory(self, line: str) -> float:
         """Return the memory of its processes in MiB: now (VmRSS) or at the peak (VmHWM)."""

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from http.client import HTTPSConnection
 from typing import TYPE_CHECKING
 
-from tests.integration.servers import free_port, program, wait_until
+from tests.integration.servers import program, wait_until
 from tests.support.certificates import Authority
+from tests.support.processes import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,8 @@ from attrs import define, field
 from tests.integration.either import Either
 from tests.integration.images import Image, encode, noise, sha256
 from tests.integration.remote import Remote, with_digest
-from tests.integration.servers import Bucket, answers, free_port, wait_until
+from tests.integration.servers import Bucket, answers, wait_until
+from tests.support.processes import free_port
 
 CONFIGURATION = """\
 version: 0.1

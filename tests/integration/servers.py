@@ -22,6 +22,7 @@ import pytest
 from attrs import define, field, frozen
 
 from tests.integration.remote import Remote
+from tests.support.processes import free_port
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -100,13 +101,6 @@ def own_address() -> str | None:
         except OSError:
             return None
         return probe.getsockname()[0]
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until(ready, process: subprocess.Popen[bytes], log: Path) -> None:

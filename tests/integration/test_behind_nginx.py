@@ -17,7 +17,8 @@ from attrs import frozen
 
 from tests.integration.images import Image, assert_layout_holds, image, write_layout
 from tests.integration.remote import Remote
-from tests.integration.servers import OURS, Bucket, answers, end, free_port, program, wait_until
+from tests.integration.servers import OURS, Bucket, answers, end, program, wait_until
+from tests.support.processes import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

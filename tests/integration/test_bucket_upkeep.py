@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 
 from tests.integration.images import image
-from tests.integration.servers import OURS, Bucket, free_port, written
-from tests.support.processes import run
+from tests.integration.servers import OURS, Bucket, written
+from tests.support.processes import free_port, run
 from tests.support.s3_servers import BUCKET, client
 from twisted_registry.oci.digest import Digest
 from twisted_registry.repository import layout

@@ -8,8 +8,13 @@ from contextlib import closing
 import pytest
 
 from tests.integration.pebble import pebble
-from tests.integration.servers import free_port
-from tests.support.processes import SERVE, RegistryProcess, wait_until, write_configuration
+from tests.support.processes import (
+    SERVE,
+    RegistryProcess,
+    free_port,
+    wait_until,
+    write_configuration,
+)
 
 pytestmark = pytest.mark.integration
 

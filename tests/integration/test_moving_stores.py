@@ -12,7 +12,8 @@ from uuid import uuid4
 import pytest
 
 from tests.integration.images import image, index
-from tests.integration.servers import OURS, Bucket, free_port, peak_memory, written
+from tests.integration.servers import OURS, Bucket, peak_memory, written
+from tests.support.processes import free_port
 from tests.support.s3_servers import BUCKET, client
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from tests.integration.servers import free_port, program, wait_until
+from tests.integration.servers import program, wait_until
+from tests.support.processes import free_port
 from tests.support.self_signed import self_signed
 from twisted_registry.app.stores import make_descriptor_cache
 from twisted_registry.config.loading import load

@@ -9,9 +9,9 @@ from ssl import TLSVersion
 import pytest
 
 from tests.integration.images import assert_layout_holds, image, write_archive, write_layout
-from tests.integration.servers import free_port, own_address, program
+from tests.integration.servers import own_address, program
 from tests.support.certificates import Authority
-from tests.support.processes import SERVE, RegistryProcess, run, write_configuration
+from tests.support.processes import SERVE, RegistryProcess, free_port, run, write_configuration
 
 pytestmark = pytest.mark.integration
 

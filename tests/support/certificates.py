@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PEM = serialization.Encoding.PEM
 
 #: Key usage of an authority; Python requires it since 3.13 (RFC 5280 section 4.2.1).
-_SIGNS = x509.KeyUsage(
+_AUTHORITY_KEY_USAGE = x509.KeyUsage(
     **dict.fromkeys(
         (
             *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
@@ -52,14 +52,14 @@ class Issued:
         return f"  tls:\n    certificate: {certificate}\n    key: {key}\n"
 
 
-def private(key, passphrase=None):
+def encode_private_key(key, passphrase=None):
     """Encode a private key as PEM."""
-    hidden = (
+    encryption = (
         serialization.BestAvailableEncryption(passphrase)
         if passphrase
         else serialization.NoEncryption()
     )
-    return key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, hidden)
+    return key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
 def rsa_key():
@@ -78,17 +78,14 @@ class Authority:
     def certificate(self):
         """Its own certificate."""
         constraints = x509.BasicConstraints(ca=True, path_length=None)
+        key_identifier = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
         return (
-            _builder(self.name, self.name, self.key.public_key())
+            certificate_builder(self.name, self.name, self.key.public_key())
             .add_extension(constraints, critical=True)
-            .add_extension(_SIGNS, critical=True)
-            .add_extension(self._key_name, critical=False)
+            .add_extension(_AUTHORITY_KEY_USAGE, critical=True)
+            .add_extension(key_identifier, critical=False)
             .sign(self.key, hashes.SHA256())
         )
-
-    @property
-    def _key_name(self):
-        return x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
 
     @property
     def pem(self):
@@ -101,19 +98,17 @@ class Authority:
         :param days: its validity; negative if it has expired.
         """
         key = ec.generate_private_key(ec.SECP256R1()) if key is None else key
-        builder = _builder(subject, self.name, key.public_key(), days)
+        builder = certificate_builder(subject, self.name, key.public_key(), days)
         if hosts:
-            builder = builder.add_extension(
-                x509.SubjectAlternativeName(list(map(_general, hosts))), critical=False
-            )
+            builder = builder.add_extension(alternative_names(*hosts), critical=False)
         usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
-        issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._key_name)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         made = (
             builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(issuer, critical=False)
             .sign(self.key, hashes.SHA256())
         )
-        return Issued(made.public_bytes(PEM), private(key))
+        return Issued(made.public_bytes(PEM), encode_private_key(key))
 
     def client(self, certificate=None, **settings):
         """The SSLContext of a client that trusts this authority.
@@ -129,12 +124,16 @@ class Authority:
         return context
 
 
-def _builder(subject, issuer, key, days=30):
+def certificate_builder(subject, issuer, key, days=30):
+    """Return a certificate for a public key without extensions, to be signed.
+
+    :param days: its validity; negative if it has expired.
+    """
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
-        .subject_name(_named(subject))
-        .issuer_name(_named(issuer))
+        .subject_name(_common_name(subject))
+        .issuer_name(_common_name(issuer))
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now + timedelta(days=min(days, 0) - 1))
@@ -142,11 +141,16 @@ def _builder(subject, issuer, key, days=30):
     )
 
 
-def _named(name):
+def _common_name(name):
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _general(host):
+def alternative_names(*hosts):
+    """Return the extension that names hosts and addresses."""
+    return x509.SubjectAlternativeName(list(map(_general_name, hosts)))
+
+
+def _general_name(host):
     try:
         return x509.IPAddress(ip_address(host))
     except ValueError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -38,6 +39,12 @@ def environment(**more):
     """Return the environment of a process, without REGISTRY_* variables of this one."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", **more}
+
+
+def free_port():
+    """Return a port of 127.0.0.1 that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
 
 
 def run(*command, cwd, **environ):

@@ -343,7 +343,7 @@ class ObjectStores:
                 reason = f"not installed: {', '.join(missing)}"
                 (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
             folder = self.folder / kind
-            folder.mkdir()
+            folder.mkdir(parents=True)
             daemons = Daemons(folder)
             try:
                 store = start(daemons)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from attrs import frozen
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLContextFactory
 from zope.interface import implementer
+
+from tests.support.certificates import (
+    PEM,
+    alternative_names,
+    certificate_builder,
+    encode_private_key,
+)
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 
 @implementer(IOpenSSLContextFactory)
@@ -29,20 +37,16 @@ class _ContextFactory:
 class SelfSigned:
     """A certificate and its key."""
 
-    certificate: x509.Certificate
+    certificate: Certificate
     key: ec.EllipticCurvePrivateKey
 
     @property
     def certificate_pem(self):
-        return self.certificate.public_bytes(serialization.Encoding.PEM)
+        return self.certificate.public_bytes(PEM)
 
     @property
     def key_pem(self):
-        return self.key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
+        return encode_private_key(self.key)
 
     def options(self):
         """Return a context factory for a server.
@@ -58,21 +62,10 @@ class SelfSigned:
 def self_signed(host=None):
     """Return a new certificate.
 
-    :param host: DNS name of the certificate; None for one without a name that clients check.
+    :param host: host name or address; None for a certificate without a name that clients check.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
-    now = datetime.now(UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-    )
+    builder = certificate_builder("x", "x", key.public_key(), days=1)
     if host is not None:
-        names = x509.SubjectAlternativeName([x509.DNSName(host)])
-        builder = builder.add_extension(names, critical=False)
+        builder = builder.add_extension(alternative_names(host), critical=False)
     return SelfSigned(builder.sign(key, hashes.SHA256()), key)

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 
-from tests.support.certificates import Authority, Issued, private, rsa_key
+from tests.support.certificates import Authority, Issued, encode_private_key, rsa_key
 from twisted_registry.config.http import TLS12_SUITES
 from twisted_registry.tls.context import ClientAuth, TLSOptions, make_context, missing_ciphers
 from twisted_registry.tls.interfaces import CertificateBundle, CertificateError
@@ -134,7 +134,10 @@ def test_rsa_key():
         (Issued(SERVER.certificate, b"x"), "key: contains no private key in PEM"),
         (Issued(SERVER.certificate, SERVER.certificate), "key: contains no private key in PEM"),
         (
-            Issued(SERVER.certificate, private(load_pem_private_key(SERVER.key, None), b"secret")),
+            Issued(
+                SERVER.certificate,
+                encode_private_key(load_pem_private_key(SERVER.key, None), b"secret"),
+            ),
             "key: must not have a passphrase",
         ),
         (
