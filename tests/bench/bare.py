@@ -1,7 +1,6 @@
-"""The least that a registry on Twisted could be: a reactor, twisted.web, and one constant page.
+"""A minimal server on Twisted: a reactor, twisted.web, and one constant page.
 
-What a start of ours costs is given as a multiple of this process. It takes the port as its only
-argument.
+The time to start this registry is compared with it. The only argument is the port.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from twisted.web.server import Site  # noqa: E402 - as above
 
 
 class Page(Resource):
-    """Answers every GET alike."""
+    """Sends the same response to every GET."""
 
     isLeaf = True
 

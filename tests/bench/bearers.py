@@ -2,8 +2,8 @@
 
 ``python -m tests.bench.bearers``. The time is from the bytes read to the bytes in the
 socket. Two registries get the same requests in turn, one of them with a token that it has seen
-before, so that a busy moment meets both alike. A whole server under load is what ``--group logins``
-of ``python -m bench`` measures.
+before, so that a busy moment affects both. ``python -m tests.bench --group logins`` measures a
+whole server under load.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="tests.bench.bearers", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3000, help="of each kind (3000)")
     rounds = parser.parse_args(arguments).rounds
-    react(lambda _: Deferred.fromCoroutine(measured(rounds)).addCallback(_show))
+    react(lambda _: Deferred.fromCoroutine(measure(rounds)).addCallback(_show))
 
 
 def _show(times: Times) -> None:
@@ -58,31 +58,39 @@ def _show(times: Times) -> None:
 
 
 def rows(times: Times) -> Iterator[tuple[str, float, float, float]]:
-    """For each kind: both medians in us, without a token first, and the ratio of the tenths."""
+    """Yield for each kind the medians without and with a token in us, and a ratio.
+
+    The ratio is that of the lowest deciles.
+    """
     for name, parts in {
         **{name: (name,) for name in (AGAIN, OTHER, FIRST, SECOND)},
         BOTH: (FIRST, SECOND),
     }.items():
         medians, tenths = (
-            [sum(1e6 * of(times[part, shows]) for part in parts) for shows in (False, True)]
+            [
+                sum(1e6 * of(times[part, with_token]) for part in parts)
+                for with_token in (False, True)
+            ]
             for of in (median, lambda values: quantiles(values, n=10)[0])
         )
         yield name, medians[0], medians[1], tenths[1] / tenths[0]
 
 
-async def measured(rounds: int) -> Times:
+async def measure(rounds: int) -> Times:
     """Measure the given number of requests of each kind; return their times."""
     with tempfile.TemporaryDirectory(prefix="registry-bench-") as folder:
-        places = Path(folder, "open"), Path(folder, "tokens")
+        folders = Path(folder, "open"), Path(folder, "tokens")
         async with (
-            serve_image(places[0], OpenAccess()) as one,
-            serve_image(places[1], token_access()) as other,
+            serve_image(folders[0], OpenAccess()) as one,
+            serve_image(folders[1], token_access()) as other,
         ):
             pair = {False: one, True: other}
             for _ in range(3):
-                for shows, connected in pair.items():
+                for with_token, connected in pair.items():
                     for reference in _REFERENCES:
-                        await connected.request(_request(reference, shows=shows), MANIFEST)
+                        await connected.request(
+                            _request(reference, with_token=with_token), MANIFEST
+                        )
             gc.collect()
             gc.disable()
             try:
@@ -95,33 +103,41 @@ async def _times(pair: dict[bool, SocketConnection], rounds: int) -> Times:
     times: Times = {}
     tag, digest = _REFERENCES
     for _ in range(rounds):
-        for shows, kept in pair.items():
-            _timed(kept, tag, shows=shows)
-            times.setdefault((AGAIN, shows), []).append(_timed(kept, tag, shows=shows))
-            times.setdefault((OTHER, shows), []).append(_timed(kept, digest, shows=shows))
-            new = SocketConnection(kept.protocol.site)
-            times.setdefault((FIRST, shows), []).append(_timed(new, tag, shows=shows))
-            times.setdefault((SECOND, shows), []).append(_timed(new, tag, shows=shows))
+        for with_token, connection in pair.items():
+            _measure(connection, tag, with_token=with_token)
+            times.setdefault((AGAIN, with_token), []).append(
+                _measure(connection, tag, with_token=with_token)
+            )
+            times.setdefault((OTHER, with_token), []).append(
+                _measure(connection, digest, with_token=with_token)
+            )
+            new = SocketConnection(connection.protocol.site)
+            times.setdefault((FIRST, with_token), []).append(
+                _measure(new, tag, with_token=with_token)
+            )
+            times.setdefault((SECOND, with_token), []).append(
+                _measure(new, tag, with_token=with_token)
+            )
             new.close()
             await deferLater(reactor, 0)
     return times
 
 
-def _timed(connected: SocketConnection, reference: bytes, *, shows: bool) -> float:
-    request = _request(reference, shows=shows)
+def _measure(connected: SocketConnection, reference: bytes, *, with_token: bool) -> float:
+    request = _request(reference, with_token=with_token)
     began = time.perf_counter()
     connected.protocol.dataReceived(request)
     ended = time.perf_counter()
-    answer = connected.receive()
-    assert answer.startswith(b"HTTP/1.1 200 "), answer
-    assert answer.endswith(MANIFEST), "it waited for something"
+    response = connected.receive()
+    assert response.startswith(b"HTTP/1.1 200 "), response
+    assert response.endswith(MANIFEST), "the response waits for something"
     return ended - began
 
 
-def _request(reference: bytes, *, shows: bool) -> bytes:
+def _request(reference: bytes, *, with_token: bool) -> bytes:
     """Return a new bytes object, as from a socket: a literal has a cached hash."""
     line = b"GET /v2/a/b/manifests/%s HTTP/1.1\r\n" % reference
-    return line + _FIELDS + (_AUTHORIZATION if shows else b"") + b"\r\n"
+    return line + _FIELDS + (_AUTHORIZATION if with_token else b"") + b"\r\n"
 
 
 if __name__ == "__main__":

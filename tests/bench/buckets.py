@@ -1,4 +1,4 @@
-"""A bucket prefix for each registry, in one Ceph gateway that the run starts."""
+"""A bucket prefix for each registry, in one Ceph gateway that the benchmark starts."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.bench.fetches import Fetch
 from tests.bench.footprint import Idle, Peak, Start
 from tests.bench.pulls import ACCEPT, Download, Get
 from tests.bench.pushes import Mount, Push
-from tests.bench.seed import CLIENTS, KIB, REPOSITORY, TAG, TAGGED, Content, Part, named
+from tests.bench.seed import CLIENTS, KIB, REPOSITORY, TAG, TAGGED, Content, Part, format_size
 from tests.bench.setups import PLAIN, Setup
 
 if TYPE_CHECKING:
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
 
     from tests.bench.kinds import Serves
     from tests.bench.samples import Measure
-    from tests.bench.wire import Answer
+    from tests.bench.wire import Response
 
 TLS = Setup(tls=True)
-LOGGED = Setup(access_log=True)
+ACCESS_LOG = Setup(access_log=True)
 GATED = Setup(gated=True)
 PASSWORDS = Setup(login="htpasswd")
 TOKENS = Setup(login="token")
 METRICS = Setup(metrics=True)
-TWO = Setup(workers=2)
+TWO_WORKERS = Setup(workers=2)
 REDIRECTED = Setup(bucket="redirected")
 STREAMED = Setup(bucket="streamed")
 #: Names before the measured pages of the catalog of a bucket.
-_SKIPPED = 50
+_SKIPPED_NAMES = 50
 
 
 @frozen
 class Case:
     """One line of the table.
 
-    :ivar unit: of a sample's value; a rate is better the larger it is, all else the smaller.
-    :ivar group: what ``--group`` calls it.
-    :ivar setup: of the servers.
-    :ivar needs: the parts of the content.
-    :ivar local: whether it needs the server's process or store, not only its address.
-    :ivar pushed: bytes of each push, if the fsyncs of one belong beside it; 0 otherwise.
-    :ivar static: whether a server of plain files can do it.
-    :ivar bare: whether a process that holds nothing can do it.
-    :ivar headline: whether it stands in the README's table, and not in its charts alone.
+    :ivar unit: the unit of a sample's value; more is better for rates, less for other units.
+    :ivar group: the name for ``--group``.
+    :ivar setup: the setup of the servers.
+    :ivar needs: the parts of the content that it needs.
+    :ivar local: whether it needs the server's process or store, and not only its address.
+    :ivar pushed: bytes of each push whose fsyncs are counted; 0 for other cases.
+    :ivar static: whether a server of plain files can run it.
+    :ivar bare: whether a process without content can run it.
+    :ivar headline: whether it is in the table for the README, and not only in the charts.
     """
 
     name: str
@@ -63,10 +63,10 @@ class Case:
     headline: bool = False
 
     def suits(self, serves: Serves, *, local: bool) -> bool:
-        """Whether a server can do the case.
+        """Return whether a server can run the case.
 
-        :param serves: what it serves.
-        :param local: whether its process and store are within reach.
+        :param serves: what the server serves.
+        :param local: whether its process and store are accessible.
         """
         if serves == "files":
             return self.static
@@ -78,7 +78,7 @@ class Case:
     def is_rate(self) -> bool:
         return self.unit.endswith("/s")
 
-    def under(self, setup: Setup, group: str) -> Case:
+    def with_setup(self, setup: Setup, group: str) -> Case:
         """Return the same case with another setup of the servers."""
         return evolve(self, name=f"{self.name}, {setup}", setup=setup, group=group)
 
@@ -86,25 +86,25 @@ class Case:
 def all_cases(content: Content) -> list[Case]:
     """Return every case, with the sizes of this run in its name.
 
-    Those of one setup stand together, and the peak of the plain one after all that are plain.
+    Cases of one setup are adjacent; peak memory is the last of the plain ones.
     """
     manifests = list(_manifests())
     blobs = list(_blobs(content))
     pushes = list(_pushes(content))
     plain = [*manifests, *blobs, *pushes, *_lists(content), *_copies(), *_footprint()]
     by_name = {case.name: case for case in plain}
-    large = named(content.sizes.large)
+    large = format_size(content.sizes.large)
     tag, layer = "manifest GET by tag, 16 conn.", "blob GET 64 KiB, 16 conn."
     big, small = f"blob GET {large}, 4 conn.", "push 4 KiB, 8 clients"
-    elsewhere: list[tuple[Setup, str, Iterable[str]]] = [
-        (LOGGED, "log", (tag, layer, small)),
+    other_setups: list[tuple[Setup, str, Iterable[str]]] = [
+        (ACCESS_LOG, "log", (tag, layer, small)),
         (GATED, "gated", (tag, layer, small)),
         (PASSWORDS, "logins", (tag, layer, small)),
         (TOKENS, "logins", (tag, layer, small)),
         (METRICS, "metrics", (tag, layer, small)),
         (TLS, "tls", (tag, layer, big, small, f"push {large}, 1 client")),
         (
-            TWO,
+            TWO_WORKERS,
             "workers",
             (
                 *(tag, "manifest GET by tag, 64 conn.", layer, big, small),
@@ -115,11 +115,15 @@ def all_cases(content: Content) -> list[Case]:
     ]
     cases = [
         *plain,
-        *(by_name[name].under(setup, group) for setup, group, names in elsewhere for name in names),
+        *(
+            by_name[name].with_setup(setup, group)
+            for setup, group, names in other_setups
+            for name in names
+        ),
         *_buckets(content),
     ]
-    told = (tag, "manifest GET by digest, 16 conn.", layer, big)
-    return [evolve(case, headline=_is_headline(case, told)) for case in cases]
+    headline_pulls = (tag, "manifest GET by digest, 16 conn.", layer, big)
+    return [evolve(case, headline=_is_headline(case, headline_pulls)) for case in cases]
 
 
 def _is_headline(case: Case, pulls: Iterable[str]) -> bool:
@@ -135,7 +139,7 @@ def _manifests() -> Iterable[Case]:
         "manifest GET by tag": _by_tag,
         "manifest GET by digest": Get(_manifest(None), _is_manifest),
         "manifest HEAD by tag": evolve(_by_tag, body=_is_empty, method="HEAD"),
-        "manifest GET 304": evolve(_by_tag, body=_is_empty, status=304, headers=_unless),
+        "manifest GET 304": evolve(_by_tag, body=_is_empty, status=304, headers=_if_none_match),
     }
     for name, get in kinds.items():
         for number in (1, 16, 64):
@@ -153,7 +157,7 @@ def _blobs(content: Content) -> Iterable[Case]:
         is_large = size == content.sizes.large
         for number in (1, 4, 16):
             yield Case(
-                f"blob GET {named(size)}, {number} conn.",
+                f"blob GET {format_size(size)}, {number} conn.",
                 "MiB/s" if is_large else "req/s",
                 Download(number) if is_large else _layer(size, number),
                 "blobs",
@@ -166,7 +170,7 @@ def _pushes(content: Content) -> Iterable[Case]:
     for size, unit in ((4 * KIB, "push/s"), (None, "MiB/s")):
         for number in (1, 4, 8):
             yield Case(
-                f"push {named(size or content.sizes.large)}, {number} "
+                f"push {format_size(size or content.sizes.large)}, {number} "
                 f"client{'s' if number > 1 else ''}",
                 unit,
                 Push(size, number),
@@ -177,7 +181,7 @@ def _pushes(content: Content) -> Iterable[Case]:
     yield Case(
         "manifest GET p99 beside 8 pushes",
         "ms",
-        evolve(_by_tag, connections=4, beside=True),
+        evolve(_by_tag, connections=4, with_pushes=True),
         "pushes",
     )
     yield Case("cross mount", "req/s", Mount(), "pushes", needs=frozenset({"mountable"}))
@@ -190,13 +194,13 @@ def _lists(content: Content) -> Iterable[Case]:
     lists = {
         f"tags list of {sizes.tags}": Get(
             lambda _content: f"/v2/{TAGGED}/tags/list",
-            lambda content, answer: sorted(answer.json()["tags"]) == content.tags,
+            lambda content, response: sorted(response.json()["tags"]) == content.tags,
         ),
         f"catalog n={sizes.page} of {sizes.repositories}": Get(
-            lambda _content: f"/v2/_catalog?n={sizes.page}", _is_page(0)
+            lambda _content: f"/v2/_catalog?n={sizes.page}", _is_page_after(0)
         ),
         f"catalog n={sizes.page}, middle page": Get(
-            lambda _content: f"/v2/_catalog?n={sizes.page}&last={last}", _is_page(middle)
+            lambda _content: f"/v2/_catalog?n={sizes.page}&last={last}", _is_page_after(middle)
         ),
     }
     for name, get in lists.items():
@@ -230,7 +234,7 @@ def _footprint() -> Iterable[Case]:
 
 def _buckets(content: Content) -> Iterable[Case]:
     sizes = content.sizes
-    large, many = named(sizes.large), f"{sizes.many} blobs of 4 KiB"
+    large, many = format_size(sizes.large), f"{sizes.many} blobs of 4 KiB"
     for setup in (REDIRECTED, STREAMED):
         for name, unit, measure, needs in (
             (f"push of {large}", "MiB/s", Push(None, 1), frozenset()),
@@ -252,11 +256,11 @@ def _bucket_catalog(size: int) -> Get:
     """Return a page of the catalog near its start, so that reaching it is quick."""
 
     def target(content: Content) -> str:
-        return f"/v2/_catalog?n={size}&last={content.bucket_repositories[_SKIPPED - 1]}"
+        return f"/v2/_catalog?n={size}&last={content.bucket_repositories[_SKIPPED_NAMES - 1]}"
 
-    def check(content: Content, answer: Answer) -> bool:
-        expected = content.bucket_repositories[_SKIPPED : _SKIPPED + size]
-        return bool(answer.json()["repositories"] == expected)
+    def check(content: Content, response: Response) -> bool:
+        expected = content.bucket_repositories[_SKIPPED_NAMES : _SKIPPED_NAMES + size]
+        return bool(response.json()["repositories"] == expected)
 
     return Get(target, check)
 
@@ -265,15 +269,15 @@ def _manifest(reference: str | None) -> Callable[[Content], str]:
     return lambda content: f"/v2/{REPOSITORY}/manifests/{reference or content.manifest_digest}"
 
 
-def _is_manifest(content: Content, answer: Answer) -> bool:
-    return answer.body == content.manifest
+def _is_manifest(content: Content, response: Response) -> bool:
+    return response.body == content.manifest
 
 
-def _is_empty(_content: Content, answer: Answer) -> bool:
-    return answer.body == b""
+def _is_empty(_content: Content, response: Response) -> bool:
+    return response.body == b""
 
 
-def _unless(content: Content) -> dict[str, str]:
+def _if_none_match(content: Content) -> dict[str, str]:
     return {**ACCEPT, "If-None-Match": f'"{content.manifest_digest}"'}
 
 
@@ -283,16 +287,16 @@ _by_tag = Get(_manifest(TAG), _is_manifest)
 def _layer(size: int, connections: int) -> Get:
     return Get(
         lambda content: f"/v2/{REPOSITORY}/blobs/{content.layers[size].digest}",
-        lambda content, answer: answer.body == b"".join(content.layers[size].parts),
+        lambda content, response: response.body == b"".join(content.layers[size].parts),
         connections=connections,
     )
 
 
-def _is_page(after: int) -> Callable[[Content, Answer], bool]:
-    """Return whether a page of the catalog has the right length and names."""
+def _is_page_after(after: int) -> Callable[[Content, Response], bool]:
+    """Return a check of the length and the names of a page of the catalog."""
 
-    def check(content: Content, answer: Answer) -> bool:
-        names = answer.json()["repositories"]
+    def check(content: Content, response: Response) -> bool:
+        names = response.json()["repositories"]
         ours = [name for name in names if name.startswith("catalog/")]
         start = content.repositories[after:]
         return len(names) == content.sizes.page and ours == start[: len(ours)] and bool(ours)

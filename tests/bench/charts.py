@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.bench.kinds import BARE, DISTRIBUTION, OURS
-from tests.bench.report import number
+from tests.bench.report import rounded
 from tests.bench.svg import Bar, chart
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ TITLES = {
     "buckets": "In a bucket",
     "lists": "Lists, whole copies, start and memory",
 }
-#: Group -> what stands above its bars.
+#: Group -> heading of its bars.
 HEADINGS = {
     "manifests": "Manifests",
     "blobs": "Blobs",
@@ -77,9 +77,9 @@ def picture_of(row: Row) -> str:
 
 
 def _bar(row: Row, beside: dict[str, Row]) -> Bar:
-    text = number(row.ratio)
+    text = rounded(row.ratio)
     if not row.unit.endswith("/s"):
-        text += f" ({number(row.median)} : {number(beside[DISTRIBUTION].median)} {row.unit})"
+        text += f" ({rounded(row.median)} : {rounded(beside[DISTRIBUTION].median)} {row.unit})"
     marks = {
         name: other.ratio
         for name, other in beside.items()
@@ -90,5 +90,5 @@ def _bar(row: Row, beside: dict[str, Row]) -> Bar:
 
 def _base(versions: Sequence[str]) -> str:
     """Return docker-registry with its version, if known."""
-    told = [line for line in versions if line.startswith(f"{DISTRIBUTION}: ")]
-    return f"{DISTRIBUTION} {told[0].split()[-1]}" if told else DISTRIBUTION
+    lines = [line for line in versions if line.startswith(f"{DISTRIBUTION}: ")]
+    return f"{DISTRIBUTION} {lines[0].split()[-1]}" if lines else DISTRIBUTION

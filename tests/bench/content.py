@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from tests.bench.wire import MIB, Connection, Places, with_query
+from tests.bench.wire import MIB, Connection, RedirectedConnections, with_query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NOISE = random.Random("bench").randbytes(MIB)
-OCTETS = {"Content-Type": "application/octet-stream"}
+OCTET_STREAM = {"Content-Type": "application/octet-stream"}
 
 
 @frozen
@@ -29,12 +29,12 @@ class Blob:
         return sum(map(len, self.parts))
 
 
-class Maker:
+class BlobMaker:
     """Makes blobs of one size that differ only in their last 16 bytes.
 
-    What they share is hashed once, so that a client hashes next to nothing while it is timed.
+    The common part is hashed once, so that a client hashes little while it is timed.
 
-    :param size: of each blob, in bytes; 16 at least.
+    :param size: size of each blob in bytes, at least 16.
     """
 
     def __init__(self, size: int) -> None:
@@ -44,9 +44,9 @@ class Maker:
         for part in self._shared:
             self._hash.update(part)
 
-    def make(self, mark: str) -> Blob:
-        """Return the blob for ``mark``; equal marks give equal blobs."""
-        last = hashlib.md5(mark.encode()).digest()
+    def make(self, label: str) -> Blob:
+        """Return the blob for ``label``; equal labels give equal blobs."""
+        last = hashlib.md5(label.encode()).digest()
         running = self._hash.copy()
         running.update(last)
         return Blob([*self._shared, last], f"sha256:{running.hexdigest()}")
@@ -60,11 +60,11 @@ def push(connection: Connection, repository: str, blob: Blob) -> str:
         ("PATCH", "", blob.parts, 202),
         ("PUT", f"digest={blob.digest}", (), 201),
     ):
-        headers = OCTETS if method == "PATCH" else {}
-        answer = connection.ask(method, with_query(location, query), headers, parts)
-        if answer.status != expected:
-            return f"a push was answered {answer.status} instead of {expected}"
-        location = answer.header("Location")
+        headers = OCTET_STREAM if method == "PATCH" else {}
+        response = connection.request(method, with_query(location, query), headers, parts)
+        if response.status != expected:
+            return f"a push was answered {response.status} instead of {expected}"
+        location = response.header("Location")
     return ""
 
 
@@ -72,7 +72,7 @@ def check_blob(server, repository: str, blob: Blob) -> str:
     """Pull a blob, following a redirect; return ``""`` or an error message."""
     hashed = hashlib.sha256()
     target = f"/v2/{repository}/blobs/{blob.digest}"
-    with Connection(server.url, server.headers) as connection, Places() as places:
+    with Connection(server.url, server.headers) as connection, RedirectedConnections() as places:
         seen = places.fetch(connection, target, hashed.update)
     if seen.status != 200:
         return f"status {seen.status} instead of 200"

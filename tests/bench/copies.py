@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from tests.bench.samples import Measure, Run, Sample, failed
+from tests.bench.samples import Measure, Run, Sample, failed_sample
 from tests.bench.seed import COPIED
 from tests.integration.images import assert_layout_holds, write_layout
 
@@ -29,15 +29,15 @@ _COPY = (
 
 @frozen
 class CopyIn(Measure):
-    """The seconds to push images that the server does not have."""
+    """The time to push images that the server does not have, in seconds."""
 
     def __call__(self, server, run: Run) -> Sample:
-        images = run.content.images(run.mark)
+        images = run.content.images(run.label)
         with _sandbox() as (folder, environment):
             layout = write_layout(folder / "in", images)
-            target = f"{_address(server)}/bench/in-{run.mark}"
+            target = f"{_address(server)}/bench/in-{run.label}"
             pairs = [(f"oci:{layout}:{tag}", f"{target}:{tag}") for tag in images]
-            sample = _copied(pairs, environment)
+            sample = _copy(pairs, environment)
         if server.store:
             digests = {
                 blob for top in images.values() for each in top.walk() for blob in each.blobs
@@ -51,14 +51,14 @@ class CopyIn(Measure):
 
 @frozen
 class CopyOut(Measure):
-    """The seconds to pull images into a layout."""
+    """The time to pull images into a layout, in seconds."""
 
     def __call__(self, server, run: Run) -> Sample:
         images = run.content.images("pulled")
         with _sandbox() as (folder, environment):
             layout = folder / "out"
             source = f"{_address(server)}/{COPIED}"
-            sample = _copied(
+            sample = _copy(
                 [(f"{source}:{tag}", f"oci:{layout}:{tag}") for tag in images], environment
             )
             if not sample.errors:
@@ -66,7 +66,7 @@ class CopyOut(Measure):
                     for top in images.values():
                         assert_layout_holds(layout, top)
                 except (AssertionError, OSError):
-                    return failed("a copy that differs")
+                    return failed_sample("a copy that differs")
         return sample
 
     def seconds(self, run: Run) -> float:
@@ -79,7 +79,7 @@ def _address(server) -> str:
 
 @contextmanager
 def _sandbox() -> Iterator[tuple[Path, dict[str, str]]]:
-    """A folder and an environment without skopeo's cache of earlier copies."""
+    """Return a folder and an environment without skopeo's cache of earlier copies."""
     with tempfile.TemporaryDirectory(prefix="registry-bench-") as name:
         folder = Path(name)
         (folder / "auth.json").write_text("{}")
@@ -97,7 +97,7 @@ def _sandbox() -> Iterator[tuple[Path, dict[str, str]]]:
         )
 
 
-def _copied(pairs: list[tuple[str, str]], environment: dict[str, str]) -> Sample:
+def _copy(pairs: list[tuple[str, str]], environment: dict[str, str]) -> Sample:
     begin = perf_counter()
     for source, target in pairs:
         done = subprocess.run(
@@ -110,6 +110,6 @@ def _copied(pairs: list[tuple[str, str]], environment: dict[str, str]) -> Sample
             env=environment,
         )
         if done.returncode:
-            return failed(f"skopeo: {done.stderr.strip()[-300:]}")
+            return failed_sample(f"skopeo: {done.stderr.strip()[-300:]}")
     elapsed = perf_counter() - begin
     return Sample(elapsed, count=len(pairs), elapsed=elapsed)

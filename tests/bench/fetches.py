@@ -9,7 +9,7 @@ from attrs import frozen
 
 from tests.bench import generator
 from tests.bench.content import check_blob
-from tests.bench.samples import Measure, Run, Sample, sampled
+from tests.bench.samples import Measure, Run, Sample, sample_from_load
 from tests.bench.seed import CLIENTS, MANY, REPOSITORY
 from tests.bench.wire import MIB
 
@@ -36,7 +36,7 @@ class Fetch(Measure):
             "fetches", server, repository=repository, clients=1 if self.large else CLIENTS,
             blobs=[(blob.digest, blob.size, _end(blob)) for blob in blobs],
         )  # fmt: skip
-        return sampled(seen, seen.rate * blobs[0].size / MIB if self.large else seen.rate)
+        return sample_from_load(seen, seen.rate * blobs[0].size / MIB if self.large else seen.rate)
 
     def seconds(self, run: Run) -> float:
         sizes = run.content.sizes

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 class Row:
     """One server in one case, over all rounds.
 
-    :ivar median: of the rounds' values, in ``unit``; ``low`` and ``high`` are their ends.
+    :ivar median: the median of the rounds, in ``unit``; ``low`` and ``high`` are the extremes.
     :ivar p50: the median over the rounds of their median time, in ms; ``p99`` likewise.
     :ivar processor: seconds of processor time that the server used in a round, the median.
     :ivar each: the same for one request, in ms.
     :ivar generator: processor time of the load generator as a part of the time that it ran.
     :ivar ratio: to docker-registry, above 1 where this server is better; None without it.
-    :ivar ratios: the lowest and the highest of single rounds.
+    :ivar ratios: the lowest and the highest ratio of a round.
     :ivar pushed: bytes of each push, 0 if the case pushes nothing.
-    :ivar fsyncs: of one push, None if they were not counted.
+    :ivar fsyncs: fsyncs of one push; None if they were not counted.
     """
 
     case: str
@@ -75,20 +75,20 @@ def _row(
         median=median(values),
         low=min(values),
         high=max(values),
-        p50=middle(sample.p50 for sample in seen),
-        p99=middle(sample.p99 for sample in seen),
-        processor=middle(sample.processor for sample in seen),
-        each=middle(
+        p50=known_median(sample.p50 for sample in seen),
+        p99=known_median(sample.p99 for sample in seen),
+        processor=known_median(sample.processor for sample in seen),
+        each=known_median(
             1000 * sample.processor / sample.count
             for sample in seen
             if sample.count and sample.processor is not None
         ),
-        generator=middle(
+        generator=known_median(
             sample.generator / sample.elapsed
             for sample in seen
             if sample.elapsed and sample.generator is not None
         ),
-        ratio=ratio(median(values), middle(s.value for s in base), is_rate=case.is_rate),
+        ratio=ratio(median(values), known_median(s.value for s in base), is_rate=case.is_rate),
         ratios=(min(ratios), max(ratios)) if ratios else None,
         pushed=case.pushed,
         fsyncs=fsyncs,
@@ -114,7 +114,7 @@ def round_ratios(values: Sequence[float], base: Sequence[float], *, is_rate: boo
     return [each for each in found if each is not None]
 
 
-def middle(values: Iterable[float | None]) -> float | None:
+def known_median(values: Iterable[float | None]) -> float | None:
     """Return the median, ignoring None."""
     known = [value for value in values if value is not None]
     return median(known) if known else None

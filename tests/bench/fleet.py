@@ -1,4 +1,4 @@
-"""The servers of a run: started when a case first needs them, filled with what it needs."""
+"""The servers of a run, started and filled when a case first needs them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 from tests.bench import certificate
 from tests.bench.buckets import Gateway
 from tests.bench.seed import Content, Part, SeedError, fill
-from tests.bench.servers import Given, NotUp, Server
+from tests.bench.servers import Peer, Server, ServerFailed
 from tests.bench.setups import Setup
 from tests.bench.wire import WireError
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 
 
 class Fleet:
-    """All servers; ``with`` ends them.
+    """All servers; leaving the ``with`` block stops them.
 
-    Two setups that make no difference to a kind of server share one of it.
+    Setups without a difference for a kind of server share one server.
 
-    :param peers: servers that somebody else runs; they are met in plain cases, and in those over
-        TLS if their URL says so.
-    :param say: is told what goes on.
+    :param peers: servers that already run; a peer takes part in the plain cases, or in those over
+        TLS if its URL begins with https.
+    :param print_line: prints a line about the progress.
     """
 
     def __init__(
         self,
         kinds: Sequence[Kind],
-        peers: Sequence[Given],
+        peers: Sequence[Peer],
         folder: Path,
         content: Content,
-        say: Callable[[str], None],
+        print_line: Callable[[str], None],
     ) -> None:
         self._kinds = kinds
         self._peers = peers
         self._folder = folder
         self._content = content
-        self._say = say
+        self._print_line = print_line
         self._certificate = certificate.make(folder)
         self._servers: dict[tuple[str, Setup], Server] = {}
         self._gateway = Gateway(folder / "gateway")
-        self._in_buckets: dict[str, set[str]] = {}
+        self._seeded_in_buckets: dict[str, set[str]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -57,28 +57,28 @@ class Fleet:
 
     @property
     def servers(self) -> Iterable[Server]:
-        """All that were started."""
+        """The servers that were started."""
         return self._servers.values()
 
-    def able(self, case: Case) -> list[Server | Given]:
-        """The servers that can do a case, with what they need for it.
+    def servers_for(self, case: Case) -> list[Server | Peer]:
+        """Return the servers that can run a case, started and filled.
 
-        One that did not come up, or did not take its content, has a ``fault``.
+        A server that did not start, or refused the content, has a ``fault``.
         """
-        found: list[Server | Given] = []
-        for kind, setup in self._suitable(case):
+        found: list[Server | Peer] = []
+        for kind, setup in self._kinds_for(case):
             found.append(self._server(kind, setup))
-        found += self._met(case)
+        found += self._peers_for(case)
         for server in found:
             for part in sorted(case.needs):
                 self._fill(server, part)
         return found
 
     def count(self, case: Case) -> int:
-        """How many servers can do a case; none is started."""
-        return len(self._suitable(case)) + len(self._met(case))
+        """Return how many servers can run a case, without starting any."""
+        return len(self._kinds_for(case)) + len(self._peers_for(case))
 
-    def _suitable(self, case: Case) -> list[tuple[Kind, Setup]]:
+    def _kinds_for(self, case: Case) -> list[tuple[Kind, Setup]]:
         pairs = [(kind, kind.effective(case.setup)) for kind in self._kinds]
         return [
             (kind, setup)
@@ -86,7 +86,7 @@ class Fleet:
             if setup is not None and case.suits(kind.serves, local=True)
         ]
 
-    def _met(self, case: Case) -> list[Given]:
+    def _peers_for(self, case: Case) -> list[Peer]:
         return [
             peer
             for peer in self._peers
@@ -100,23 +100,23 @@ class Fleet:
             server = self._servers[key] = Server(kind, setup, folder, self._certificate)
             try:
                 if setup.bucket:
-                    # Whether pulls are redirected makes no difference to what lies there.
+                    # Setups with and without redirects share a bucket.
                     server.bucket = self._gateway.bucket(kind.name)
-                    server.seeded = self._in_buckets.setdefault(kind.name, set())
+                    server.seeded = self._seeded_in_buckets.setdefault(kind.name, set())
                 server.start()
-            except (NotUp, OSError) as fault:
+            except (ServerFailed, OSError) as fault:
                 server.fault = str(fault)
         return self._servers[key]
 
-    def _fill(self, server: Server | Given, part: Part) -> None:
+    def _fill(self, server: Server | Peer, part: Part) -> None:
         if server.fault or part in server.seeded:
             return
-        self._say(f"{server.name}: content ({part})")
+        self._print_line(f"{server.name}: content ({part})")
         try:
             fill(server, self._content, part)
         except (SeedError, WireError, OSError) as fault:
-            server.fault = f"it did not take the content: {fault}"
+            server.fault = f"it refused the content: {fault}"
 
 
-def _setup_of(peer: Given) -> Setup:
+def _setup_of(peer: Peer) -> Setup:
     return Setup(tls=peer.url.startswith("https:"))

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from tests.bench.samples import Measure, Run, Sample
 
-#: Starts of a sample: single ones differ by a half where something else runs.
+#: Starts in one sample; single ones differ by a half on a busy machine.
 _STARTS: Final = 3
 
 
@@ -22,7 +22,7 @@ class Start(Measure):
     """
 
     def check(self, server, run: Run) -> str:
-        self._once(server)  # so that the next finds its files in memory, and its bytecode made
+        self._once(server)  # loads files into memory, and compiles bytecode
         return ""
 
     def __call__(self, server, run: Run) -> Sample:

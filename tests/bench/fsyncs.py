@@ -1,4 +1,4 @@
-"""The number of fsyncs of a push, counted with strace; a rate says little without it."""
+"""The number of fsyncs of a push, counted with strace; without it, rates cannot be compared."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from tests.bench.content import Maker, push
-from tests.bench.servers import Given, NotUp, Server
+from tests.bench.content import BlobMaker, push
+from tests.bench.servers import Peer, Server, ServerFailed
 from tests.bench.wire import MIB, Connection, WireError
 
 if TYPE_CHECKING:
@@ -22,39 +22,39 @@ _CALL = re.compile(rf"\b(?:{'|'.join(_CALLS)})\(")
 
 
 class Fsyncs:
-    """Counts once for each server and size, and keeps the result."""
+    """Counts the fsyncs of a push, once for each server and size."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, Setup, int], float | None] = {}
+        self._counts: dict[tuple[str, Setup, int], float | None] = {}
 
-    def of(self, server: Server | Given, size: int) -> float | None:
+    def count(self, server: Server | Peer, size: int) -> float | None:
         """Return the fsyncs of a push of ``size`` bytes; None if they cannot be counted."""
-        if STRACE is None or isinstance(server, Given):
+        if STRACE is None or isinstance(server, Peer):
             return None
         key = server.name, server.setup, size
-        if key not in self._known:
-            self._known[key] = _counted(server, size)
-        return self._known[key]
+        if key not in self._counts:
+            self._counts[key] = _count_fsyncs(server, size)
+        return self._counts[key]
 
 
-def _counted(server: Server, size: int) -> float | None:
+def _count_fsyncs(server: Server, size: int) -> float | None:
     trace = server.folder / "trace"
-    # -D leaves the server the child that is ended, and strace its observer.
+    # -D makes strace a grandchild, so that the server is the child that is stopped.
     calls = f"trace={','.join(_CALLS)}"
     traced = server.fresh([STRACE, "-D", "-f", "-qq", "-o", str(trace), "-e", calls])
-    maker, times = Maker(size), 5 if size < MIB else 2
+    maker, times = BlobMaker(size), 5 if size < MIB else 2
     try:
         with traced, Connection(traced.url, traced.headers) as connection:
-            # The first makes folders that later ones find.
+            # The first push creates folders that later ones find.
             push(connection, "bench/traced", maker.make("first"))
-            before = _calls(trace)
+            before = _count_calls(trace)
             for number in range(times):
                 if push(connection, "bench/traced", maker.make(str(number))):
                     return None
-            return (_calls(trace) - before) / times
-    except (NotUp, WireError, OSError):
+            return (_count_calls(trace) - before) / times
+    except (ServerFailed, WireError, OSError):
         return None
 
 
-def _calls(trace: Path) -> int:
+def _count_calls(trace: Path) -> int:
     return len(_CALL.findall(trace.read_text()))

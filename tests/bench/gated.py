@@ -1,6 +1,6 @@
 """This registry embedded in another program, with access control and a gate for each request.
 
-Usage: ``gated.py FOLDER PORT``. The case measures that the fast paths ask both.
+Usage: ``gated.py FOLDER PORT``. It measures pulls and pushes that ask both.
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 
 ``pull.c`` makes the requests and downloads where there is a compiler and no TLS, else wrk where
 it can, else ``load.py``; the latter makes all pushes. The first two compare statuses and at most
-lengths; the cases compare a whole answer before and after.
+lengths; the cases compare a whole response before and after a run.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from tests.bench.wire import request_bytes
 
 if TYPE_CHECKING:
     from tests.bench.content import Blob
-    from tests.bench.wire import Answer
+    from tests.bench.wire import Response
 
 WRK = shutil.which("wrk")
 CC = shutil.which("cc")
 _HERE = Path(__file__).parent
 #: Seconds that a generator may take beyond its configured duration.
-_PATIENCE = 300
-_SCRIPT = """
+_GRACE_S = 300
+_WRK_SCRIPT = """
 done = function(summary, latency, requests)
   local e = summary.errors
   io.write(string.format("\\nresult %d %d %f %f %d\\n", summary.requests, summary.duration,
@@ -49,7 +49,7 @@ class Load:
 
     :ivar elapsed: seconds.
     :ivar p50: the median time in ms; ``p99`` likewise.
-    :ivar processor: seconds of processor time that the generator itself took.
+    :ivar processor: processor time of the generator in seconds.
     """
 
     count: int
@@ -67,7 +67,7 @@ class Load:
         return self.count / self.elapsed
 
 
-def no_load(fault: str) -> Load:
+def failed_load(fault: str) -> Load:
     """Return the result of a generator that failed."""
     return Load(0, 1, 0, 0, 1, fault)
 
@@ -76,7 +76,7 @@ class Generator:
     """A running ``load.py``; leaving the ``with`` block ends it."""
 
     def __init__(self, kind: str, server, **spec) -> None:
-        self._spec = json.dumps({"kind": kind, "url": server.url, **_headed(server, spec)})
+        self._spec = json.dumps({"kind": kind, "url": server.url, **_add_headers(server, spec)})
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.bench.load"],
             stdin=subprocess.PIPE,
@@ -94,9 +94,9 @@ class Generator:
 
     def result(self) -> Load:
         """Wait for its end; a failed generator counts as one error."""
-        out, err = self._process.communicate(timeout=_PATIENCE)
+        out, err = self._process.communicate(timeout=_GRACE_S)
         if self._process.returncode:
-            return no_load(err.strip().splitlines()[-1] if err else "no result")
+            return failed_load(err.strip().splitlines()[-1] if err else "no result")
         seen = json.loads(out)
         return Load(**{**seen, "digests": tuple(seen["digests"])})
 
@@ -115,34 +115,34 @@ def load(kind: str, server, **spec) -> Load:
 
 
 def requests(
-    server, target: str, *, connections: int, answer: Answer, seconds=0.0, times=0, method="GET",
-    headers=None,
+    server, target: str, *, connections: int, expected: Response, seconds=0.0, times=0,
+    method="GET", headers=None,
 ) -> Load:  # fmt: skip
     """Repeat one request.
 
-    :param answer: what a right one looks like.
-    :param times: how often each connection asks; 0 lets it ask for ``seconds``.
+    :param expected: the expected response.
+    :param times: requests on each connection; 0 to repeat them for ``seconds``.
     """
-    headers = _headed(server, {"headers": headers})["headers"]
+    headers = _add_headers(server, {"headers": headers})["headers"]
     secure = server.url.startswith("https:")
-    if not secure and (program := _puller()):
-        bodiless = method == "HEAD" or answer.status in {204, 304}
-        wanted = answer.status, len(answer.body), int(bodiless)
+    if not secure and (program := _pull_program()):
+        bodiless = method == "HEAD" or expected.status in {204, 304}
+        wanted = expected.status, len(expected.body), int(bodiless)
         request = request_bytes(method, target, urlsplit(server.url).netloc, headers)
         return _pull(program, server.url, request, wanted, connections, seconds, times)
-    # wrk would wait for the body that the answer to a HEAD announces.
+    # wrk would wait for the body that the response to a HEAD announces.
     if WRK and method == "GET" and not times:
         return _wrk(server.url + target, connections, seconds, headers)
     return load(
         "requests", server, target=target, method=method, headers=headers, seconds=seconds,
-        connections=connections, times=times, status=answer.status,
-        body=b64encode(answer.body).decode(),
+        connections=connections, times=times, status=expected.status,
+        body=b64encode(expected.body).decode(),
     )  # fmt: skip
 
 
 def downloads(server, target: str, blob: Blob, *, clients: int, times: int) -> Load:
     """Each client reads a large blob ``times`` times."""
-    if not server.url.startswith("https:") and (program := _puller()):
+    if not server.url.startswith("https:") and (program := _pull_program()):
         request = request_bytes("GET", target, urlsplit(server.url).netloc, server.headers)
         return _pull(program, server.url, request, (200, blob.size, 0), clients, 0, times)
     return load(
@@ -151,34 +151,34 @@ def downloads(server, target: str, blob: Blob, *, clients: int, times: int) -> L
     )  # fmt: skip
 
 
-def _headed(server, spec: dict) -> dict:
+def _add_headers(server, spec: dict) -> dict:
     return {**spec, "headers": {**server.headers, **(spec.get("headers") or {})}}
 
 
-def _puller() -> Path | None:
+def _pull_program() -> Path | None:
     """Compile ``pull.c``; return its path, or None without a compiler."""
-    return _compiled(CC) if CC else None
+    return _compile(CC) if CC else None
 
 
 @cache
-def _compiled(compiler: str) -> Path | None:
+def _compile(compiler: str) -> Path | None:
     """Compile into a folder that is deleted when this process ends."""
     folder = tempfile.TemporaryDirectory(prefix="registry-bench-")
-    _kept.append(folder)
+    _folders.append(folder)
     program = Path(folder.name) / "pull"
     command = [compiler, "-O2", "-o", str(program), str(_HERE / "pull.c")]
     done = subprocess.run(command, capture_output=True, check=False)
     return None if done.returncode else program
 
 
-_kept: list[tempfile.TemporaryDirectory] = []
+_folders: list[tempfile.TemporaryDirectory] = []
 
 
-def _ended(command: list, seconds: float, **more) -> tuple[subprocess.CompletedProcess, float]:
+def _run(command: list, seconds: float, **more) -> tuple[subprocess.CompletedProcess, float]:
     """Run a program; return its result and its processor time in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, timeout=seconds + _PATIENCE, check=False,
+        list(map(str, command)), capture_output=True, timeout=seconds + _GRACE_S, check=False,
         **more,
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -189,10 +189,10 @@ def _ended(command: list, seconds: float, **more) -> tuple[subprocess.CompletedP
 def _pull(program, url, request: bytes, wanted, connections, seconds, times) -> Load:
     split = urlsplit(url)
     command = [program, split.hostname, split.port or 80, connections, seconds, times, *wanted]
-    done, used = _ended(command, seconds, input=request)
+    done, used = _run(command, seconds, input=request)
     words = done.stdout.decode().split(maxsplit=5)
     if done.returncode or len(words) < 5:
-        return no_load(f"pull: {done.stderr.decode().strip()}")
+        return failed_load(f"pull: {done.stderr.decode().strip()}")
     count, elapsed, p50, p99, errors = map(float, words[:5])
     fault = words[5].strip() if len(words) > 5 else ""
     return Load(int(count), elapsed, p50, p99, int(errors), fault, processor=used)
@@ -201,17 +201,17 @@ def _pull(program, url, request: bytes, wanted, connections, seconds, times) -> 
 def _wrk(url: str, connections: int, seconds: float, headers: dict[str, str]) -> Load:
     fields = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_SCRIPT)
+        script.write(_WRK_SCRIPT)
         script.flush()
         command = [WRK, "-t", "1", "-c", str(connections), "-d", str(max(1, round(seconds)))]
         command += ["--timeout", "20", "-s", script.name, *fields, url]
-        done, used = _ended(command, seconds, stdin=subprocess.DEVNULL)
+        done, used = _run(command, seconds, stdin=subprocess.DEVNULL)
     printed = done.stdout.decode()
     lines = [line.split() for line in printed.splitlines() if line.startswith("result ")]
     if not lines:
-        return no_load(f"wrk: {(done.stderr.decode() or printed).strip()}")
+        return failed_load(f"wrk: {(done.stderr.decode() or printed).strip()}")
     count, duration, p50, p99, errors = map(float, lines[0][1:])
-    fault = "wrk met broken connections or statuses of 400 and more" if errors else ""
+    fault = "wrk reported broken connections or statuses of 400 and more" if errors else ""
     return Load(
         int(count), duration / 1e6, p50 / 1000, p99 / 1000, int(errors), fault, processor=used
     )

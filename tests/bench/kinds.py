@@ -28,7 +28,7 @@ BARE = "bare"
 ROOT = Path(__file__).parents[2]
 
 #: The configuration of this registry and Distribution. Only the access log mentions requests.
-_REGISTRY = """\
+_REGISTRY_CONFIG = """\
 version: 0.1
 log:
   level: error
@@ -73,7 +73,7 @@ auth:
 """
 
 #: Files have the paths of a registry's URLs, so that the same requests work.
-_NGINX = """\
+_NGINX_CONFIG = """\
 {user}
 daemon off;
 master_process {master};
@@ -136,18 +136,18 @@ class Ours(Kind):
     serves: ClassVar[Serves] = "registry"
 
     def effective(self, setup: Setup) -> Setup | None:
-        if setup.bucket and not buckets.can_be_had():
+        if setup.bucket and not buckets.is_installed():
             return None
         return None if setup.gated and setup != Setup(gated=True) else setup
 
     def headers(self, setup: Setup, certificate: Certificate) -> dict[str, str]:
-        return logins.BASIC if setup.gated else logins.shown(setup.login, certificate)
+        return logins.BASIC if setup.gated else logins.login_headers(setup.login, certificate)
 
     def command(self, server: Server) -> list[str]:
         if server.setup.gated:
             return [sys.executable, "-m", "tests.bench.gated", str(server.store), str(server.port)]
         more = f"  workers: {server.setup.workers}\n" if server.setup.workers > 1 else ""
-        return [*_COMMAND, "serve", _configured(server, more)]
+        return [*_COMMAND, "serve", _write_configuration(server, more)]
 
     def version(self) -> str:
         return _output(*_COMMAND, "--version")
@@ -166,10 +166,10 @@ class Distribution(Kind):
         return evolve(setup, gated=False, workers=1)
 
     def headers(self, setup: Setup, certificate: Certificate) -> dict[str, str]:
-        return logins.shown(setup.login, certificate)
+        return logins.login_headers(setup.login, certificate)
 
     def command(self, server: Server) -> list[str]:
-        return [self.program, "serve", _configured(server)]
+        return [self.program, "serve", _write_configuration(server)]
 
     def version(self) -> str:
         return _output(self.program, "--version")
@@ -195,7 +195,7 @@ class Nginx(Kind):
         (server.folder / "files").symlink_to(server.store)
         config = server.folder / "nginx.conf"
         config.write_text(
-            _NGINX.format(
+            _NGINX_CONFIG.format(
                 user="user root;" if os.geteuid() == 0 else "",
                 folder=server.folder,
                 port=server.port,
@@ -233,7 +233,7 @@ class Bare(Kind):
 _COMMAND = [sys.executable, "-m", "twisted_registry"]
 
 
-def installed() -> list[Kind]:
+def installed_kinds() -> list[Kind]:
     """Return the kinds whose programs are installed, ours first."""
     found: list[Kind] = [Ours()]
     if program := _program("docker-registry"):
@@ -257,7 +257,7 @@ def _program(name: str) -> str | None:
     return shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
 
 
-def _configured(server: Server, more: str = "") -> str:
+def _write_configuration(server: Server, more: str = "") -> str:
     """Write the configuration that ours and Distribution read.
 
     :param more: lines of its section ``http``.
@@ -265,7 +265,7 @@ def _configured(server: Server, more: str = "") -> str:
     setup, files = server.setup, server.certificate
     server.store.mkdir(exist_ok=True)
     folder = f"filesystem: {{rootdirectory: {server.store}}}"
-    text = _REGISTRY.format(
+    text = _REGISTRY_CONFIG.format(
         storage=server.bucket.section if server.bucket else folder,
         streamed="false" if setup.bucket == "redirected" else "true",
         port=server.port,

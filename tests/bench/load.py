@@ -1,7 +1,7 @@
 """The load generator, a separate process that reads a task and writes its result as JSON.
 
-Requests run in one loop over many connections, each with one request under way; pushes,
-mounts and large downloads take a thread for each client, since they wait for the kernel.
+Requests run in one loop over many connections, each with one request at a time. Pushes, mounts
+and large downloads use a thread for each client, because they wait for the kernel.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter, process_time
 from urllib.parse import urlsplit
 
-from tests.bench.content import Maker, push
+from tests.bench.content import BlobMaker, push
 from tests.bench.wire import (
     Connection,
-    Places,
-    Received,
+    ReceivedBody,
+    RedirectedConnections,
     WireError,
     connect,
+    parse_response,
     request_bytes,
-    take_answer,
 )
 
 
-class Tally:
+class Results:
     """The result of a run: the seconds of each success, and the faults."""
 
     def __init__(self) -> None:
@@ -74,77 +74,77 @@ def requests(spec: dict) -> dict:
     selector = selectors.DefaultSelector()
     for _ in range(spec["connections"]):
         selector.register(connect(spec["url"]), selectors.EVENT_READ, [bytearray(), 0.0, 0])
-    tally = Tally()
+    results = Results()
     for key in selector.get_map().values():
         key.data[1] = perf_counter()
         key.fileobj.sendall(data)
-    end = tally.begin + (spec["seconds"] or 1e9)
-    # Nothing at all would say nothing: on a busy machine the first answer may take longer.
-    while selector.get_map() and (perf_counter() < end or not (tally.times or tally.errors)):
+    end = results.begin + (spec["seconds"] or 1e9)
+    # Wait for one response at least: on a busy machine the first may take longer.
+    while selector.get_map() and (perf_counter() < end or not (results.times or results.errors)):
         for key, _ in selector.select(0.1):
             sock, (buffer, since, done) = key.fileobj, key.data
-            answer = _answer(sock, buffer, method)
-            if answer is None:
+            response = _receive(sock, buffer, method)
+            if response is None:
                 continue
             now = perf_counter()
-            right = (answer.status, answer.body) == wanted
-            tally.add(now - since, "" if right else _difference(answer, wanted))
+            right = (response.status, response.body) == wanted
+            results.add(now - since, "" if right else _difference(response, wanted))
             if done + 1 == times:
                 selector.unregister(sock)
                 sock.close()
                 continue
             key.data[1:] = now, done + 1
             sock.sendall(data)
-    result = tally.result()
+    result = results.result()
     for key in list(selector.get_map().values()):
         key.fileobj.close()
     return result
 
 
-def _answer(sock, buffer: bytearray, method: str):
+def _receive(sock, buffer: bytearray, method: str):
     """Read once; return the response if it is complete."""
     received = sock.recv(256 * 1024)
     if not received:
         raise WireError("the server closed a connection")
     buffer += received
-    # What TLS has taken off the socket already, no selector tells.
+    # The selector does not report data that TLS has already read from the socket.
     while isinstance(sock, ssl.SSLSocket) and (pending := sock.pending()):
         buffer += sock.recv(pending)
-    return take_answer(buffer, method)
+    return parse_response(buffer, method)
 
 
-def _difference(answer, wanted) -> str:
-    if answer.status != wanted[0]:
-        return f"status {answer.status} instead of {wanted[0]}"
+def _difference(response, wanted) -> str:
+    if response.status != wanted[0]:
+        return f"status {response.status} instead of {wanted[0]}"
     return "a body that differs"
 
 
 def downloads(spec: dict) -> dict:
     """Each client reads one large blob ``times`` times; status, size and end are compared."""
 
-    def one(_number: int, connection: Connection) -> str:
+    def operation(_number: int, connection: Connection) -> str:
         return _fault(connection.download(spec["target"]), spec["size"], spec["last"])
 
-    return _clients(spec, one)
+    return _run_clients(spec, operation)
 
 
 def fetches(spec: dict) -> dict:
     """Each client reads its share of many blobs, and follows redirects."""
     clients = spec["clients"]
-    places = [Places() for _ in range(clients)]
+    places = [RedirectedConnections() for _ in range(clients)]
 
-    def one(number: int, connection: Connection) -> str:
+    def operation(number: int, connection: Connection) -> str:
         digest, size, last = spec["blobs"][number]
         target = f"/v2/{spec['repository']}/blobs/{digest}"
         return _fault(places[number % clients].fetch(connection, target), size, last)
 
-    result = _clients({**spec, "times": len(spec["blobs"]) // clients}, one)
+    result = _run_clients({**spec, "times": len(spec["blobs"]) // clients}, operation)
     for each in places:
         each.__exit__()
     return result
 
 
-def _fault(seen: Received, size: int, last: str) -> str:
+def _fault(seen: ReceivedBody, size: int, last: str) -> str:
     if seen.status != 200:
         return f"status {seen.status} instead of 200"
     return "" if (seen.size, seen.last) == (size, b64decode(last)) else "a body that differs"
@@ -152,53 +152,53 @@ def _fault(seen: Received, size: int, last: str) -> str:
 
 def pushes(spec: dict) -> dict:
     """Each client pushes new blobs, ``times`` of them or as many as ``seconds`` allow."""
-    maker = Maker(spec["size"])
+    maker = BlobMaker(spec["size"])
 
-    def one(number: int, connection: Connection) -> str:
-        blob = maker.make(f"{spec['mark']} {number}")
+    def operation(number: int, connection: Connection) -> str:
+        blob = maker.make(f"{spec['label']} {number}")
         digests.append(blob.digest)
         return push(connection, spec["repository"], blob)
 
     digests: list[str] = []
-    result = _clients(spec, one)
+    result = _run_clients(spec, operation)
     return {**result, "digests": digests}
 
 
 def mounts(spec: dict) -> dict:
     """One client mounts the blobs ``digests`` from one repository into another."""
 
-    def one(number: int, connection: Connection) -> str:
+    def operation(number: int, connection: Connection) -> str:
         query = f"mount={spec['digests'][number]}&from={spec['source']}"
-        answer = connection.ask("POST", f"/v2/{spec['repository']}/blobs/uploads/?{query}")
-        return "" if answer.status == 201 else f"status {answer.status} instead of 201"
+        response = connection.request("POST", f"/v2/{spec['repository']}/blobs/uploads/?{query}")
+        return "" if response.status == 201 else f"status {response.status} instead of 201"
 
-    return _clients(spec, one)
+    return _run_clients(spec, operation)
 
 
-def _clients(spec: dict, one) -> dict:
+def _run_clients(spec: dict, operation) -> dict:
     clients, times = spec["clients"], spec.get("times")
     connections = [Connection(spec["url"], spec["headers"]) for _ in range(clients)]
-    tally = Tally()
-    end = tally.begin + spec.get("seconds", 0)
+    results = Results()
+    end = results.begin + spec.get("seconds", 0)
 
     def run(client: int) -> None:
         done = 0
         while done < times if times else perf_counter() < end or not done:
             since = perf_counter()
-            fault = one(client + done * clients, connections[client])
-            tally.add(perf_counter() - since, fault)
+            fault = operation(client + done * clients, connections[client])
+            results.add(perf_counter() - since, fault)
             done += 1
 
     with ThreadPoolExecutor(clients) as threads:
         list(threads.map(run, range(clients)))
-    result = tally.result()
+    result = results.result()
     for connection in connections:
         connection.__exit__()
     return result
 
 
-KINDS = {each.__name__: each for each in (requests, downloads, fetches, pushes, mounts)}
+TASKS = {each.__name__: each for each in (requests, downloads, fetches, pushes, mounts)}
 
 if __name__ == "__main__":
-    asked = json.load(sys.stdin)
-    json.dump(KINDS[asked["kind"]](asked), sys.stdout)
+    task = json.load(sys.stdin)
+    json.dump(TASKS[task["kind"]](task), sys.stdout)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 USER, PASSWORD = "bench", "password"
 BASIC = {"Authorization": "Basic " + b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
 SERVICE = ISSUER = "bench"
-#: What a token is for; the peer knows no patterns.
+#: The scope of a token; docker-registry does not support patterns.
 _REPOSITORIES = ("bench/image", "bench/pushed", "bench/traced")
 #: The default cost of ``htpasswd -B``.
 _ROUNDS = 5
@@ -32,10 +32,10 @@ def write_passwords(file: Path) -> None:
     file.write_text(f"{USER}:{hashed}\n")
 
 
-def shown(login: Login, certificate: Certificate) -> dict[str, str]:
-    """The header of each request.
+def login_headers(login: Login, certificate: Certificate) -> dict[str, str]:
+    """Return the headers of each request.
 
-    :param certificate: whose key signs tokens.
+    :param certificate: its key signs tokens.
     """
     if login == "token":
         return {"Authorization": f"Bearer {_token(certificate)}"}

@@ -20,8 +20,8 @@ _BAR = 24
 class Progress:
     """The state of a run.
 
-    :ivar cases: how many there are.
-    :ivar expected: how long all of it should take, in seconds.
+    :ivar cases: the number of cases.
+    :ivar expected: the estimated duration in seconds.
     """
 
     cases: int
@@ -30,14 +30,14 @@ class Progress:
     clock: Callable[[], float] = perf_counter
     _began: float = field(init=False)
     _index: int = field(default=0, init=False)
-    _gone: float = field(default=0.0, init=False)
+    _done_s: float = field(default=0.0, init=False)
     _name: str = field(default="", init=False)
 
     @_began.default
     def _now(self) -> float:
         return self.clock()
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a line."""
         self._write(f"{line}\n")
 
@@ -49,7 +49,7 @@ class Progress:
 
     def done(self, seconds: float) -> None:
         """Count a sample with its expected duration in seconds."""
-        self._gone += seconds
+        self._done_s += seconds
         self._draw()
 
     def end(self, rows: Sequence[Row]) -> None:
@@ -58,16 +58,15 @@ class Progress:
             return
         ratios = "".join(f", {row.server} x{row.ratio:.3g}" for row in rows if row.ratio)
         faults = "".join(f", {row.server} FAILED" for row in rows if row.errors)
-        self.say(
-            f"{self._index}/{self.cases} {self._name}{ratios}{faults}; {duration(self.left())} left"
-        )
+        left = duration(self.seconds_left())
+        self.print_line(f"{self._index}/{self.cases} {self._name}{ratios}{faults}; {left} left")
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Return the remaining seconds, estimated from the pace so far."""
-        rest = max(0.0, self.expected - self._gone)
-        if not self._gone:
+        rest = max(0.0, self.expected - self._done_s)
+        if not self._done_s:
             return rest
-        return rest * (self.clock() - self._began) / self._gone
+        return rest * (self.clock() - self._began) / self._done_s
 
     def close(self) -> None:
         """Remove the bar."""
@@ -76,10 +75,12 @@ class Progress:
     def _draw(self) -> None:
         if not self.stream.isatty():
             return
-        part = min(1.0, self._gone / self.expected) if self.expected else 1.0
+        part = min(1.0, self._done_s / self.expected) if self.expected else 1.0
         full = round(part * _BAR)
         bar = "#" * full + "." * (_BAR - full)
-        text = f"[{bar}] {self._index}/{self.cases} {duration(self.left())} left: {self._name}"
+        text = (
+            f"[{bar}] {self._index}/{self.cases} {duration(self.seconds_left())} left: {self._name}"
+        )
         self._write(f"{text:.100}")
 
     def _write(self, text: str) -> None:

@@ -1,12 +1,13 @@
-/* Asks for the same thing over and over, over many connections, and keeps nothing of it.
+/* Repeats one request over many connections and discards the responses.
  *
  * Usage: pull HOST PORT CONNECTIONS SECONDS TIMES STATUS LENGTH BODILESS <request
- * Each connection asks TIMES times, or for SECONDS (and until there is an answer) if TIMES is 0. Every answer must have the
- * STATUS, and a body of LENGTH bytes; BODILESS is 1 where an answer has none whatever it says.
- * Prints: answers, seconds, median and 99th percentile in ms, errors, and what was wrong first.
+ * Each connection sends TIMES requests, or if TIMES is 0 as many as SECONDS allow and at least
+ * one. Every response must have the STATUS and a body of LENGTH bytes; BODILESS is 1 if responses
+ * have no body whatever Content-Length says.
+ * Prints: responses, seconds, median and 99th percentile in ms, errors, and the first fault.
  *
- * Bodies of a known length are dropped inside the kernel (MSG_TRUNC, see tcp(7)): on the cores
- * that the server needs, a copy would be felt.
+ * Bodies of a known length are discarded in the kernel (MSG_TRUNC, see tcp(7)), because a copy
+ * would take processor time from the server.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -98,7 +99,7 @@ static void answered(struct connection *c) {
         ask(c);
 }
 
-/* Takes bytes of a body in chunks; answers 1 at its end. */
+/* Consumes bytes of a body in chunks; returns 1 at its end. */
 static int take_chunks(struct connection *c, const char *data, size_t size) {
     while (size) {
         if (c->left) {
@@ -143,7 +144,7 @@ static const char *field(const char *head, const char *name) {
     return NULL;
 }
 
-/* Reads a head that is whole; `rest` of what is held behind it belongs to the body. */
+/* Parses a complete head; the `rest` bytes after it belong to the body. */
 static void take_head(struct connection *c, size_t head, size_t rest) {
     const char *found;
     char text[80];
@@ -245,7 +246,7 @@ int main(int argc, char **argv) {
     end = begin + atof(argv[4]);
     for (int i = 0; i < connections; i++)
         ask(&all[i]);
-    /* Nothing at all would say nothing: on a busy machine the first answer may take longer. */
+    /* Wait for one response at least: on a busy machine the first may take longer. */
     while (open_connections && (times_each || now() < end || !(count || errors))) {
         struct epoll_event events[64];
         int ready = epoll_wait(polled, events, 64, 100);

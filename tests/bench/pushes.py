@@ -7,10 +7,10 @@ import os
 from attrs import frozen
 
 from tests.bench import generator
-from tests.bench.content import Maker, check_blob, push
-from tests.bench.samples import Measure, Run, Sample, sampled
+from tests.bench.content import BlobMaker, check_blob, push
+from tests.bench.samples import Measure, Run, Sample, sample_from_load
 from tests.bench.seed import MOUNTABLE
-from tests.bench.wire import MIB, Connection, ask
+from tests.bench.wire import MIB, Connection, send_request
 
 PUSHED = "bench/pushed"
 _TO_CHECK = 64 * 1024
@@ -29,7 +29,7 @@ class Push(Measure):
     number: int = 0
 
     def check(self, server, run: Run) -> str:
-        blob = Maker(_TO_CHECK).make(f"{run.mark} check")
+        blob = BlobMaker(_TO_CHECK).make(f"{run.label} check")
         with Connection(server.url, server.headers) as connection:
             return push(connection, PUSHED, blob) or check_blob(server, PUSHED, blob)
 
@@ -38,14 +38,14 @@ class Push(Measure):
         amount = {"seconds": run.seconds} if self.size else {"times": 1}
         if self.number:
             amount = {"times": self.number // self.clients}
-        os.sync()  # what one round left to write shall not burden the next
+        os.sync()  # the next round must not wait for writes of this one
         seen = generator.load(
-            "pushes", server, repository=PUSHED, mark=run.mark, size=size, clients=self.clients,
+            "pushes", server, repository=PUSHED, label=run.label, size=size, clients=self.clients,
             **amount,
         )  # fmt: skip
         if server.store and (self.number or not self.size):
             server.forget(seen.digests)
-        return sampled(seen, seen.rate if self.size else seen.rate * size / MIB)
+        return sample_from_load(seen, seen.rate if self.size else seen.rate * size / MIB)
 
     def seconds(self, run: Run) -> float:
         if self.number:
@@ -61,9 +61,9 @@ class Mount(Measure):
 
     def check(self, server, run: Run) -> str:
         blob = run.content.mountable[0]
-        repository = f"bench/mounted-{run.mark}-check"
+        repository = f"bench/mounted-{run.label}-check"
         query = f"mount={blob.digest}&from={MOUNTABLE}"
-        status = ask(server, "POST", f"/v2/{repository}/blobs/uploads/?{query}").status
+        status = send_request(server, "POST", f"/v2/{repository}/blobs/uploads/?{query}").status
         if status != 201:
             return f"status {status} instead of 201"
         return check_blob(server, repository, blob)
@@ -71,7 +71,7 @@ class Mount(Measure):
     def __call__(self, server, run: Run) -> Sample:
         digests = [blob.digest for blob in run.content.mountable]
         seen = generator.load(
-            "mounts", server, repository=f"bench/mounted-{run.mark}", source=MOUNTABLE,
+            "mounts", server, repository=f"bench/mounted-{run.label}", source=MOUNTABLE,
             digests=digests, clients=1, times=len(digests),
         )  # fmt: skip
-        return sampled(seen, seen.rate)
+        return sample_from_load(seen, seen.rate)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @frozen
-class Used:
+class ServerUsage:
     """The usage of one server over a run: memory in MiB, processor time in seconds."""
 
     server: str
@@ -29,9 +29,9 @@ class Used:
 class Record:
     """A run.
 
-    :ivar versions: of the servers and of Python, a sentence each.
-    :ivar interrupted: whether somebody ended it before the last case.
-    :ivar left_out: the names of cases that this version can't be set up for.
+    :ivar versions: of the servers and of Python, one line each.
+    :ivar interrupted: whether the run ended before the last case.
+    :ivar left_out: the names of cases whose setup this version does not support.
     """
 
     rounds: int
@@ -39,7 +39,7 @@ class Record:
     quick: bool
     versions: Sequence[str]
     rows: Sequence[Row]
-    used: Sequence[Used] = ()
+    used: Sequence[ServerUsage] = ()
     left_out: Sequence[str] = ()
     interrupted: bool = False
 
@@ -51,18 +51,18 @@ class Record:
 def read(path: Path) -> Record:
     """Read a record.
 
-    :raises ValueError: if it is something else.
+    :raises ValueError: if the file is not a record.
     """
     try:
-        kept = json.loads(path.read_text())
-        rows = [Row(**row) for row in kept.pop("rows")]
-        used = [Used(**each) for each in kept.pop("used")]
-        return Record(**kept, rows=rows, used=used)
+        document = json.loads(path.read_text())
+        rows = [Row(**row) for row in document.pop("rows")]
+        used = [ServerUsage(**each) for each in document.pop("used")]
+        return Record(**document, rows=rows, used=used)
     except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as fault:
-        raise ValueError(f"{path} is no run of this benchmark: {fault}") from fault
+        raise ValueError(f"{path} is not a record of this benchmark: {fault}") from fault
 
 
-def joined(records: Iterable[Record]) -> Record:
+def join(records: Iterable[Record]) -> Record:
     """Join several runs; of a repeated case, the last one counts."""
     first, *others = records
     found = first

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tests.bench.figures import Row
-    from tests.bench.record import Record, Used
+    from tests.bench.record import Record, ServerUsage
 
 NOTE = (
     "Only the ratios mean anything: the figures depend on the machine and on what else it does.\n"
@@ -21,7 +21,7 @@ NOTE = (
     "one for each worker. Every registry makes a push durable in its own way: the fsyncs are\n"
     "those of one push."
 )
-_HEADS = (
+_COLUMNS = (
     *("case", "server", "median", "unit", "min - max", "p50 ms", "p99 ms", "CPU s", "CPU ms"),
     *("gen.", "ratio", "range", "fsyncs", "errors"),
 )
@@ -29,53 +29,57 @@ _HEADS = (
 _BUSY = 0.8
 
 
-def table(found: Sequence[Row]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Format the rows, with the faults below them."""
-    lines = [_HEADS, *map(_line, found)]
-    text = _aligned(lines)
+    lines = [_COLUMNS, *map(_line, rows)]
+    text = _align(lines)
     text += [
-        f"error: {row.case}, {row.server}: {_in_short(row.fault)}" for row in found if row.errors
+        f"error: {row.case}, {row.server}: {_shorten(row.fault)}" for row in rows if row.errors
     ]
     text += [
         f"the generator was busy, and may be the limit: {row.case}, {row.server}"
-        for row in found
+        for row in rows
         if (row.generator or 0) > _BUSY
     ]
     return "\n".join(text)
 
 
-def usage(used: Sequence[Used]) -> str:
+def usage(used: Sequence[ServerUsage]) -> str:
     """Format the memory and the processor time of each server over the run."""
     heads = ("server", "setup", "idle MiB", "peak MiB", "CPU s")
     lines = [
-        (each.server, _of(each), *map(number, (each.idle, each.peak, each.processor)))
+        (
+            each.server,
+            _setup_name(each),
+            *map(rounded, (each.idle, each.peak, each.processor)),
+        )
         for each in used
     ]
-    return "\n".join(_aligned([heads, *lines]))
+    return "\n".join(_align([heads, *lines]))
 
 
 def remarks(record: Record) -> Iterable[str]:
     """Return remarks about the conditions of a run."""
     yield NOTE
     yield from _peaks(record.used)
-    yield from _beside_bare(record.rows)
+    yield from _compare_with_bare(record.rows)
     if record.rows and all(row.server != DISTRIBUTION for row in record.rows):
-        yield f"{DISTRIBUTION} is not installed, so there is nothing to compare with."
+        yield f"{DISTRIBUTION} is not installed, so there are no ratios."
     if record.interrupted:
         yield "Interrupted: the cases that are not in the table were not measured."
     for name in record.left_out:
-        yield f"Left out, since this version of ours can not be set up so: {name}."
+        yield f"Left out, because this version does not support the setup: {name}."
     yield f"{record.rounds} rounds of {record.seconds:g} s; " + "; ".join(record.versions) + "."
     if record.quick:
-        yield "A quick run: it shows that all is in order, and nothing about speed."
+        yield "A quick run: it shows that the cases work, and nothing about speed."
 
 
-def readme(found: Sequence[Row]) -> str:
+def readme_table(rows: Sequence[Row]) -> str:
     """Format the rows of ours with ``headline`` as the table of the README."""
-    base = {row.case: row for row in found if row.server == DISTRIBUTION}
+    base = {row.case: row for row in rows if row.server == DISTRIBUTION}
     lines = [
-        (row.case, _compared(row, base[row.case]))
-        for row in found
+        (row.case, _compare(row, base[row.case]))
+        for row in rows
         if row.server == OURS and row.headline and row.case in base and row.ratio
     ]
     widths = [max(map(len, column)) for column in zip(("case", "ratio"), *lines, strict=True)]
@@ -86,7 +90,7 @@ def readme(found: Sequence[Row]) -> str:
     return "\n".join([rule, text[0], rule, *text[1:], rule])
 
 
-def number(value: float | None) -> str:
+def rounded(value: float | None) -> str:
     """Format a number with three significant digits, or ``-`` for None."""
     if value is None:
         return "-"
@@ -97,66 +101,68 @@ def _line(row: Row) -> tuple[str, ...]:
     return (
         row.case,
         row.server,
-        number(row.median),
+        rounded(row.median),
         row.unit,
-        f"{number(row.low)} - {number(row.high)}",
-        number(row.p50),
-        number(row.p99),
-        number(row.processor),
-        number(row.each),
+        f"{rounded(row.low)} - {rounded(row.high)}",
+        rounded(row.p50),
+        rounded(row.p99),
+        rounded(row.processor),
+        rounded(row.each),
         "-" if row.generator is None else f"{row.generator:.0%}",
-        number(row.ratio),
-        "-" if row.ratios is None else " - ".join(map(number, row.ratios)),
-        _fsyncs(row),
+        rounded(row.ratio),
+        "-" if row.ratios is None else " - ".join(map(rounded, row.ratios)),
+        _format_fsyncs(row),
         str(row.errors),
     )
 
 
-def _in_short(fault: str) -> str:
+def _shorten(fault: str) -> str:
     """Shorten a log to its first and last line; the JSON has all of it."""
     lines = fault.splitlines() or [""]
     return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
 
 
-def _fsyncs(row: Row) -> str:
+def _format_fsyncs(row: Row) -> str:
     if not row.pushed:
         return "-"
-    return "unknown" if row.fsyncs is None else number(row.fsyncs)
+    return "unknown" if row.fsyncs is None else rounded(row.fsyncs)
 
 
-def _compared(row: Row, base: Row) -> str:
+def _compare(row: Row, base: Row) -> str:
     if row.unit in {"ms", "s", "MiB"}:
-        return f"{number(row.ratio)} ({number(row.median)} : {number(base.median)} {row.unit})"
+        return f"{rounded(row.ratio)} ({rounded(row.median)} : {rounded(base.median)} {row.unit})"
     if row.p99 and base.p99 and row.unit == "req/s":
-        return f"{number(row.ratio)} (p99 {number(row.p99)} : {number(base.p99)} ms)"
+        return f"{rounded(row.ratio)} (p99 {rounded(row.p99)} : {rounded(base.p99)} ms)"
     if row.fsyncs is not None and base.fsyncs is not None:
-        return f"{number(row.ratio)} (fsyncs {number(row.fsyncs)} : {number(base.fsyncs)})"
-    return number(row.ratio)
+        return f"{rounded(row.ratio)} (fsyncs {rounded(row.fsyncs)} : {rounded(base.fsyncs)})"
+    return rounded(row.ratio)
 
 
-def _peaks(used: Sequence[Used]) -> Iterable[str]:
+def _peaks(used: Sequence[ServerUsage]) -> Iterable[str]:
     """Return the peak memory of a server of each kind in the whole run."""
-    most: dict[str, Used] = {}
+    most: dict[str, ServerUsage] = {}
     for each in used:
         if each.server not in most or each.peak > most[each.server].peak:
             most[each.server] = each
-    peaks = [f"{each.server} {number(each.peak)} MiB ({_of(each)})" for each in most.values()]
+    peaks = [
+        f"{each.server} {rounded(each.peak)} MiB ({_setup_name(each)})" for each in most.values()
+    ]
     if peaks:
         yield f"Peak memory over the whole run: {', '.join(peaks)}."
 
 
-def _of(used: Used) -> str:
+def _setup_name(used: ServerUsage) -> str:
     return used.setup or "plain"
 
 
-def _beside_bare(found: Sequence[Row]) -> Iterable[str]:
-    bare = {row.case: row.median for row in found if row.server == BARE}
-    for row in found:
+def _compare_with_bare(rows: Sequence[Row]) -> Iterable[str]:
+    bare = {row.case: row.median for row in rows if row.server == BARE}
+    for row in rows:
         if row.server == OURS and bare.get(row.case):
             times = row.median / bare[row.case]
-            yield f"{row.case}: {number(times)} times that of a bare process with twisted.web."
+            yield f"{row.case}: {rounded(times)} times that of a bare process with twisted.web."
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+def _align(lines: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 class Run:
     """The parameters of a round.
 
-    :ivar seconds: that it may take, where it can choose.
-    :ivar mark: what tells its pushes from all others.
+    :ivar seconds: duration, where it can be chosen.
+    :ivar label: distinguishes the content it pushes from that of all other rounds.
     """
 
     content: Content
     seconds: float
-    mark: str
+    label: str
 
 
 @frozen
@@ -30,12 +30,12 @@ class Sample:
 
     :ivar value: in the unit of the case.
     :ivar p50: the median time of a request, a download or a push, in ms.
-    :ivar p99: likewise the time that one in a hundred exceeds.
-    :ivar count: how many there were.
+    :ivar p99: likewise the 99th percentile.
+    :ivar count: the number of requests.
     :ivar processor: the seconds of processor time that the server used.
     :ivar generator: likewise the load generator.
     :ivar elapsed: the seconds that the requests took.
-    :ivar more: what is written as JSON besides.
+    :ivar more: further figures for the JSON file.
     """
 
     value: float
@@ -50,12 +50,12 @@ class Sample:
     more: dict[str, float] = field(factory=dict)
 
 
-def failed(fault: str) -> Sample:
-    """Return the sample of a round that failed."""
+def failed_sample(fault: str) -> Sample:
+    """Return the sample of a failed round."""
     return Sample(0, errors=1, fault=fault)
 
 
-def sampled(seen: Load, value: float) -> Sample:
+def sample_from_load(seen: Load, value: float) -> Sample:
     """Return the sample of a load generator's result, with the value of the case."""
     return Sample(
         value,
@@ -79,7 +79,7 @@ class Measure:
 
     def __call__(self, server, run: Run) -> Sample:
         """Take one sample."""
-        raise AssertionError("each measure says how")
+        raise AssertionError("each measure implements it")
 
     def seconds(self, run: Run) -> float:
         """Return the estimated duration of a sample in seconds."""

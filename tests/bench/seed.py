@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen
 
 from tests.bench import generator
-from tests.bench.content import Blob, Maker, push
+from tests.bench.content import Blob, BlobMaker, push
 from tests.bench.wire import MIB, Connection
 from tests.integration.images import Image, index
 from tests.support.manifests import OCI_IMAGE, digest_of, image
@@ -82,7 +82,7 @@ QUICK = Sizes(
 )
 
 
-def named(size: int) -> str:
+def format_size(size: int) -> str:
     """Format a size, for example ``64 KiB``."""
     return f"{size // MIB} MiB" if size >= MIB else f"{size // KIB} KiB"
 
@@ -92,7 +92,7 @@ class Content:
     """The content of every server."""
 
     sizes: Sizes
-    config: Blob = field(init=False, factory=lambda: Maker(2 * KIB).make("config"))
+    config: Blob = field(init=False, factory=lambda: BlobMaker(2 * KIB).make("config"))
     #: By their sizes in bytes, the large one last.
     layers: Mapping[int, Blob] = field(init=False)
     mountable: list[Blob] = field(init=False)
@@ -101,11 +101,11 @@ class Content:
     @layers.default
     def _layers(self) -> Mapping[int, Blob]:
         sizes = (4 * KIB, 64 * KIB, MIB, self.sizes.large)
-        return {size: Maker(size).make("layer") for size in sizes}
+        return {size: BlobMaker(size).make("layer") for size in sizes}
 
     @mountable.default
     def _mountable(self) -> list[Blob]:
-        maker = Maker(KIB)
+        maker = BlobMaker(KIB)
         return [maker.make(f"mountable {number}") for number in range(self.sizes.mounts)]
 
     @manifest.default
@@ -128,8 +128,8 @@ class Content:
 
     @property
     def many(self) -> list[Blob]:
-        """Small blobs, named as the clients of a push name them."""
-        maker = Maker(4 * KIB)
+        """Small blobs, labelled as the clients of a push label them."""
+        maker = BlobMaker(4 * KIB)
         return [maker.make(f"many {number}") for number in range(self.sizes.many)]
 
     @property
@@ -147,7 +147,7 @@ class Content:
         return _images(seed, self.sizes.images, self.sizes.layer)
 
     def blobs(self, part: Part) -> Iterable[Blob]:
-        """Return the layers that belong to a part."""
+        """Return the layers of a part."""
         large = self.sizes.large
         return [blob for size, blob in self.layers.items() if (size == large) == (part == "large")]
 
@@ -156,14 +156,14 @@ def _tags(count: int) -> list[str]:
     return [f"v{number:06}" for number in range(count)]
 
 
-# All servers of a round get the same; they are too large to keep more of them.
+# All servers of a round get the same images; they are too large to cache more.
 @lru_cache(maxsize=2)
 def _images(seed: str, count: int, size: int) -> dict[str, Image]:
     return {str(number): index((seed, number), size=size) for number in range(count)}
 
 
 def fill(server, content: Content, part: Part) -> None:
-    """Store a part of the content on a server, unless it has it.
+    """Store a part of the content on a server, unless the server has it.
 
     :raises SeedError: if the server refuses it.
     """
@@ -225,7 +225,7 @@ def _write_files(root: Path, content: Content, part: Part) -> None:
 
 def _push_many(server, content: Content) -> None:
     seen = generator.load(
-        "pushes", server, repository=MANY, mark="many", size=4 * KIB, clients=CLIENTS,
+        "pushes", server, repository=MANY, label="many", size=4 * KIB, clients=CLIENTS,
         times=content.sizes.many // CLIENTS,
     )  # fmt: skip
     if seen.errors:
@@ -269,6 +269,6 @@ def push_manifest(connection, repository, reference, media_type, manifest: bytes
     :raises SeedError: if the server refuses it.
     """
     target = f"/v2/{repository}/manifests/{reference}"
-    answer = connection.ask("PUT", target, {"Content-Type": media_type}, [manifest])
-    if answer.status != 201:
-        raise SeedError(f"a manifest was answered {answer.status} instead of 201")
+    response = connection.request("PUT", target, {"Content-Type": media_type}, [manifest])
+    if response.status != 201:
+        raise SeedError(f"a push of a manifest was answered {response.status} instead of 201")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from tests.bench import processes
 from tests.bench.kinds import Serves, environment
-from tests.bench.wire import WireError, ask
+from tests.bench.wire import WireError, send_request
 from tests.support.processes import free_port
 
 if TYPE_CHECKING:
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from tests.bench.kinds import Kind
     from tests.bench.setups import Setup
 
-PATIENCE = 30
+TIMEOUT_S = 30
 
 
-class NotUp(Exception):
-    """A server did not start, or ended; the message says why."""
+class ServerFailed(Exception):
+    """A server did not start, or ended; the text says why."""
 
 
-class Given:
-    """A registry that runs already: its process and its store are not accessible."""
+class Peer:
+    """A registry that already runs; its process and its store are not accessible."""
 
     store: Path | None = None
-    headers: dict[str, str] = {}  # noqa: RUF012 (nobody writes it)
+    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
     serves: Serves = "registry"
     fault = ""
 
@@ -48,8 +48,8 @@ class Given:
 class Server:
     """A server to start and end.
 
-    :param folder: where its store, its configuration and its log go.
-    :param prefix: words before the command, as of a tracer.
+    :param folder: the folder of its store, configuration and log.
+    :param prefix: a command that runs the server, such as a tracer.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class Server:
 
         Another process may have taken its port, so a failed start is repeated once.
 
-        :raises NotUp: with the end of its log.
+        :raises ServerFailed: with the end of its log.
         """
         try:
             self._start()
-        except NotUp:
+        except ServerFailed:
             self._start()
 
     def _start(self) -> None:
@@ -128,8 +128,8 @@ class Server:
 
     def _wait(self, begin: float) -> None:
         while not self._answers():
-            if self._process.poll() is not None or time.perf_counter() - begin > PATIENCE:
-                raise NotUp(f"{self.name} is not up: {self._log()}")
+            if self._process.poll() is not None or time.perf_counter() - begin > TIMEOUT_S:
+                raise ServerFailed(f"{self.name} is not up: {self._log()}")
             time.sleep(0.002)
 
     def stop(self) -> None:
@@ -138,7 +138,7 @@ class Server:
             return
         self._process.terminate()
         try:
-            self._process.wait(PATIENCE)
+            self._process.wait(TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.kill()
 
@@ -150,7 +150,7 @@ class Server:
     def check(self) -> None:
         """Restart it if it ended, so that the other cases can be measured.
 
-        :raises NotUp: if it had ended.
+        :raises ServerFailed: if it had ended.
         """
         status = self._process.poll() if self._process else None
         if status is None:
@@ -158,16 +158,16 @@ class Server:
         log = self._log()
         try:
             self.start()
-        except NotUp as fault:
+        except ServerFailed as fault:
             self.fault = str(fault)
-        raise NotUp(f"{self.name} ended with status {status}: {log}")
+        raise ServerFailed(f"{self.name} ended with status {status}: {log}")
 
     def _log(self) -> str:
         return (self.folder / "log").read_text(errors="replace")[-1000:].strip()
 
     def _answers(self) -> bool:
         try:
-            return ask(self, "GET", "/v2/").status == 200
+            return send_request(self, "GET", "/v2/").status == 200
         except (OSError, WireError):
             return False
 

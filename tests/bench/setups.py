@@ -7,7 +7,7 @@ from typing import Literal
 from attrs import frozen
 
 Login = Literal["", "htpasswd", "token"]
-#: Of pulls, by a registry over a bucket.
+#: How a registry over a bucket serves pulls.
 Pulls = Literal["", "redirected", "streamed"]
 
 
@@ -15,13 +15,13 @@ Pulls = Literal["", "redirected", "streamed"]
 class Setup:
     """The settings that are on.
 
-    :ivar tls: over TLS.
-    :ivar access_log: a line for each request, to a file.
-    :ivar gated: ours as a part of another program, with access control and a gate that look.
-    :ivar login: what the registries ask for, as their configuration says; every request brings it.
-    :ivar metrics: counted, for whoever asks at a second address; nobody does.
-    :ivar bucket: over a bucket and not a folder, and whether pulls are sent to the store.
-    :ivar workers: processes that serve; of ours and nginx, the others use threads.
+    :ivar tls: whether to serve over TLS.
+    :ivar access_log: whether to log each request to a file.
+    :ivar gated: whether to embed this registry in a program with access control and a gate.
+    :ivar login: the credentials that the registries require; every request has them.
+    :ivar metrics: whether to serve metrics at a second address, which nobody requests.
+    :ivar bucket: whether to store in a bucket, and how pulls from it are served.
+    :ivar workers: number of serving processes, of this registry and nginx only.
     """
 
     tls: bool = False

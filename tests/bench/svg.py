@@ -34,8 +34,8 @@ class Bar:
     """One line of a chart.
 
     :ivar value: a ratio; the bar goes from 1 to it.
-    :ivar text: what stands beside the bar.
-    :ivar ends: the lowest and the highest of it.
+    :ivar text: text beside the bar.
+    :ivar ends: the lowest and the highest ratio.
     :ivar marks: name -> ratio of others, drawn as points.
     """
 

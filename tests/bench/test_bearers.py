@@ -7,7 +7,7 @@ from tests.bench import bearers
 
 @pytest_twisted.ensureDeferred
 async def test_each_kind_is_measured_with_and_without_a_token():
-    times = await bearers.measured(3)
+    times = await bearers.measure(3)
     found = {name: figures for name, *figures in bearers.rows(times)}
     kinds = [bearers.AGAIN, bearers.OTHER, bearers.FIRST, bearers.SECOND]
     assert list(found) == [*kinds, bearers.BOTH]

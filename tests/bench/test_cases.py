@@ -30,10 +30,10 @@ def test_case_names_contain_the_sizes(name):
 
 
 def test_cases_suit_the_servers_that_can_run_them():
-    able = {case.name: case.suits("registry", local=False) for case in CASES}
-    assert able["push 4 KiB, 1 client"]
-    assert not able["start to first 200"]
-    assert not able["tags list of 10000"]
+    with_peers = {case.name: case.suits("registry", local=False) for case in CASES}
+    assert with_peers["push 4 KiB, 1 client"]
+    assert not with_peers["start to first 200"]
+    assert not with_peers["tags list of 10000"]
     static = [case.name for case in CASES if case.suits("files", local=True)]
     assert static
     assert all("GET" in name or "HEAD" in name for name in static)

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.bench.cases import Case
-from tests.bench.figures import middle, ratio, round_ratios, rows
-from tests.bench.samples import Measure, Sample, failed
+from tests.bench.figures import known_median, ratio, round_ratios, rows
+from tests.bench.samples import Measure, Sample, failed_sample
 
 RATE = Case("pushes", "push/s", Measure(), "pushes", pushed=4096)
 TIME = Case("start", "ms", Measure(), "footprint")
@@ -33,9 +33,9 @@ def test_ratios_of_rounds_leave_out_what_failed():
 
 
 def test_the_median_ignores_missing_values():
-    assert middle([None, 3, 1, 2]) == 2
-    assert middle([None]) is None
-    assert middle([]) is None
+    assert known_median([None, 3, 1, 2]) == 2
+    assert known_median([None]) is None
+    assert known_median([]) is None
 
 
 def test_each_server_has_a_row():
@@ -65,6 +65,6 @@ def test_processor_time_is_given_per_request():
 
 
 def test_rows_count_errors_and_keep_the_first_fault():
-    seen = [Sample(5), failed("the first"), failed("the second")]
+    seen = [Sample(5), failed_sample("the first"), failed_sample("the second")]
     (ours,) = rows(RATE, {"ours": seen}, {})
     assert (ours.errors, ours.fault, ours.median) == (2, "the first", 0)

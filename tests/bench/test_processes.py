@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.bench.processes import family, memory, processor_seconds
+from tests.bench.processes import memory, process_tree, processor_seconds
 from tests.support.processes import wait_until
 
 PARENT = """
@@ -43,7 +43,7 @@ def parent():
 
 
 def test_usage_includes_running_children(parent):
-    assert len(family(parent.pid)) == 2
+    assert len(process_tree(parent.pid)) == 2
     assert processor_seconds(parent.pid) >= 0.3
     assert memory(parent.pid, "VmRSS") > 8
 
@@ -51,4 +51,4 @@ def test_usage_includes_running_children(parent):
 def test_usage_includes_ended_children(parent):
     os.write(parent.stdin.fileno(), b"\n")
     # The parent collects the child a moment after its end.
-    wait_until(lambda: len(family(parent.pid)) == 1 and processor_seconds(parent.pid) >= 0.3)
+    wait_until(lambda: len(process_tree(parent.pid)) == 1 and processor_seconds(parent.pid) >= 0.3)

@@ -7,7 +7,7 @@ import pytest
 from tests.bench.cases import Case
 from tests.bench.figures import rows
 from tests.bench.progress import Progress, duration
-from tests.bench.samples import Measure, Sample, failed
+from tests.bench.samples import Measure, Sample, failed_sample
 
 CASE = Case("GET", "req/s", Measure(), "manifests")
 
@@ -30,7 +30,7 @@ def test_a_line_shows_ratios_and_the_time_left():
     progress.begin("GET")
     clock.now = 20.0
     progress.done(10.0)
-    progress.end(rows(CASE, {"ours": [Sample(3)], "docker-registry": [failed("no")]}, {}))
+    progress.end(rows(CASE, {"ours": [Sample(3)], "docker-registry": [failed_sample("no")]}, {}))
     assert stream.getvalue() == "1/2 GET, docker-registry FAILED; 1 min 00 s left\n"
     progress.end(rows(CASE, {"ours": [Sample(3)], "docker-registry": [Sample(2)]}, {}))
     assert "ours x1.5" in stream.getvalue()

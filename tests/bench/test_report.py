@@ -5,9 +5,9 @@ from attrs import evolve
 
 from tests.bench.cases import Case
 from tests.bench.figures import rows
-from tests.bench.record import Record, Used
-from tests.bench.report import number, readme, remarks, table, usage
-from tests.bench.samples import Measure, Sample, failed
+from tests.bench.record import Record, ServerUsage
+from tests.bench.report import readme_table, remarks, rounded, table, usage
+from tests.bench.samples import Measure, Sample, failed_sample
 
 PUSH = Case("push 4 KiB", "push/s", Measure(), "pushes", pushed=4096, headline=True)
 GET = Case("GET", "req/s", Measure(), "manifests", headline=True)
@@ -35,7 +35,7 @@ FOUND = [
     ],
 )
 def test_numbers_have_three_significant_digits(value, text):
-    assert number(value) == text
+    assert rounded(value) == text
 
 
 def test_the_table_has_a_line_for_each_row():
@@ -47,7 +47,7 @@ def test_the_table_has_a_line_for_each_row():
 
 
 def test_faults_and_busy_generators_are_listed():
-    broken = rows(GET, {"ours": [failed("it broke:\na\nb\nits end")]}, {})
+    broken = rows(GET, {"ours": [failed_sample("it broke:\na\nb\nits end")]}, {})
     busy = [evolve(FOUND[0], generator=0.9)]
     text = table([*broken, *busy])
     assert "error: GET, ours: it broke: ... its end\n" in text
@@ -55,7 +55,7 @@ def test_faults_and_busy_generators_are_listed():
 
 
 def test_the_short_table_is_restructured_text():
-    lines = readme(FOUND).splitlines()
+    lines = readme_table(FOUND).splitlines()
     assert lines[0] == lines[2] == lines[-1]
     assert set(lines[0]) == {"=", " "}
     assert [line.split("  ")[0] for line in lines[3:-1]] == ["push 4 KiB", "GET", "start"]
@@ -64,7 +64,7 @@ def test_the_short_table_is_restructured_text():
 
 
 def test_the_short_table_has_headline_cases_only():
-    assert "GET" not in readme([evolve(row, headline=row.case != "GET") for row in FOUND])
+    assert "GET" not in readme_table([evolve(row, headline=row.case != "GET") for row in FOUND])
 
 
 def test_remarks_compare_with_a_bare_process():
@@ -78,22 +78,24 @@ def test_remarks_compare_with_a_bare_process():
 def test_remarks_name_what_is_missing():
     alone = [row for row in FOUND if row.server == "ours"]
     text = "\n".join(remarks(Record(1, 0.3, True, [], alone, left_out=["GET, TLS"])))
-    assert "can not be set up so: GET, TLS." in text
+    assert "does not support the setup: GET, TLS." in text
     assert "docker-registry is not installed" in text
     assert "A quick run" in text
 
 
 def test_usage_names_the_setup():
-    lines = usage([Used("ours", "", 50, 80, 1.5), Used("ours", "TLS", 51, 81, 2)]).splitlines()
+    lines = usage(
+        [ServerUsage("ours", "", 50, 80, 1.5), ServerUsage("ours", "TLS", 51, 81, 2)]
+    ).splitlines()
     assert lines[1].split() == ["ours", "plain", "50", "80", "1.5"]
     assert lines[2].split()[1] == "TLS"
 
 
 def test_remarks_name_the_peak_memory_of_each_server():
     used = [
-        Used("ours", "", 50, 60, 1),
-        Used("ours", "TLS", 50, 70.4, 1),
-        Used("docker-registry", "", 20, 150, 1),
+        ServerUsage("ours", "", 50, 60, 1),
+        ServerUsage("ours", "TLS", 50, 70.4, 1),
+        ServerUsage("docker-registry", "", 20, 150, 1),
     ]
     text = "\n".join(remarks(Record(1, 0.3, True, [], [], used)))
     assert "whole run: ours 70.4 MiB (TLS), docker-registry 150 MiB (plain)." in text

@@ -8,10 +8,10 @@ from tests.bench.cases import Case
 from tests.bench.fleet import Fleet
 from tests.bench.kinds import Bare
 from tests.bench.progress import Progress
-from tests.bench.rounds import measured
+from tests.bench.rounds import measure_cases
 from tests.bench.samples import Measure, Sample
 from tests.bench.seed import QUICK, Content
-from tests.bench.servers import Given, NotUp
+from tests.bench.servers import Peer, ServerFailed
 
 
 class Steady(Measure):
@@ -21,7 +21,7 @@ class Steady(Measure):
 
 class Raises(Measure):
     def __call__(self, server, run):
-        raise ValueError("an answer that nobody expects")
+        raise ValueError("an unexpected response")
 
 
 class Refuses(Measure):
@@ -55,7 +55,9 @@ def run(tmp_path):
         kinds = [kind or Bare()]
         with Fleet(kinds, peers, tmp_path, Content(QUICK), str) as fleet:
             progress = Progress(len(cases), 1.0, io.StringIO())
-            found = measured(fleet, cases, Content(QUICK), rounds=2, seconds=0.1, progress=progress)
+            found = measure_cases(
+                fleet, cases, Content(QUICK), rounds=2, seconds=0.1, progress=progress
+            )
             return [row for rows in found for row in rows]
 
     return measure
@@ -69,7 +71,7 @@ def test_a_case_yields_a_row(run):
 
 def test_a_failing_case_does_not_affect_the_others(run):
     raised, refused, steady = run(Raises(), Refuses(), Steady())
-    assert (raised.errors, raised.fault) == (2, "ValueError: an answer that nobody expects")
+    assert (raised.errors, raised.fault) == (2, "ValueError: an unexpected response")
     assert (refused.errors, refused.fault) == (1, "a body that differs")
     assert (steady.errors, steady.median) == (0, 2)
 
@@ -88,16 +90,16 @@ def test_a_server_that_does_not_start_is_reported_in_each_case(run):
 
 
 def test_a_peer_is_measured_in_its_own_setup_only(run, tmp_path):
-    plain, secure = Given("plain", "http://x"), Given("secure", "https://x")
+    plain, secure = Peer("plain", "http://x"), Peer("secure", "https://x")
     with Fleet([], [plain, secure], tmp_path, Content(QUICK), str) as fleet:
-        assert fleet.able(case(Steady())) == [plain]
+        assert fleet.servers_for(case(Steady())) == [plain]
 
 
 def test_a_server_that_cannot_restart_is_left_out(tmp_path):
     with Fleet([Bare()], [], tmp_path, Content(QUICK), str) as fleet:
-        (server,) = fleet.able(case(Steady()))
+        (server,) = fleet.servers_for(case(Steady()))
         server.stop()
         server.kind = Dead()
-        with pytest.raises(NotUp, match="ended with status"):
+        with pytest.raises(ServerFailed, match="ended with status"):
             server.check()
         assert "is not up" in server.fault

@@ -7,11 +7,11 @@ import pytest
 
 from tests.bench.wire import (
     Connection,
-    Places,
+    RedirectedConnections,
     WireError,
     header_of,
+    parse_response,
     request_bytes,
-    take_answer,
     with_query,
 )
 
@@ -21,12 +21,12 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 def test_a_response_is_parsed_when_it_is_complete():
     buffer = bytearray(HEAD + b"bod")
-    assert take_answer(buffer, "GET") is None
+    assert parse_response(buffer, "GET") is None
     buffer += b"y!"
-    answer = take_answer(buffer, "GET")
-    assert (answer.status, answer.body) == (200, b"body!")
-    assert answer.header("x-name") == "value"
-    assert answer.header("absent") == ""
+    response = parse_response(buffer, "GET")
+    assert (response.status, response.body) == (200, b"body!")
+    assert response.header("x-name") == "value"
+    assert response.header("absent") == ""
     assert not buffer
 
 
@@ -35,20 +35,20 @@ def test_a_response_is_parsed_when_it_is_complete():
     [(HEAD, "HEAD"), (HEAD.replace(b"200", b"304"), "GET"), (HEAD.replace(b"200", b"204"), "GET")],
 )
 def test_responses_without_a_body_are_parsed(head, method):
-    assert take_answer(bytearray(head), method).body == b""
+    assert parse_response(bytearray(head), method).body == b""
 
 
 def test_chunks_are_joined():
     buffer = bytearray(CHUNKED + b"3\r\nabc\r\n2\r\nde\r\n")
-    assert take_answer(buffer, "GET") is None
+    assert parse_response(buffer, "GET") is None
     buffer += b"0\r\n\r\n"
-    assert take_answer(buffer, "GET").body == b"abcde"
+    assert parse_response(buffer, "GET").body == b"abcde"
 
 
 @pytest.mark.parametrize("data", [b"SSH-2.0\r\n\r\n", HEAD + b"more than five"])
 def test_invalid_responses_are_errors(data):
     with pytest.raises(WireError):
-        take_answer(bytearray(data), "GET")
+        parse_response(bytearray(data), "GET")
 
 
 def test_a_request_is_formatted():
@@ -102,7 +102,7 @@ def url():
 
 def test_redirects_are_followed(url):
     taken = []
-    with Connection(url) as connection, Places() as places:
+    with Connection(url) as connection, RedirectedConnections() as places:
         for _ in range(2):
             taken.clear()
             seen = places.fetch(connection, "/blob", lambda data: taken.append(bytes(data)))

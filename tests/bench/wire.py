@@ -1,4 +1,4 @@
-"""A minimal HTTP/1.1 client: a load generator shares the cores with the server."""
+"""A minimal HTTP/1.1 client: load generators share the cores with the server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WireError(Exception):
 
 
 @frozen
-class Answer:
+class Response:
     """A response: status, raw head, and body."""
 
     status: int
@@ -42,8 +42,8 @@ class Answer:
 
 
 @frozen
-class Received:
-    """A large response that was not kept: status, head, size, and the last 16 bytes."""
+class ReceivedBody:
+    """A large response that was not stored: status, head, size, and the last 16 bytes."""
 
     status: int
     head: bytes
@@ -58,22 +58,22 @@ def request_bytes(method: str, target: str, host: str, headers: dict[str, str]) 
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-def take_answer(buffer: bytearray, method: str) -> Answer | None:
+def parse_response(buffer: bytearray, method: str) -> Response | None:
     """Parse the response in ``buffer`` and empty it; None while it is incomplete.
 
-    One request is under way at a time, so nothing follows an answer.
+    One request is under way at a time, so nothing follows a response.
     """
     end = buffer.find(b"\r\n\r\n")
     if end < 0:
         return None
     head = bytes(buffer[: end + 2])
     if not head.startswith(b"HTTP/1.1 "):
-        raise WireError(f"no answer: {head[:40]!r}")
+        raise WireError(f"no response: {head[:40]!r}")
     status = int(head[9:12])
     body = bytes(buffer[end + 4 :])
     if method == "HEAD" or status in {204, 304}:
         buffer.clear()
-        return Answer(status, head, b"")
+        return Response(status, head, b"")
     if _CHUNKED.search(head):
         if not (b"\r\n" + body).endswith(_LAST_CHUNK):
             return None
@@ -83,9 +83,9 @@ def take_answer(buffer: bytearray, method: str) -> Answer | None:
         if len(body) < length:
             return None
         if len(body) > length:
-            raise WireError(f"{len(body)} bytes came where {length} were promised")
+            raise WireError(f"{len(body)} bytes received, {length} announced")
     buffer.clear()
-    return Answer(status, head, body)
+    return Response(status, head, body)
 
 
 def header_of(head: bytes, name: str) -> str:
@@ -118,25 +118,25 @@ def connect(url: str) -> socket.socket:
     port = split.port or (443 if secure else 80)
     connected = socket.create_connection((split.hostname, port), timeout=60)
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return _unchecked().wrap_socket(connected) if secure else connected
+    return _unverified_context().wrap_socket(connected) if secure else connected
 
 
 @cache
-def _unchecked() -> ssl.SSLContext:
+def _unverified_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def _drop(_data: bytes | memoryview) -> None:
+def _discard(_data: bytes | memoryview) -> None:
     """Discard a body."""
 
 
 class Connection:
     """A persistent connection, for one request at a time.
 
-    :param headers: that each request carries.
+    :param headers: headers of each request.
     """
 
     def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
@@ -150,7 +150,7 @@ class Connection:
     def __exit__(self, *_) -> None:
         self._socket.close()
 
-    def ask(self, method, target, headers=None, parts=()) -> Answer:
+    def request(self, method, target, headers=None, parts=()) -> Response:
         """Send a request with its body in parts, and read the response."""
         fields = {**self._headers, **(headers or {})}
         if method in {"POST", "PATCH", "PUT"}:
@@ -163,16 +163,16 @@ class Connection:
             for part in parts:
                 self._socket.sendall(part)
         buffer = bytearray()
-        while (answer := take_answer(buffer, method)) is None:
+        while (response := parse_response(buffer, method)) is None:
             data = self._socket.recv(256 * 1024)
             if not data:
-                raise WireError("the server closed the connection in an answer")
+                raise WireError("the server closed the connection in a response")
             buffer += data
-        return answer
+        return response
 
     def download(
-        self, target: str, take: Callable[[bytes | memoryview], object] = _drop
-    ) -> Received:
+        self, target: str, take: Callable[[bytes | memoryview], object] = _discard
+    ) -> ReceivedBody:
         """Read a large body without keeping it.
 
         :param take: gets the parts of the body, if the status is 200.
@@ -184,23 +184,23 @@ class Connection:
             if not data:
                 raise WireError("the server closed the connection in a head")
             start += data
-        # Some stores send the body when the head was acknowledged, which the kernel puts off.
+        # Some stores send the body after the head is acknowledged, which the kernel delays.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         head, body = bytes(start[: end + 2]), start[end + 4 :]
         length, size, last = body_length(head), len(body), bytes(body[-16:])
         status = int(head[9:12])
         if status != 200:
-            take = _drop
+            take = _discard
         take(body)
-        room = bytearray(MIB)
+        buffer = bytearray(MIB)
         while size < length:
-            read = self._socket.recv_into(room)
+            read = self._socket.recv_into(buffer)
             if not read:
                 raise WireError("the server closed the connection in a body")
             size += read
-            take(memoryview(room)[:read])
-            last = (last + bytes(room[max(read - 16, 0) : read]))[-16:]
-        return Received(status, head, size, last)
+            take(memoryview(buffer)[:read])
+            last = (last + bytes(buffer[max(read - 16, 0) : read]))[-16:]
+        return ReceivedBody(status, head, size, last)
 
 
 def with_query(location: str, query: str) -> str:
@@ -210,13 +210,13 @@ def with_query(location: str, query: str) -> str:
     return f"{split.path}?{joined}" if joined else split.path
 
 
-def ask(server, method: str, target: str, headers=None, parts=()) -> Answer:
+def send_request(server, method: str, target: str, headers=None, parts=()) -> Response:
     """Send one request on a new connection."""
     with Connection(server.url, server.headers) as connection:
-        return connection.ask(method, target, headers, parts)
+        return connection.request(method, target, headers, parts)
 
 
-class Places:
+class RedirectedConnections:
     """Persistent connections of one client to the hosts that it is redirected to."""
 
     def __init__(self) -> None:
@@ -229,7 +229,7 @@ class Places:
         for connection in self._connections.values():
             connection.__exit__()
 
-    def fetch(self, connection: Connection, target: str, take=_drop) -> Received:
+    def fetch(self, connection: Connection, target: str, take=_discard) -> ReceivedBody:
         """Read a body from the registry, or from the host that it redirects to.
 
         :param take: gets the parts of the body.

@@ -9,8 +9,8 @@ from threading import Thread
 import pytest
 
 from tests.bench import generator
-from tests.bench.content import Maker
-from tests.bench.wire import MIB, Answer
+from tests.bench.content import BlobMaker
+from tests.bench.wire import MIB, Response
 from tests.integration.servers import program
 
 pytestmark = pytest.mark.integration
@@ -21,7 +21,7 @@ PIECES = b"".join(
     b"%x\r\n%s\r\n" % (len(part), part) for part in (BODY[:7], BODY[7:4000], BODY[4000:])
 )
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + PIECES + b"0\r\n\r\n"
-FOUND = Answer(200, b"", BODY)
+FOUND = Response(200, b"", BODY)
 
 
 class Scripted:
@@ -30,7 +30,7 @@ class Scripted:
     :ivar requests: the requests so far.
     """
 
-    headers: dict[str, str] = {}  # noqa: RUF012 (nobody writes it)
+    headers: dict[str, str] = {}  # noqa: RUF012 - replaced by tests, never changed
 
     def __init__(self, answer: bytes | None) -> None:
         self.answer = answer
@@ -92,7 +92,7 @@ def using(request, monkeypatch):
 @pytest.mark.parametrize("answer", [LENGTH + BODY, CHUNKED], ids=["length", "chunks"])
 def test_right_responses_are_counted(using, scripted, answer):
     server = scripted(answer)
-    seen = generator.requests(server, "/x", connections=4, answer=FOUND, seconds=0.3)
+    seen = generator.requests(server, "/x", connections=4, expected=FOUND, seconds=0.3)
     assert (seen.errors, seen.fault) == (0, "")
     assert seen.count > 10
     assert 0 < seen.p50 <= seen.p99
@@ -102,7 +102,7 @@ def test_right_responses_are_counted(using, scripted, answer):
 
 def test_each_connection_sends_the_configured_number_of_requests(using, scripted):
     server = scripted(LENGTH + BODY)
-    seen = generator.requests(server, "/x", connections=3, answer=FOUND, times=5)
+    seen = generator.requests(server, "/x", connections=3, expected=FOUND, times=5)
     assert (seen.count, seen.errors) == (15, 0)
     assert len(server.requests) == 15
 
@@ -117,7 +117,7 @@ def test_each_connection_sends_the_configured_number_of_requests(using, scripted
 def test_responses_without_a_body_are_counted(using, scripted, method, status, head):
     server = scripted(head)
     seen = generator.requests(
-        server, "/x", connections=2, answer=Answer(status, b"", b""), seconds=0.2, method=method
+        server, "/x", connections=2, expected=Response(status, b"", b""), seconds=0.2, method=method
     )
     assert (seen.errors, seen.fault) == (0, "")
     assert seen.count > 10
@@ -133,7 +133,7 @@ def test_responses_without_a_body_are_counted(using, scripted, method, status, h
 )
 def test_wrong_responses_are_reported(using, scripted, answer, fault):
     server = scripted(answer and answer + BODY)
-    seen = generator.requests(server, "/x", connections=2, answer=FOUND, seconds=0.2)
+    seen = generator.requests(server, "/x", connections=2, expected=FOUND, seconds=0.2)
     assert seen.errors
     assert fault in seen.fault or using == "wrk"
 
@@ -143,7 +143,7 @@ def test_wrong_responses_are_reported(using, scripted, answer, fault):
 def test_a_body_of_another_length_is_reported(using, scripted):
     server = scripted(LENGTH + BODY)
     seen = generator.requests(
-        server, "/x", connections=1, answer=Answer(200, b"", b"short"), times=2
+        server, "/x", connections=1, expected=Response(200, b"", b"short"), times=2
     )
     assert (seen.count, seen.errors) == (0, 2)
     assert "a body" in seen.fault
@@ -153,7 +153,7 @@ def test_headers_are_sent(using, scripted):
     server = scripted(LENGTH + BODY)
     server.headers = {"Authorization": "Basic eA=="}
     generator.requests(
-        server, "/x", connections=1, answer=FOUND, seconds=0.1, headers={"Accept": "y"}
+        server, "/x", connections=1, expected=FOUND, seconds=0.1, headers={"Accept": "y"}
     )
     assert b"\r\nAuthorization: Basic eA==\r\n" in server.requests[0]
     assert b"\r\nAccept: y\r\n" in server.requests[0]
@@ -161,7 +161,7 @@ def test_headers_are_sent(using, scripted):
 
 @pytest.mark.parametrize("using", ["cc", "python"], indirect=True)
 def test_large_bodies_are_read_completely(using, scripted):
-    blob = Maker(3 * MIB).make("large")
+    blob = BlobMaker(3 * MIB).make("large")
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {blob.size}\r\n\r\n".encode()
     server = scripted(head + b"".join(blob.parts))
     seen = generator.downloads(server, "/x", blob, clients=2, times=2)
