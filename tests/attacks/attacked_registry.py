@@ -1,4 +1,4 @@
-"""A registry with private images, and the credentials of its users, under each scheme."""
+"""A registry with private images, and clients of its users, under each authentication scheme."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.support.passwords import basic_header, password_lines
 from tests.support.services import HTTP, run_service
 from tests.support.tokens import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
 
-PASSWORDS, SIGNED, OWN = "passwords", "tokens of another", "tokens of its own"
-KINDS = (PASSWORDS, SIGNED, OWN)
+PASSWORDS, EXTERNAL_TOKENS, OWN_TOKENS = "passwords", "external tokens", "own tokens"
+SCHEMES = (PASSWORDS, EXTERNAL_TOKENS, OWN_TOKENS)
 
 SERVER_SECRET = "nobody-knows-this"
 USERS = {"root": "root-knows-this", "ada": "ada-knows-this", "bob": "bob-knows-this"}
-STORE = """\
+CONFIGURATION = """\
 version: 0.1
 log:
   level: debug
@@ -52,49 +52,49 @@ HIDDEN = (LAYER, CONFIG, CANARY, b"application/hidden")
 
 
 @define(eq=False)
-class Defended:
+class AttackedRegistry:
     """The registry under test.
 
-    :ivar kind: how its users log in.
+    :ivar scheme: how its users log in.
     :ivar folder: the folder that holds the store and the files around it.
     :ivar access_log: the access log, one line for each request.
     :ivar events: all other log events, with all of their fields.
-    :ivar shown: the Authorization headers that its users sent.
+    :ivar sent_credentials: the Authorization headers that its users sent.
     """
 
-    kind: str
+    scheme: str
     folder: object
     api: RegistryClient
     access_log: io.StringIO
     events: list[str]
-    shown: list[str] = field(factory=list)
+    sent_credentials: list[str] = field(factory=list)
 
     async def __call__(self, user, method, target, headers=(), body=None):
         """Send a request as a user, logged in as clients do, or without a login (``""``)."""
         sent = dict(headers)
-        if user and self.kind == PASSWORDS:
+        if user and self.scheme == PASSWORDS:
             sent["Authorization"] = basic_header(user, USERS[user])
         elif user:
-            asked = await self.api.request_target(
+            response = await self.api.request_target(
                 method, target, sent, None if body is None else b""
             )
-            if asked.status != 401:
-                return asked
-            sent["Authorization"] = f"Bearer {await self.token(user, scope_in(asked))}"
+            if response.status != 401:
+                return response
+            sent["Authorization"] = f"Bearer {await self.token(user, scope_in(response))}"
         if "Authorization" in sent:
-            self.shown.append(sent["Authorization"])
+            self.sent_credentials.append(sent["Authorization"])
         return await self.api.request_target(method, target, sent, body)
 
     async def token(self, user, scope):
         """Return a token for a scope; the trusted token server grants every scope."""
-        if self.kind == SIGNED:
+        if self.scheme == EXTERNAL_TOKENS:
             return mint(key("P-256"), "ES256", self.claims(user, scope), kid="k")
         target = f"/auth/token?scope={quote(scope)}"
-        given = await self.api.request_target(
+        response = await self.api.request_target(
             "GET", target, {"Authorization": basic_header(user, USERS[user])}
         )
-        assert given.status == 200
-        return given.json()["token"]
+        assert response.status == 200
+        return response.json()["token"]
 
     def claims(self, user, scope="", **more):
         """Return the claims of a valid token."""
@@ -102,16 +102,15 @@ class Defended:
         access = [{"type": t, "name": n, "actions": a.split(",")} for t, n, a in parts]
         return claims(reactor.seconds(), sub=user, access=access, **more)
 
-    async def serves(self):
+    async def assert_still_serves(self):
         """Check that permitted requests still succeed and others are still refused."""
         digest = digest_of(SECRET_IMAGE)
         good = await self("root", "GET", f"/v2/secret/app/manifests/{digest}")
         assert (good.status, good.body) == (200, SECRET_IMAGE)
         assert (await self("", "GET", "/v2/public/app/tags/list")).status == 200
         assert (await self("", "GET", f"/v2/secret/app/manifests/{digest}")).status == 401
-        return True
 
-    async def refuses(self, authorization):
+    async def assert_refused(self, authorization):
         """Check that credentials are refused and not repeated; return the challenge."""
         answer = await self.api.request_target("GET", TARGET, {"Authorization": authorization})
         assert answer.status == 401
@@ -119,7 +118,7 @@ class Defended:
         assert len(secret) < 8 or secret not in answer.raw.decode("latin-1")
         return answer.get("WWW-Authenticate")
 
-    def tree(self):
+    def files(self):
         """Return all files on the disk and their content, except for unfinished uploads."""
         return {
             str(path.relative_to(self.folder)): path.read_bytes() if path.is_file() else None
@@ -133,21 +132,21 @@ def scope_in(answer):
     return "".join(re.findall('scope="([^"]*)"', answer.get("WWW-Authenticate")))
 
 
-def section(kind, folder, more=""):
+def auth_section(scheme, folder, more=""):
     """Return the sections of the configuration about users and rules."""
-    if kind == SIGNED:
+    if scheme == EXTERNAL_TOKENS:
         (folder / "keys.json").write_bytes(jwks(jwk(key("P-256"), kid="k")))
-        said = (
+        token_options = (
             f"realm: {REALM}, service: {SERVICE}, issuer: {ISSUER}, jwks: {folder}/keys.json{more}"
         )
-        return f"auth:\n  token: {{{{{said}}}}}\n{RULES}"
+        return f"auth:\n  token: {{{{{token_options}}}}}\n{RULES}"
     (folder / "users").write_bytes(password_lines(**USERS))
-    tokens = "" if kind == OWN else "  tokens: {{disabled: true}}\n"
+    tokens = "" if scheme == OWN_TOKENS else "  tokens: {{disabled: true}}\n"
     return f"auth:\n  htpasswd: {{{{realm: here, path: {folder}/users}}}}\n{RULES}{tokens}"
 
 
 @asynccontextmanager
-async def defended(kind, folder, http="", token="", more=""):
+async def serve_registry(scheme, folder, http="", token="", more=""):
     """Serve a registry with images, one of them private, and a file outside of its store.
 
     :param http: further lines of the section ``http``.
@@ -161,32 +160,38 @@ async def defended(kind, folder, http="", token="", more=""):
         fields = {name: value for name, value in event.items() if not name.startswith("log_")}
         events.append(f"{eventAsText(event)} {fields!r}")
 
-    text = STORE + HTTP + f"  secret: {SERVER_SECRET}\n{http}" + section(kind, folder, token) + more
+    text = (
+        CONFIGURATION
+        + HTTP
+        + f"  secret: {SERVER_SECRET}\n{http}"
+        + auth_section(scheme, folder, token)
+        + more
+    )
     globalLogPublisher.addObserver(observe)
     async with run_service(folder, text, access_log) as ask:
         parts = urlsplit(ask.base)
         api = RegistryClient(SimpleNamespace(host=parts.netloc, port=parts.port))
-        world = Defended(kind, folder, api, access_log, events)
+        registry = AttackedRegistry(scheme, folder, api, access_log, events)
         for name in ("secret/app", "team/app", "public/app"):
-            await _fill(world, name, LAYER if name == "secret/app" else b"anybody's")
+            await _push_image(registry, name, LAYER if name == "secret/app" else b"anybody's")
             # The first request for referrers writes a marker to the disk.
             target = f"/v2/{name}/referrers/{digest_of(SECRET_IMAGE)}"
-            assert (await world("root", "GET", target)).status == 200
-        await _put(world, "secret/app", digest_of(SIGNATURE), SIGNATURE)
+            assert (await registry("root", "GET", target)).status == 200
+        await _push_manifest(registry, "secret/app", digest_of(SIGNATURE), SIGNATURE)
         try:
-            yield world
+            yield registry
         finally:
             globalLogPublisher.removeObserver(observe)
 
 
-async def _fill(world, name, layer):
+async def _push_image(registry, name, layer):
     config = CONFIG if name == "secret/app" else b"{}"
     for content in (config, layer):
         target = f"/v2/{name}/blobs/uploads/?digest={digest_of(content)}"
-        assert (await world("root", "POST", target, body=content)).status == 201
-    await _put(world, name, "latest", image(config, layer))
+        assert (await registry("root", "POST", target, body=content)).status == 201
+    await _push_manifest(registry, name, "latest", image(config, layer))
 
 
-async def _put(world, name, reference, content):
-    answer = await world("root", "PUT", f"/v2/{name}/manifests/{reference}", (), content)
+async def _push_manifest(registry, name, reference, content):
+    answer = await registry("root", "PUT", f"/v2/{name}/manifests/{reference}", (), content)
     assert answer.status == 201, answer
