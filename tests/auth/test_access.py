@@ -38,14 +38,14 @@ ME = Identity("me")
 
 
 @implementer(IPolicy)
-class Only:
+class AllowOnly:
     """A policy, or a scope, that allows some accesses to the identities that pass a test."""
 
-    def __init__(self, *accesses, who=lambda _: True):
-        self.accesses, self.who = accesses, who
+    def __init__(self, *accesses, applies_to=lambda _: True):
+        self.accesses, self.applies_to = accesses, applies_to
 
     def allows(self, identity, access):
-        return access in self.accesses and self.who(identity)
+        return access in self.accesses and self.applies_to(identity)
 
     def visible_repositories(self, identity):
         return None
@@ -92,19 +92,19 @@ def scheme_for(request):
 
 
 def test_allowed_caller_gets_a_grant(scheme_for):
-    grant = authorize(scheme_for(Login(ME)), Only(PULL, PUSH), PULL, PUSH)
+    grant = authorize(scheme_for(Login(ME)), AllowOnly(PULL, PUSH), PULL, PUSH)
     assert verifyObject(IGrant, grant)
     assert (grant.user, grant.permits(PULL), grant.permits(CATALOG)) == ("me", True, False)
     assert grant.visible_repositories is None
 
 
 def test_grant_is_limited_by_the_scope(scheme_for):
-    grant = authorize(scheme_for(Login(ME, Only(PULL))), TokenScopePolicy(), PULL)
+    grant = authorize(scheme_for(Login(ME, AllowOnly(PULL))), TokenScopePolicy(), PULL)
     assert (grant.permits(PULL), grant.permits(PUSH)) == (True, False)
 
 
 def test_authenticated_caller_without_permission_is_denied(scheme_for):
-    error = authorize(scheme_for(Login(ME)), Only(PULL), PULL, PUSH)
+    error = authorize(scheme_for(Login(ME)), AllowOnly(PULL), PULL, PUSH)
     assert status_and_challenge(error) == (403, None)
     assert error.detail[1] == {
         "Type": "repository", "Class": "", "Name": "a/b", "Action": "push",
@@ -112,19 +112,19 @@ def test_authenticated_caller_without_permission_is_denied(scheme_for):
 
 
 def test_token_with_too_narrow_a_scope_is_challenged(scheme_for):
-    error = authorize(scheme_for(Login(ME, Only(PULL))), TokenScopePolicy(), PULL, PUSH)
+    error = authorize(scheme_for(Login(ME, AllowOnly(PULL))), TokenScopePolicy(), PULL, PUSH)
     assert status_and_challenge(error) == (401, "Fake 2 insufficient_scope")
 
 
 @pytest.mark.parametrize("scope", [(PULL, PUSH), (PULL,)])
 def test_scope_does_not_widen_the_policy(scheme_for, scope):
     """A wider token would not help either, so there is no challenge."""
-    error = authorize(scheme_for(Login(ME, Only(*scope))), Only(PULL), PULL, PUSH)
+    error = authorize(scheme_for(Login(ME, AllowOnly(*scope))), AllowOnly(PULL), PULL, PUSH)
     assert status_and_challenge(error) == (403, None)
 
 
 def test_change_of_policy_or_scope_takes_effect_at_the_next_request(scheme_for):
-    policy, scope = Only(PULL), Only(PULL)
+    policy, scope = AllowOnly(PULL), AllowOnly(PULL)
     scheme = scheme_for(Login(ME, scope))
     access = SchemeAccess(scheme, policy)
 
@@ -139,7 +139,7 @@ def test_change_of_policy_or_scope_takes_effect_at_the_next_request(scheme_for):
 
 
 def test_anonymous_caller_may_do_what_the_policy_allows():
-    policy = Only(PULL, who=lambda identity: not identity.name)
+    policy = AllowOnly(PULL, applies_to=lambda identity: not identity.name)
     grant = authorize(FakeScheme(), policy, PULL)
     assert (grant.user, grant.permits(PULL), grant.permits(PUSH)) == ("", True, False)
     assert status_and_challenge(authorize(FakeScheme(), policy, PUSH)) == (401, "Fake 1")
@@ -147,13 +147,13 @@ def test_anonymous_caller_may_do_what_the_policy_allows():
 
 def test_version_check_is_challenged_even_where_anonymous_pulls_are_allowed():
     assert status_and_challenge(authorize(FakeScheme(), TokenScopePolicy())) == (401, "Fake 0")
-    assert authorize(FakeScheme(Login(ME)), Only()).user == "me"
+    assert authorize(FakeScheme(Login(ME)), AllowOnly()).user == "me"
 
 
 def test_catalog_is_challenged_even_where_anonymous_callers_may_see_some_of_it():
-    everything = Only(PULL, CATALOG)
+    everything = AllowOnly(PULL, CATALOG)
     assert status_and_challenge(authorize(FakeScheme(), everything, CATALOG)) == (401, "Fake 1")
-    grant = authorize(FakeScheme(Login(ANONYMOUS, Only(CATALOG))), everything, CATALOG)
+    grant = authorize(FakeScheme(Login(ANONYMOUS, AllowOnly(CATALOG))), everything, CATALOG)
     assert grant.user == ""
 
 

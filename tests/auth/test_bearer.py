@@ -24,7 +24,7 @@ CHALLENGE = f'Bearer realm="{REALM}",service="{SERVICE}"'
 SCOPE = ',scope="repository:a/b:pull,push"'
 
 
-class Counting:
+class CountingVerifier:
     """A verifier that counts its calls."""
 
     def __init__(self, real):
@@ -43,87 +43,89 @@ def clock():
 
 
 @pytest.fixture
-def check(clock):
+def verifier(clock):
     keys = make_keyring(None, jwks(jwk(key("P-256"), kid="k")))
     real = TokenVerifier(ISSUER, SERVICE, keys, clock.seconds, frozenset(ALGORITHMS))
-    return Counting(real)
+    return CountingVerifier(real)
 
 
 @pytest.fixture
-def access(check, clock):
-    return SchemeAccess(Bearer(REALM, check, clock), TokenScopePolicy())
+def access(verifier, clock):
+    return SchemeAccess(Bearer(REALM, verifier, clock), TokenScopePolicy())
 
 
 def token(**more):
     return "Bearer " + mint(key("P-256"), "ES256", claims(**more), kid="k")
 
 
-def answer(access, shown, *accesses, **more):
-    """The user, or the status and the challenge."""
-    found = decide(access, Caller(shown, **more), accesses)
-    if hasattr(found, "user"):
-        return found.user
-    return found.http_status, dict(found.headers).get("WWW-Authenticate")
+def authorize(access, authorization, *accesses, **more):
+    """Return the user, or the status and the challenge."""
+    result = decide(access, Caller(authorization, **more), accesses)
+    if hasattr(result, "user"):
+        return result.user
+    return result.http_status, dict(result.headers).get("WWW-Authenticate")
 
 
-def test_scheme(check, clock):
-    assert verifyObject(IScheme, Bearer(REALM, check, clock))
-    assert Bearer(REALM, check, clock).close().called
+def test_scheme(verifier, clock):
+    assert verifyObject(IScheme, Bearer(REALM, verifier, clock))
+    assert Bearer(REALM, verifier, clock).close().called
 
 
 def test_challenges(access):
     good, narrow = token(), token(access=[])
-    assert answer(access, good) == answer(access, good, PULL, PUSH) == "me"
-    assert answer(access, narrow) == "me"
-    assert answer(access, None) == (401, CHALLENGE)
-    assert answer(access, None, PULL, PUSH) == (401, CHALLENGE + SCOPE)
+    assert authorize(access, good) == authorize(access, good, PULL, PUSH) == "me"
+    assert authorize(access, narrow) == "me"
+    assert authorize(access, None) == (401, CHALLENGE)
+    assert authorize(access, None, PULL, PUSH) == (401, CHALLENGE + SCOPE)
     insufficient = ',error="insufficient_scope"'
-    assert answer(access, narrow, PULL, PUSH) == (401, CHALLENGE + SCOPE + insufficient)
+    assert authorize(access, narrow, PULL, PUSH) == (401, CHALLENGE + SCOPE + insufficient)
     other = ',scope="repository:a/b:delete"' + insufficient
-    assert answer(access, good, DELETE) == (401, CHALLENGE + other)
+    assert authorize(access, good, DELETE) == (401, CHALLENGE + other)
     invalid = ',error="invalid_token"'
-    for shown in (token(exp=1), "Bearer x", good + "x"):
-        assert answer(access, shown, PULL, PUSH) == (401, CHALLENGE + SCOPE + invalid)
-    for shown in ("", "Bearer", "Bearer ", "Basic bWU6c2VjcmV0", "Token x", "x"):
-        assert answer(access, shown, PULL, PUSH) == (401, CHALLENGE + SCOPE), shown
-    assert answer(access, "bEARER" + good[6:], PULL) == "me"
+    for authorization in (token(exp=1), "Bearer x", good + "x"):
+        assert authorize(access, authorization, PULL, PUSH) == (401, CHALLENGE + SCOPE + invalid)
+    for authorization in ("", "Bearer", "Bearer ", "Basic bWU6c2VjcmV0", "Token x", "x"):
+        assert authorize(access, authorization, PULL, PUSH) == (401, CHALLENGE + SCOPE), (
+            authorization
+        )
+    assert authorize(access, "bEARER" + good[6:], PULL) == "me"
 
 
 def test_token_without_a_name_has_its_scope(access):
     nameless = token(sub="")
-    assert answer(access, nameless, PULL) == ""
-    assert answer(access, nameless, DELETE)[0] == 401
+    assert authorize(access, nameless, PULL) == ""
+    assert authorize(access, nameless, DELETE)[0] == 401
 
 
-def test_policy_that_requires_a_name_applies_to_tokens(check, clock):
-    access = SchemeAccess(Bearer(REALM, check, clock), AuthenticatedPolicy())
-    assert answer(access, token(), PULL) == "me"
-    status, challenge = answer(access, token(sub=""), PULL)
+def test_policy_that_requires_a_name_applies_to_tokens(verifier, clock):
+    access = SchemeAccess(Bearer(REALM, verifier, clock), AuthenticatedPolicy())
+    assert authorize(access, token(), PULL) == "me"
+    status, challenge = authorize(access, token(sub=""), PULL)
     assert status == 401, "a login may help"
     assert challenge.endswith('error="insufficient_scope"')
 
 
-def test_token_is_verified_once_in_five_minutes(access, check, clock):
+def test_token_is_verified_once_in_five_minutes(access, verifier, clock):
     good = token(exp=NOW + 3600)
     for seconds, checked in ((0, 1), (100, 1), (199, 1), (1, 2), (100, 2)):
         clock.advance(seconds)
         for _ in range(10):
-            assert answer(access, good, PULL) == "me"
-        assert check.checked == checked
+            assert authorize(access, good, PULL) == "me"
+        assert verifier.checked == checked
 
 
-def test_expired_token_is_not_cached(access, check, clock):
+def test_expired_token_is_not_cached(access, verifier, clock):
     good = token(exp=NOW + 100)
-    assert answer(access, good, PULL) == "me"
+    assert authorize(access, good, PULL) == "me"
     clock.advance(161)
-    assert answer(access, good, PULL)[0] == 401
-    assert check.checked == 2
+    assert authorize(access, good, PULL)[0] == 401
+    assert verifier.checked == 2
 
 
-def test_invalid_token_is_verified_each_time(access, check):
+def test_invalid_token_is_verified_each_time(access, verifier):
     for _ in range(3):
-        assert answer(access, "Bearer x", PULL)[0] == 401
-    assert check.checked == 3
+        assert authorize(access, "Bearer x", PULL)[0] == 401
+    assert verifier.checked == 3
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,7 @@ def test_invalid_token_is_verified_each_time(access, check):
         ("", "http", REALM),
     ],
 )
-def test_realm_on_the_requested_host(check, clock, host, scheme, realm):
-    access = SchemeAccess(Bearer(REALM, check, clock, "/auth/token"), TokenScopePolicy())
-    said = answer(access, None, host=host, scheme=scheme)
-    assert said == (401, f'Bearer realm="{realm}",service="{SERVICE}"')
+def test_realm_on_the_requested_host(verifier, clock, host, scheme, realm):
+    access = SchemeAccess(Bearer(REALM, verifier, clock, "/auth/token"), TokenScopePolicy())
+    challenge = authorize(access, None, host=host, scheme=scheme)
+    assert challenge == (401, f'Bearer realm="{realm}",service="{SERVICE}"')

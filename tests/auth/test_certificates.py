@@ -32,7 +32,7 @@ HOLDER = ClientCertificate(
 )
 
 
-def make(rules, more=""):
+def make_controller(rules, more=""):
     """The controller for the rules of a configuration."""
     text = (
         "version: 0.1\nstorage: inmemory\nhttp: {tls: {certificate: /c, key: /k, clientcas: [/a],"
@@ -44,7 +44,7 @@ def make(rules, more=""):
 
 
 def identity_for(rules, certificate=HOLDER):
-    access = make(rules)
+    access = make_controller(rules)
     return decide(access, Caller(certificate=certificate), ()).user
 
 
@@ -84,26 +84,26 @@ def test_first_matching_rule_makes_the_user(rule, user):
     ],
 )
 def test_certificate_without_a_matching_rule_is_anonymous(rule):
-    assert refusal_code(make(rule), Caller(certificate=HOLDER), PULL) == "DENIED"
+    assert refusal_code(make_controller(rule), Caller(certificate=HOLDER), PULL) == "DENIED"
 
 
 def test_unprintable_name_is_ignored():
     odd = ClientCertificate("CN=a", ("a\nb",))
-    access = make("{pattern: '(?s).+'}")
+    access = make_controller("{pattern: '(?s).+'}")
     assert refusal_code(access, Caller(certificate=odd), PULL) == "DENIED"
 
 
 def test_default_policy_with_certificates():
-    access = make("{}")
+    access = make_controller("{}")
     verifyObject(IClosableAccessController, access)
-    for wanted in (PULL, PUSH, CATALOG):
-        assert decide(access, Caller(certificate=HOLDER), (wanted,)).user == "ci-7"
-        assert refusal_code(access, Caller(), wanted) == "DENIED"
+    for needed in (PULL, PUSH, CATALOG):
+        assert decide(access, Caller(certificate=HOLDER), (needed,)).user == "ci-7"
+        assert refusal_code(access, Caller(), needed) == "DENIED"
     assert access.close().called
 
 
 def test_access_rules_apply_to_users_and_groups():
-    access = make(
+    access = make_controller(
         "{groups: [robots]}",
         "access: {anonymous: [pull], rules: [{repositories: ['**'], groups: [robots],"
         " allow: [push]}]}\n",
@@ -114,7 +114,7 @@ def test_access_rules_apply_to_users_and_groups():
     assert refusal_code(access, Caller(certificate=HOLDER), delete) == "DENIED"
 
 
-class Otherwise:
+class PermitAll:
     """Permits everything."""
 
     def authorize(self, caller, accesses):
@@ -122,7 +122,7 @@ class Otherwise:
 
 
 def test_authorization_header_takes_precedence():
-    access = make("{}", "auth: {silly: {realm: r, service: s}}\n")
+    access = make_controller("{}", "auth: {silly: {realm: r, service: s}}\n")
     assert decide(access, Caller(certificate=HOLDER), (PULL,)).user == "ci-7"
     both = Caller("Basic YTpi", certificate=HOLDER)
     assert decide(access, both, (PULL,)).user == "silly"
@@ -130,7 +130,7 @@ def test_authorization_header_takes_precedence():
 
 
 def test_fallback_without_close():
-    access = CertificateAccess((), None, Otherwise())
+    access = CertificateAccess((), None, PermitAll())
     verifyObject(IAccessController, access)
     assert decide(access, Caller(certificate=HOLDER), ()).user == "other"
     assert access.close().called

@@ -24,102 +24,106 @@ from twisted_registry.auth.password_file import (
 )
 
 
-def ask(checker, name, password):
-    """The name, or the type of the error."""
-    answers = []
-    checker.requestAvatarId(UsernamePassword(name, password)).addBoth(answers.append)
-    (answer,) = answers
-    return getattr(answer, "type", answer)
+def check_password(checker, name, password):
+    """Return the name, or the type of the error."""
+    results = []
+    checker.requestAvatarId(UsernamePassword(name, password)).addBoth(results.append)
+    (result,) = results
+    return getattr(result, "type", result)
 
 
-def test_checker_interfaces(written):
-    assert verifyObject(ICredentialsChecker, written.checker())
-    assert verifyObject(IVersionedChecker, written.checker())
+def test_checker_interfaces(password_file):
+    assert verifyObject(ICredentialsChecker, password_file.checker())
+    assert verifyObject(IVersionedChecker, password_file.checker())
 
 
-def test_passwords_are_checked(written):
-    written.write(password_lines(me="secret", you="other"))
-    checker = written.checker()
-    assert ask(checker, b"me", b"secret") == b"me"
+def test_passwords_are_checked(password_file):
+    password_file.write(password_lines(me="secret", you="other"))
+    checker = password_file.checker()
+    assert check_password(checker, b"me", b"secret") == b"me"
     for name, password in ((b"me", b"other"), (b"me", b""), (b"nobody", b"secret"), (b"", b"")):
-        assert ask(checker, name, password) is UnauthorizedLogin
+        assert check_password(checker, name, password) is UnauthorizedLogin
 
 
-def test_unknown_name_costs_as_much_as_a_known_one(written, counted):
+def test_unknown_name_costs_as_much_as_a_known_one(password_file, bcrypt_costs):
     dear = b"dear:" + hash_password(b"x", 5) + b"\n"
-    written.write(password_lines(me="secret") + dear + b"weak:$apr1$abc$NlhuBqv/5jhqpEy0ebBjR0\n")
-    checker = written.checker()
+    password_file.write(
+        password_lines(me="secret") + dear + b"weak:$apr1$abc$NlhuBqv/5jhqpEy0ebBjR0\n"
+    )
+    checker = password_file.checker()
     for name in (b"dear", b"nobody", b"weak", b"\xff", b""):
-        ask(checker, name, b"secret")
-        assert counted.take() == [5], name
-    ask(checker, b"me", b"wrong")
-    assert counted.take() == [4]
+        check_password(checker, name, b"secret")
+        assert bcrypt_costs.take() == [5], name
+    check_password(checker, b"me", b"wrong")
+    assert bcrypt_costs.take() == [4]
 
 
-def test_file_is_read_again_only_when_it_has_changed(written):
-    written.write(password_lines(me="secret"))
-    checker = written.checker()
+def test_file_is_read_again_only_when_it_has_changed(password_file):
+    password_file.write(password_lines(me="secret"))
+    checker = password_file.checker()
     version = checker.version()
     for _ in range(3):
-        assert ask(checker, b"me", b"secret") == b"me"
-    assert written.reads == 1
-    written.write(password_lines(me="changed"))
+        assert check_password(checker, b"me", b"secret") == b"me"
+    assert password_file.reads == 1
+    password_file.write(password_lines(me="changed"))
     assert checker.version() != version is not None
-    assert ask(checker, b"me", b"secret") is UnauthorizedLogin
-    assert ask(checker, b"me", b"changed") == b"me"
-    assert written.reads == 2
+    assert check_password(checker, b"me", b"secret") is UnauthorizedLogin
+    assert check_password(checker, b"me", b"changed") == b"me"
+    assert password_file.reads == 2
 
 
-def test_replaced_file_with_the_same_time_is_read(written):
-    written.write(password_lines(me="secret"))
-    checker = written.checker()
-    assert ask(checker, b"me", b"secret") == b"me"
-    before = written.path.stat()
-    other = written.path.with_name("other")
+def test_replaced_file_with_the_same_time_is_read(password_file):
+    password_file.write(password_lines(me="secret"))
+    checker = password_file.checker()
+    assert check_password(checker, b"me", b"secret") == b"me"
+    before = password_file.path.stat()
+    other = password_file.path.with_name("other")
     other.write_bytes(password_lines(me="changed"))
     os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
-    other.rename(written.path)
-    written.settle()
-    assert ask(checker, b"me", b"changed") == b"me"
+    other.rename(password_file.path)
+    password_file.settle()
+    assert check_password(checker, b"me", b"changed") == b"me"
 
 
-def test_file_modified_just_now_has_no_version(written):
-    written.write(password_lines(me="secret"), settled=False)
-    checker = written.checker()
-    written.clock.rightNow = written.path.stat().st_mtime_ns / 1e9
+def test_file_modified_just_now_has_no_version(password_file):
+    password_file.write(password_lines(me="secret"), settled=False)
+    checker = password_file.checker()
+    password_file.clock.rightNow = password_file.path.stat().st_mtime_ns / 1e9
     for reads in (1, 2):
         assert checker.version() is None
-        assert ask(checker, b"me", b"secret") == b"me"
-        assert written.reads == reads
+        assert check_password(checker, b"me", b"secret") == b"me"
+        assert password_file.reads == reads
 
 
-def test_unreadable_file_makes_authentication_unavailable(written):
-    checker = written.checker()
-    assert ask(checker, b"me", b"secret") is AuthenticationUnavailable
+def test_unreadable_file_makes_authentication_unavailable(password_file):
+    checker = password_file.checker()
+    assert check_password(checker, b"me", b"secret") is AuthenticationUnavailable
     assert checker.version() is None
-    written.write(b"torn")
-    assert ask(checker, b"me", b"secret") is AuthenticationUnavailable
+    password_file.write(b"torn")
+    assert check_password(checker, b"me", b"secret") is AuthenticationUnavailable
     with pytest.raises(HtpasswdInvalid):
         checker.load()
 
 
-def test_ignored_lines_are_logged_once_for_each_version(written, log_events):
-    written.write(password_lines(me="secret") + b"a:x\nb:y\n")
-    checker = written.checker()
+def test_ignored_lines_are_logged_once_for_each_version(password_file, log_events):
+    password_file.write(password_lines(me="secret") + b"a:x\nb:y\n")
+    checker = password_file.checker()
     checker.load()
-    ask(checker, b"me", b"secret")
+    check_password(checker, b"me", b"secret")
     (event,) = [event for event in log_events if "ignored" in event]
-    assert (event["ignored"], event["path"]) == (2, str(written.path))
+    assert (event["ignored"], event["path"]) == (2, str(password_file.path))
 
 
-def test_cancelling_cancels_the_check(written):
-    written.write(password_lines(me="secret"))
-    gone = []
-    checker = PasswordFile(str(written.path), lambda *_: Deferred(gone.append), written.clock)
-    asked = checker.requestAvatarId(UsernamePassword(b"me", b"secret"))
-    asked.addErrback(lambda _: None)
-    asked.cancel()
-    assert len(gone) == 1
+def test_cancelling_cancels_the_check(password_file):
+    password_file.write(password_lines(me="secret"))
+    cancelled = []
+    checker = PasswordFile(
+        str(password_file.path), lambda *_: Deferred(cancelled.append), password_file.clock
+    )
+    check = checker.requestAvatarId(UsernamePassword(b"me", b"secret"))
+    check.addErrback(lambda _: None)
+    check.cancel()
+    assert len(cancelled) == 1
 
 
 def test_missing_file_is_created(tmp_path):

@@ -29,8 +29,8 @@ from twisted_registry.oci.errors import RegistryError
 EVERYTHING = {"pull", "push", "delete", "*"}
 
 
-def rules(text):
-    """The policy of an ``access`` section."""
+def make_policy(text):
+    """Return the policy of an ``access`` section."""
     below = "".join(f"  {line}\n" for line in text.splitlines())
     loaded = load_text(f"version: 0.1\nstorage: inmemory\naccess:\n{below}", {})
     assert not loaded.warnings
@@ -64,13 +64,13 @@ def test_empty_section_allows_nothing():
 
 
 def test_anonymous_pulls_and_authenticated_pushes():
-    policy = rules("anonymous: [pull]\nauthenticated: [pull, push]")
+    policy = make_policy("anonymous: [pull]\nauthenticated: [pull, push]")
     assert allowed(policy, ANONYMOUS) == {"pull"}
     assert allowed(policy, ADA) == {"pull", "push"}
 
 
 @pytest.mark.parametrize(
-    ("action", "means"),
+    ("action", "implied"),
     [
         ("pull", {"pull"}),
         ("push", {"pull", "push"}),
@@ -78,14 +78,14 @@ def test_anonymous_pulls_and_authenticated_pushes():
         ("admin", EVERYTHING),
     ],
 )
-def test_implied_actions(action, means):
-    policy = rules(f"rules: [{{repositories: ['**'], users: [ada], allow: [{action}]}}]")
-    assert allowed(policy, ADA) == means
+def test_implied_actions(action, implied):
+    policy = make_policy(f"rules: [{{repositories: ['**'], users: [ada], allow: [{action}]}}]")
+    assert allowed(policy, ADA) == implied
     assert allowed(policy, BOB) == allowed(policy, ANONYMOUS) == set()
 
 
 def test_rules_add_up():
-    policy = rules(
+    policy = make_policy(
         "groups: {team: [ada, bob]}\n"
         "rules:\n"
         "- {repositories: ['team/**', '!team/secret'], groups: [team], allow: [push]}\n"
@@ -106,7 +106,7 @@ def test_rules_add_up():
 
 
 def test_groups_of_the_identity_count():
-    policy = rules(
+    policy = make_policy(
         "groups: {team: [ada]}\nrules: [{repositories: ['**'], groups: [team], allow: [pull]}]"
     )
     assert allowed(policy, EVE) == set()
@@ -116,7 +116,7 @@ def test_groups_of_the_identity_count():
 
 
 def test_identity_with_rights_has_only_those():
-    policy = rules("authenticated: [admin]\nanonymous: [pull]")
+    policy = make_policy("authenticated: [admin]\nanonymous: [pull]")
     robot = IdentityWithRights("robot", Rights((Right.make(["ci/*"], ["push"]),)))
     assert verifyObject(IIdentity, robot)
     assert allowed(policy, robot) == set()
@@ -124,19 +124,19 @@ def test_identity_with_rights_has_only_those():
 
 
 def test_administrators_of_everything_may_start_maintenance():
-    policy = rules(
+    policy = make_policy(
         "anonymous: [pull]\n"
         "rules:\n"
         "- {repositories: ['**'], users: [ada], allow: [admin]}\n"
         "- {repositories: ['team/**'], users: [bob], allow: [admin]}\n"
         "- {repositories: ['**'], users: [eve], allow: [push, delete]}\n"
     )
-    may = [policy.allows(who, MAINTENANCE) for who in (ADA, BOB, EVE, ANONYMOUS)]
-    assert may == [True, False, False, False]
+    is_allowed = [policy.allows(who, MAINTENANCE) for who in (ADA, BOB, EVE, ANONYMOUS)]
+    assert is_allowed == [True, False, False, False]
 
 
 def test_visible_repositories():
-    policy = rules(
+    policy = make_policy(
         "rules:\n"
         "- {repositories: [team/**, '!team/secret', team/a/b, lib*/x, z], users: [ada],"
         " allow: [push]}\n"
@@ -158,7 +158,7 @@ def test_visible_repositories():
 
 
 def test_excluded_repository_is_not_visible():
-    visible = rules(
+    visible = make_policy(
         "rules: [{repositories: ['**', '!secret'], users: [ada], allow: [pull]}]"
     ).visible_repositories(ADA)
     assert (visible.prefixes, visible.includes("a"), visible.includes("secret")) == (
@@ -176,7 +176,7 @@ def test_rights_of_a_bounded_number_of_users_are_cached():
 
 
 def test_anonymous_only_ignores_credentials():
-    access = AnonymousOnly(rules("anonymous: [pull]"))
+    access = AnonymousOnly(make_policy("anonymous: [pull]"))
     assert verifyObject(IClosableAccessController, access)
     caller = Caller("Basic YTpi")
     for allowed in ((), (Access("repository", "a", "pull"),)):

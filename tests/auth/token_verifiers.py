@@ -1,4 +1,4 @@
-"""Keys, and a TokenVerifier that trusts them."""
+"""Keys, and a TokenVerifier that assert_accepted them."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ from twisted_registry.config.access import ALGORITHMS
 ROOT, LEAF, OTHER = key("P-256", "root"), key("P-256", "leaf"), key("P-256", "other")
 ROOT_CERTIFICATE = certificate(ROOT)
 LEAF_CERTIFICATE = certificate(LEAF, (ROOT, ROOT_CERTIFICATE), authority=False)
-SET = jwks(
+KEY_SET = jwks(
     *(jwk(key(kind), kid=kind) for kind in sorted(set(SIGNING.values()))),
     {"kty": "oct", "k": segment(SECRET), "kid": "secret"},
 )
 
 
-def check(bundle=None, keys=SET, algorithms=ALGORITHMS, now=NOW):
+def make_verifier(bundle=None, keys=KEY_SET, algorithms=ALGORITHMS, now=NOW):
     authorities = None if bundle is None else TrustAnchors.from_pem(bundle)
     ring = make_keyring(authorities, keys)
     return TokenVerifier(ISSUER, SERVICE, ring, lambda: now, frozenset(algorithms))
 
 
-def refusal(checking, token):
+def rejection(verifier, token):
+    """Check that a token is rejected; return the reason."""
     with pytest.raises(LoginFailed) as caught:
-        checking.verify(token)
+        verifier.verify(token)
     assert caught.value.error == "invalid_token"
     return caught.value.reason
 
 
-def trusts(checking, token):
-    assert checking.verify(token).login.identity == Identity("me")
+def assert_accepted(verifier, token):
+    """Check that a token is accepted, as that of the user "me"."""
+    assert verifier.verify(token).login.identity == Identity("me")

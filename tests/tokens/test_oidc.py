@@ -16,7 +16,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from tests.support.passwords import basic_header
 from tests.support.services import HTTP, MEMORY, run_service
 from tests.support.tokens import SECRET, SERVICE, claims, forge, jwk, key, mint
-from tests.tokens.test_resource import bearing, granted, posted, token
+from tests.tokens.test_resource import bearer_header, get_token, granted_scopes, post_form
 from twisted_registry.auth.access import LoginFailed
 from twisted_registry.auth.rules import Right
 from twisted_registry.http.client import make_agent
@@ -37,42 +37,47 @@ DISCOVERY = "/.well-known/openid-configuration"
 
 
 class Issuer(Resource):
-    """A CI system; a test can change its responses, and sees its requests."""
+    """A CI system that issues tokens.
+
+    :ivar requests: the paths of the requests so far.
+    :ivar responses: path -> body to send instead of the usual one; None for status 500.
+    :ivar delay: if not None, responses are sent when it fires.
+    """
 
     isLeaf = True
 
     def __init__(self):
         super().__init__()
-        self.asked = []
+        self.requests = []
         self.keys = [jwk(key("RSA"), kid="one")]
-        self.answers = {}
-        self.held = None
+        self.responses = {}
+        self.delay = None
 
     def render(self, request):
         path = request.path.decode()
-        self.asked.append(path)
-        if self.held is not None:
-            self.held.addCallback(lambda _: (request.write(self.answer(path)), request.finish()))
+        self.requests.append(path)
+        if self.delay is not None:
+            self.delay.addCallback(lambda _: (request.write(self.response(path)), request.finish()))
             return NOT_DONE_YET
-        if path in self.answers and self.answers[path] is None:
+        if path in self.responses and self.responses[path] is None:
             request.setResponseCode(500)
             return b"{}"
-        return self.answer(path)
+        return self.response(path)
 
-    def answer(self, path):
-        if path in self.answers:
-            return self.answers[path]
+    def response(self, path):
+        if path in self.responses:
+            return self.responses[path]
         if path == DISCOVERY:
             return json.dumps({"issuer": self.url, "jwks_uri": f"{self.url}/keys"}).encode()
         return json.dumps({"keys": self.keys}).encode()
 
-    def says(self, now=None, **more):
+    def make_claims(self, now=None, **more):
         """The claims of one of its tokens."""
-        said = {"iss": self.url, "sub": "repo:acme/app:ref:refs/heads/main", "ref": "main"}
-        return claims(reactor.seconds() if now is None else now, access=None, **{**said, **more})
+        usual = {"iss": self.url, "sub": "repo:acme/app:ref:refs/heads/main", "ref": "main"}
+        return claims(reactor.seconds() if now is None else now, access=None, **{**usual, **more})
 
     def sign(self, now=None, **more):
-        return mint(key("RSA"), "RS256", self.says(now, **more), kid="one")
+        return mint(key("RSA"), "RS256", self.make_claims(now, **more), kid="one")
 
 
 @pytest_twisted.async_yield_fixture
@@ -84,7 +89,7 @@ async def issuer():
     await maybeDeferred(port.stopListening)
 
 
-class World:
+class OIDC:
     """An OIDCVerifier for one issuer, with a simulated clock."""
 
     def __init__(self, issuer, jwks=""):
@@ -100,34 +105,37 @@ class World:
         )
         self.verifier = OIDCVerifier([TrustedIssuer(self.keys, SERVICE, rules)], self.clock)
 
-    async def refused(self, token):
+    async def refused(self, get_token):
         with pytest.raises(LoginFailed) as caught:
-            await self.verifier.authenticate(token)
-        assert not token or token not in caught.value.reason
+            await self.verifier.authenticate(get_token)
+        assert not get_token or get_token not in caught.value.reason
         return caught.value.reason
 
 
 @pytest.fixture
-def world(issuer):
-    return World(issuer)
+def oidc(issuer):
+    return OIDC(issuer)
 
 
 @pytest_twisted.ensureDeferred
-async def test_job_gets_the_rights_of_matching_rules(issuer, world):
-    principal = await world.verifier.authenticate(issuer.sign(NOW))
+async def test_job_gets_the_rights_of_matching_rules(issuer, oidc):
+    principal = await oidc.verifier.authenticate(issuer.sign(NOW))
     assert principal.identity.name == "ci:repo:acme/app:ref:refs/heads/main"
     assert [sorted(right.actions) for right in principal.identity.rights.rights] == [
         ["pull", "push"], ["pull"],
     ]  # fmt: skip
     assert principal.expires == NOW + 60
-    branch = await world.verifier.authenticate(issuer.sign(NOW, ref="other"))
+    branch = await oidc.verifier.authenticate(issuer.sign(NOW, ref="other"))
     assert [sorted(right.actions) for right in branch.identity.rights.rights] == [["pull"]]
-    assert issuer.asked == [DISCOVERY, "/keys"], "asked once"
+    assert issuer.requests == [DISCOVERY, "/keys"], "each is requested once"
 
 
 @pytest_twisted.ensureDeferred
-async def test_invalid_tokens_are_rejected(issuer, world):
-    other = mint(key("RSA", "other"), "RS256", issuer.says(NOW), kid="one")
+async def test_invalid_tokens_are_rejected(issuer, oidc):
+    def forged(alg, secret=None, **changes):
+        return forge({"alg": alg, "kid": "one"}, issuer.make_claims(NOW, **changes), secret)
+
+    other = mint(key("RSA", "other"), "RS256", issuer.make_claims(NOW), kid="one")
     for text, reason in (
         (issuer.sign(NOW, sub="repo:acm/app"), "no rule"),
         (issuer.sign(NOW, sub="x:repo:acme/app"), "no rule"),
@@ -135,7 +143,10 @@ async def test_invalid_tokens_are_rejected(issuer, world):
         (issuer.sign(NOW, sub="repo:acme/a\nb"), "no subject"),
         (issuer.sign(NOW, sub=None), "no subject"),
         (issuer.sign(NOW, iss="http://another"), "not trusted"),
-        (forge({"alg": "RS256", "kid": "one"}, issuer.says(NOW, iss=[issuer.url])), "not trusted"),
+        (
+            forge({"alg": "RS256", "kid": "one"}, issuer.make_claims(NOW, iss=[issuer.url])),
+            "not trusted",
+        ),
         (issuer.sign(NOW, iss=None), "not trusted"),
         (issuer.sign(NOW, aud="another"), "wrong audience"),
         (issuer.sign(NOW, aud=None), "wrong audience"),
@@ -143,90 +154,90 @@ async def test_invalid_tokens_are_rejected(issuer, world):
         (issuer.sign(NOW, exp=None), "exp or nbf"),
         (issuer.sign(NOW + 1000), "not yet valid"),
         (other, "cannot be read"),
-        (forge({"alg": "none", "kid": "one"}, issuer.says(NOW)), "cannot be read"),
-        (forge({"alg": "none", "kid": "one"}, issuer.says(NOW), SECRET), "cannot be read"),
-        (forge({"alg": "HS256", "kid": "one"}, issuer.says(NOW), SECRET), "cannot be read"),
+        (forged("none"), "cannot be read"),
+        (forged("none", SECRET), "cannot be read"),
+        (forged("HS256", SECRET), "cannot be read"),
         (
-            mint(key("RSA", "x"), "RS256", issuer.says(NOW), jwk=jwk(key("RSA", "x"))),
+            mint(key("RSA", "x"), "RS256", issuer.make_claims(NOW), jwk=jwk(key("RSA", "x"))),
             "not a trusted",
         ),
         ("eyJhbGciOiJIUzI1NiJ9..", "cannot be read"),
         ("eyJ.eyJ.x", "cannot be read"),
         ("", "cannot be read"),
     ):
-        said = await world.refused(text)
-        assert reason in said, (said, reason)
+        rejection = await oidc.refused(text)
+        assert reason in rejection
 
 
 @pytest_twisted.ensureDeferred
-async def test_published_hmac_secret_is_not_a_key(issuer, world):
+async def test_published_hmac_secret_is_not_a_key(issuer, oidc):
     issuer.keys = [{"kty": "oct", "k": "YWFh" * 16, "kid": "one"}, *issuer.keys[1:]]
-    assert await world.refused(mint(b"aaa" * 16, "HS256", issuer.says(NOW), kid="one"))
+    assert await oidc.refused(mint(b"aaa" * 16, "HS256", issuer.make_claims(NOW), kid="one"))
 
 
 @pytest_twisted.ensureDeferred
-async def test_new_key_is_fetched_and_unknown_keys_do_not_cause_a_flood(issuer, world):
-    await world.verifier.authenticate(issuer.sign(NOW))
+async def test_new_key_is_fetched_and_unknown_keys_do_not_cause_a_flood(issuer, oidc):
+    await oidc.verifier.authenticate(issuer.sign(NOW))
     issuer.keys = [jwk(key("P-256"), kid="two"), {"kid": "odd", "kty": "?"}, "odd", {"kty": "RSA"}]
 
     def sign():
-        return mint(key("P-256"), "ES256", issuer.says(world.clock.seconds()), kid="two")
+        return mint(key("P-256"), "ES256", issuer.make_claims(oidc.clock.seconds()), kid="two")
 
     for _ in range(5):
-        await world.refused(sign())
-    assert len(issuer.asked) == 2, "it was asked a moment ago"
-    world.clock.advance(60)
-    await world.verifier.authenticate(sign())
-    assert len(issuer.asked) == 4
+        await oidc.refused(sign())
+    assert len(issuer.requests) == 2, "it was requested a moment ago"
+    oidc.clock.advance(60)
+    await oidc.verifier.authenticate(sign())
+    assert len(issuer.requests) == 4
     for number in range(20):
-        text = mint(key("RSA"), "RS256", issuer.says(NOW), kid=f"no key {number}")
-        await world.refused(text)
-    assert len(issuer.asked) == 4
+        text = mint(key("RSA"), "RS256", issuer.make_claims(NOW), kid=f"no key {number}")
+        await oidc.refused(text)
+    assert len(issuer.requests) == 4
     # The old key is no longer trusted, because the issuer has removed it.
-    await world.refused(issuer.sign(world.clock.seconds()))
+    await oidc.refused(issuer.sign(oidc.clock.seconds()))
 
 
 @pytest_twisted.ensureDeferred
-async def test_keys_are_fetched_again_after_an_hour_and_kept_for_a_day(issuer, world):
-    await world.verifier.authenticate(issuer.sign(NOW))
-    issuer.answers["/keys"] = None
-    for hours, asked in ((1, 4), (12, 6), (10, 8)):
-        world.clock.advance(3600 * hours)
-        await world.verifier.authenticate(issuer.sign(world.clock.seconds()))
-        assert len(issuer.asked) == asked
-    world.clock.advance(3600)
+async def test_keys_are_fetched_again_after_an_hour_and_kept_for_a_day(issuer, oidc):
+    await oidc.verifier.authenticate(issuer.sign(NOW))
+    issuer.responses["/keys"] = None
+    for hours, requests in ((1, 4), (12, 6), (10, 8)):
+        oidc.clock.advance(3600 * hours)
+        await oidc.verifier.authenticate(issuer.sign(oidc.clock.seconds()))
+        assert len(issuer.requests) == requests
+    oidc.clock.advance(3600)
     with pytest.raises(RegistryError) as caught:
-        await world.verifier.authenticate(issuer.sign(world.clock.seconds()))
+        await oidc.verifier.authenticate(issuer.sign(oidc.clock.seconds()))
     assert caught.value.http_status == 503
     assert dict(caught.value.headers)["Retry-After"] == "5"
-    del issuer.answers["/keys"]
-    world.clock.advance(5)
-    await world.verifier.authenticate(issuer.sign(world.clock.seconds()))
+    del issuer.responses["/keys"]
+    oidc.clock.advance(5)
+    await oidc.verifier.authenticate(issuer.sign(oidc.clock.seconds()))
 
 
 @pytest_twisted.ensureDeferred
-async def test_concurrent_jobs_fetch_the_keys_once(issuer, world):
-    issuer.held = Deferred()
+async def test_concurrent_jobs_fetch_the_keys_once(issuer, oidc):
+    issuer.delay = Deferred()
     waiting = [
-        Deferred.fromCoroutine(world.verifier.authenticate(issuer.sign(NOW))) for _ in range(5)
+        Deferred.fromCoroutine(oidc.verifier.authenticate(issuer.sign(NOW))) for _ in range(5)
     ]
     waiting[0].addErrback(lambda _: None).cancel()
-    held, issuer.held = issuer.held, None
-    held.callback(None)
+    delay, issuer.delay = issuer.delay, None
+    delay.callback(None)
     for each in waiting[1:]:
         assert (await each).identity.name
-    assert issuer.asked == [DISCOVERY, "/keys"]
+    assert issuer.requests == [DISCOVERY, "/keys"]
 
 
 @pytest_twisted.ensureDeferred
 async def test_configured_url_of_the_keys(issuer):
-    world = World(issuer, jwks=f"{issuer.url}/elsewhere")
-    await world.verifier.authenticate(issuer.sign(NOW))
-    assert issuer.asked == ["/elsewhere"]
+    oidc = OIDC(issuer, jwks=f"{issuer.url}/elsewhere")
+    await oidc.verifier.authenticate(issuer.sign(NOW))
+    assert issuer.requests == ["/elsewhere"]
 
 
 @pytest.mark.parametrize(
-    ("path", "answer"),
+    ("path", "response"),
     [
         (DISCOVERY, b"{}"),
         (DISCOVERY, b"[]"),
@@ -245,18 +256,18 @@ async def test_configured_url_of_the_keys(issuer):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_malformed_responses_of_the_issuer(issuer, world, path, answer):
-    issuer.answers[path] = answer and answer.replace(b"URL", issuer.url.encode())
+async def test_malformed_responses_of_the_issuer(issuer, oidc, path, response):
+    issuer.responses[path] = response and response.replace(b"URL", issuer.url.encode())
     for _ in range(3):
         with pytest.raises(RegistryError) as caught:
-            await world.verifier.authenticate(issuer.sign(NOW))
+            await oidc.verifier.authenticate(issuer.sign(NOW))
         assert caught.value.http_status == 503
-    assert len(issuer.asked) <= 2
+    assert len(issuer.requests) <= 2
 
 
 @pytest_twisted.ensureDeferred
 async def test_request_to_the_issuer_times_out(issuer):
-    issuer.held = Deferred()
+    issuer.delay = Deferred()
     clock = Clock()
     fetcher = JSONFetcher(clock, make_agent(reactor, 10))
     waiting = Deferred.fromCoroutine(fetcher.fetch(f"{issuer.url}/keys"))
@@ -320,13 +331,13 @@ async def test_job_uses_its_token_as_a_password(tmp_path, issuer):
     async with trusting(tmp_path, issuer) as ask:
         job = {"Authorization": basic_header("ci", issuer.sign(protected=True))}
         scope = "repository:acme/app:pull,push repository:other:pull"
-        given = await token(ask, scope, offline_token="true", headers=job)
-        assert granted(given) == (
+        issued = await get_token(ask, scope, offline_token="true", headers=job)
+        assert granted_scopes(issued) == (
             "ci:repo:acme/app:ref:refs/heads/main", ["repository:acme/app:pull,push"],
         )  # fmt: skip
-        assert "refresh_token" not in given.said
+        assert "refresh_token" not in issued.document
         path = "/v2/acme/app/blobs/uploads/"
-        assert (await ask("POST", path, headers=bearing(given))).code == 202
+        assert (await ask("POST", path, headers=bearer_header(issued))).code == 202
         assert (await ask("POST", path, headers=job)).code == 202
         assert (await ask("POST", "/v2/other/blobs/uploads/", headers=job)).code == 403
         # The CI system's token is not accepted as a bearer token.
@@ -334,24 +345,26 @@ async def test_job_uses_its_token_as_a_password(tmp_path, issuer):
         assert (await ask("GET", "/v2/", headers=wrong)).code == 401
         for more in ({"protected": False}, {}, {"protected": True, "aud": "x"}):
             job = {"Authorization": basic_header("ci", issuer.sign(**more))}
-            assert (await token(ask, headers=job)).code == 401
+            assert (await get_token(ask, headers=job)).code == 401
 
 
 @pytest_twisted.ensureDeferred
 async def test_token_exchange(tmp_path, issuer):
     kind = "urn:ietf:params:oauth:grant-type:token-exchange"
     async with trusting(tmp_path, issuer) as ask:
-        given = await posted(
+        issued = await post_form(
             ask, grant_type=kind, subject_token=issuer.sign(protected=True),
             subject_token_type="urn:ietf:params:oauth:token-type:jwt",
             scope="repository:acme/app:push",
         )  # fmt: skip
-        assert given.code == 200
-        assert given.said["issued_token_type"] == "urn:ietf:params:oauth:token-type:access_token"
-        assert granted(given)[1] == ["repository:acme/app:push"]
-        refused = await posted(ask, grant_type=kind, subject_token=issuer.sign())
-        assert (refused.code, refused.said["error"]) == (401, "invalid_grant")
-        issuer.answers["/keys"] = None
+        assert issued.code == 200
+        assert (
+            issued.document["issued_token_type"] == "urn:ietf:params:oauth:token-type:access_token"
+        )
+        assert granted_scopes(issued)[1] == ["repository:acme/app:push"]
+        refused = await post_form(ask, grant_type=kind, subject_token=issuer.sign())
+        assert (refused.code, refused.document["error"]) == (401, "invalid_grant")
+        issuer.responses["/keys"] = None
     async with trusting(tmp_path, issuer) as ask:
-        response = await posted(ask, grant_type=kind, subject_token=issuer.sign(protected=True))
+        response = await post_form(ask, grant_type=kind, subject_token=issuer.sign(protected=True))
         assert response.code == 503

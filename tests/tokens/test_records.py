@@ -16,29 +16,29 @@ from twisted_registry.tokens.records import RECORD_TTL_S, TokenRecord, TokenStor
 RIGHTS = Rights((Right.make(["team/**", "!team/x"], ["push"]),))
 
 
-class World:
-    """A store, and processes that use it."""
+class SharedStore:
+    """A driver, and the token stores of processes that share it."""
 
     def __init__(self):
         self.clock = Clock()
         self.clock.advance(1_000_000)
         self.driver = MemoryDriver(self.clock)
-        self.records = self.another()
+        self.records = self.open_store()
 
-    def another(self):
+    def open_store(self):
         return TokenStore(self.driver, self.clock)
 
 
 @pytest.fixture
-def world():
-    return World()
+def shared():
+    return SharedStore()
 
 
 @pytest_twisted.ensureDeferred
-async def test_stored_record_does_not_contain_the_token(world):
-    record, token = await world.records.create("robot", "ci", 60, rights=RIGHTS)
+async def test_stored_record_does_not_contain_the_token(shared):
+    record, token = await shared.records.create("robot", "ci", 60, rights=RIGHTS)
     assert is_stored_token(token)
-    content = await world.driver.get(layout.token(record.id), 10_000)
+    content = await shared.driver.get(layout.token(record.id), 10_000)
     secret = token.rpartition("_")[2]
     assert len(secret) == 64
     assert secret.encode() not in content
@@ -46,20 +46,20 @@ async def test_stored_record_does_not_contain_the_token(world):
     assert record.hash not in repr(record)
     assert TokenRecord.from_bytes(content) == record
     assert (record.created, record.expires, record.rights) == (1_000_000, 1_000_060, RIGHTS)
-    assert await world.another().verify(token, "robot") == record
+    assert await shared.open_store().verify(token, "robot") == record
 
 
-def changed(token, position):
+def change_digit(token, position):
     return token[:position] + ("0" if token[position] != "0" else "1") + token[position + 1 :]
 
 
 @pytest_twisted.ensureDeferred
-async def test_wrong_tokens_are_rejected(world):
-    record, token = await world.records.create("robot", "ci", None)
-    assert await world.records.verify(token, "refresh") is None
+async def test_wrong_tokens_are_rejected(shared):
+    record, token = await shared.records.create("robot", "ci", None)
+    assert await shared.records.verify(token, "refresh") is None
     wrong = [
-        changed(token, 5),
-        changed(token, 40),
+        change_digit(token, 5),
+        change_digit(token, 40),
         token[:-1],
         token + "0",
         token.upper(),
@@ -68,60 +68,60 @@ async def test_wrong_tokens_are_rejected(world):
     ]
     wrong += [f"twr_{'../' * 5}_{'0' * 64}", f"twr_{record.id}_{record.hash}", record.id]
     for text in wrong:
-        assert await world.records.verify(text, "robot") is None, text
-    assert await world.records.verify(token, "robot")
-    assert await world.records.find_record("../upload-secret") is None
+        assert await shared.records.verify(text, "robot") is None, text
+    assert await shared.records.verify(token, "robot")
+    assert await shared.records.find_record("../upload-secret") is None
 
 
 @pytest_twisted.ensureDeferred
-async def test_token_expires(world):
-    _, token = await world.records.create("robot", "ci", 60)
-    _, eternal = await world.records.create("robot", "forever", None)
-    world.clock.advance(59)
-    assert await world.records.verify(token, "robot")
-    world.clock.advance(1)
-    assert await world.records.verify(token, "robot") is None
-    world.clock.advance(10**9)
-    assert await world.records.verify(eternal, "robot")
+async def test_token_expires(shared):
+    _, token = await shared.records.create("robot", "ci", 60)
+    _, eternal = await shared.records.create("robot", "forever", None)
+    shared.clock.advance(59)
+    assert await shared.records.verify(token, "robot")
+    shared.clock.advance(1)
+    assert await shared.records.verify(token, "robot") is None
+    shared.clock.advance(10**9)
+    assert await shared.records.verify(eternal, "robot")
 
 
 @pytest_twisted.ensureDeferred
-async def test_revocation_takes_effect_everywhere_within_seconds(world):
-    record, token = await world.records.create("robot", "ci", None)
-    other = world.another()
+async def test_revocation_takes_effect_everywhere_within_seconds(shared):
+    record, token = await shared.records.create("robot", "ci", None)
+    other = shared.open_store()
     assert await other.verify(token, "robot")
-    assert await world.records.revoke(record.id)
-    assert await world.records.verify(token, "robot") is None, (
+    assert await shared.records.revoke(record.id)
+    assert await shared.records.verify(token, "robot") is None, (
         "at once in the process that revoked it"
     )
     assert await other.verify(token, "robot"), "still cached"
-    world.clock.advance(RECORD_TTL_S)
+    shared.clock.advance(RECORD_TTL_S)
     assert await other.verify(token, "robot") is None
     assert RECORD_TTL_S <= 5
-    assert not await world.records.revoke(record.id)
+    assert not await shared.records.revoke(record.id)
     for name in ("../upload-secret", "", record.id.upper(), "0" * 16):
-        assert not await world.records.revoke(name)
+        assert not await shared.records.revoke(name)
 
 
 @pytest_twisted.ensureDeferred
-async def test_records_are_listed_and_purged(world):
-    assert await world.records.list_records() == []
+async def test_records_are_listed_and_purged(shared):
+    assert await shared.records.list_records() == []
     made = []
     for number in range(5):
-        made.append((await world.records.create("robot", str(number), 10 * number))[0])
-        world.clock.advance(1)
-    await world.driver.put(f"{layout.TOKENS}/other", b"{}")
-    assert await world.records.list_records() == made
-    assert await world.records.purge_expired() == 1
-    assert await world.records.list_records() == made[1:]
+        made.append((await shared.records.create("robot", str(number), 10 * number))[0])
+        shared.clock.advance(1)
+    await shared.driver.put(f"{layout.TOKENS}/other", b"{}")
+    assert await shared.records.list_records() == made
+    assert await shared.records.purge_expired() == 1
+    assert await shared.records.list_records() == made[1:]
 
 
 @pytest_twisted.ensureDeferred
-async def test_expired_refresh_tokens_are_purged(world):
-    old = await world.records.create_refresh("ada", 10, "stamp")
-    world.clock.advance(24 * 3600)
-    await world.records.create_refresh("ada", 10, "stamp")
-    (left,) = await world.records.list_records()
+async def test_expired_refresh_tokens_are_purged(shared):
+    old = await shared.records.create_refresh("ada", 10, "stamp")
+    shared.clock.advance(24 * 3600)
+    await shared.records.create_refresh("ada", 10, "stamp")
+    (left,) = await shared.records.list_records()
     assert not old.startswith(f"twr_{left.id}")
     assert (left.kind, left.name, left.stamp) == ("refresh", "ada", "stamp")
     assert "stamp" not in repr(left).replace("stamp=", "")
@@ -132,29 +132,29 @@ async def test_expired_refresh_tokens_are_purged(world):
     [b"", b"{}", b"[]", b"null", b"\xff", b'{"rights": []}', b'{"rights": 1, "id": "x"}'],
 )
 @pytest_twisted.ensureDeferred
-async def test_malformed_record_is_rejected(world, content):
-    record, token = await world.records.create("robot", "ci", None)
-    await world.driver.put(layout.token(record.id), content)
-    assert await world.another().verify(token, "robot") is None
-    assert await world.another().list_records() == []
+async def test_malformed_record_is_rejected(shared, content):
+    record, token = await shared.records.create("robot", "ci", None)
+    await shared.driver.put(layout.token(record.id), content)
+    assert await shared.open_store().verify(token, "robot") is None
+    assert await shared.open_store().list_records() == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_record_under_another_id_is_rejected(world):
-    record, token = await world.records.create("robot", "ci", None)
-    said = json.loads(await world.driver.get(layout.token(record.id), 10_000))
-    await world.driver.put(layout.token("0" * 16), json.dumps(said).encode())
+async def test_record_under_another_id_is_rejected(shared):
+    record, token = await shared.records.create("robot", "ci", None)
+    document = json.loads(await shared.driver.get(layout.token(record.id), 10_000))
+    await shared.driver.put(layout.token("0" * 16), json.dumps(document).encode())
     moved = token.replace(record.id, "0" * 16)
-    assert await world.another().verify(moved, "robot") is None
+    assert await shared.open_store().verify(moved, "robot") is None
 
 
 @pytest_twisted.ensureDeferred
-async def test_cache_is_bounded_even_for_unknown_ids(world):
-    record, token = await world.records.create("robot", "ci", None)
-    assert await world.records.verify(token, "robot")
-    await world.another().revoke(record.id)
+async def test_cache_is_bounded_even_for_unknown_ids(shared):
+    record, token = await shared.records.create("robot", "ci", None)
+    assert await shared.records.verify(token, "robot")
+    await shared.open_store().revoke(record.id)
     for number in range(4095):
-        await world.records.find_record(f"{number:016x}")
-    assert await world.records.verify(token, "robot"), "still cached"
-    await world.records.find_record("f" * 16)
-    assert await world.records.verify(token, "robot") is None, "the oldest entry is evicted"
+        await shared.records.find_record(f"{number:016x}")
+    assert await shared.records.verify(token, "robot"), "still cached"
+    await shared.records.find_record("f" * 16)
+    assert await shared.records.verify(token, "robot") is None, "the oldest entry is evicted"

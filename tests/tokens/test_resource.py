@@ -46,34 +46,34 @@ async def registry(folder, more="", http=HTTP, store=MEMORY):
         yield ask
 
 
-async def token(ask, *scopes, headers=None, **more):
+async def get_token(ask, *scopes, headers=None, **more):
     """The response to a token request."""
     query = "&".join(
         [f"scope={quote(scope)}" for scope in scopes] + [f"{key}={more[key]}" for key in more]
     )
     response = await ask("GET", f"/auth/token?service=x&{query}", headers=headers or {})
-    response.said = json.loads(response.body)
+    response.document = json.loads(response.body)
     return response
 
 
-async def posted(ask, **form):
+async def post_form(ask, **form):
     body = "&".join(f"{name}={quote(value)}" for name, value in form.items()).encode()
     response = await ask("POST", "/auth/token", headers=FORM, data=body)
-    response.said = json.loads(response.body)
+    response.document = json.loads(response.body)
     return response
 
 
-def bearing(response):
-    return {"Authorization": f"Bearer {response.said['token']}"}
+def bearer_header(response):
+    return {"Authorization": f"Bearer {response.document['token']}"}
 
 
-def granted(response):
+def granted_scopes(response):
     """The subject and the scopes of a token, without verifying it."""
-    claims = jwt.decode(response.said["token"], options={"verify_signature": False})
+    claims = jwt.decode(response.document["token"], options={"verify_signature": False})
     scopes = [
         f"{each['type']}:{each['name']}:{','.join(each['actions'])}" for each in claims["access"]
     ]
-    assert response.said["scope"] == " ".join(scopes)
+    assert response.document["scope"] == " ".join(scopes)
     return claims["sub"], scopes
 
 
@@ -84,34 +84,36 @@ async def test_push_with_tokens_as_docker_does_it(tmp_path):
         assert response.code == 401
         realm = f'Bearer realm="{ask.base}/auth/token",service="twisted-registry"'
         assert header(response, "WWW-Authenticate") == realm
-        login = await token(ask, account="ada", client_id="docker", headers={"Authorization": ADA})
+        login = await get_token(
+            ask, account="ada", client_id="docker", headers={"Authorization": ADA}
+        )
         assert login.code == 200
-        assert (await ask("GET", "/v2/", headers=bearing(login))).code == 200
+        assert (await ask("GET", "/v2/", headers=bearer_header(login))).code == 200
 
         path = f"/v2/team/app/blobs/uploads/?digest={DIGEST}"
         response = await ask("POST", path, data=LAYER)
         assert response.code == 401
-        asked = header(response, "WWW-Authenticate")
-        assert asked == f'{realm},scope="repository:team/app:pull,push"'
-        (scope,) = re.findall('scope="([^"]+)"', asked)
+        requested = header(response, "WWW-Authenticate")
+        assert requested == f'{realm},scope="repository:team/app:pull,push"'
+        (scope,) = re.findall('scope="([^"]+)"', requested)
         # A token with too narrow a scope is challenged.
-        response = await ask("POST", path, data=LAYER, headers=bearing(login))
+        response = await ask("POST", path, data=LAYER, headers=bearer_header(login))
         assert response.code == 401
-        assert header(response, "WWW-Authenticate") == f'{asked},error="insufficient_scope"'
-        wider = await token(ask, scope, headers={"Authorization": ADA})
-        assert granted(wider) == ("ada", [scope])
-        assert (await ask("POST", path, data=LAYER, headers=bearing(wider))).code == 201
+        assert header(response, "WWW-Authenticate") == f'{requested},error="insufficient_scope"'
+        wider = await get_token(ask, scope, headers={"Authorization": ADA})
+        assert granted_scopes(wider) == ("ada", [scope])
+        assert (await ask("POST", path, data=LAYER, headers=bearer_header(wider))).code == 201
         assert header(wider, "Cache-Control") == "no-store"
         assert header(wider, "Content-Type") == "application/json"
-        assert 60 <= wider.said["expires_in"] == 300
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", wider.said["issued_at"])
+        assert 60 <= wider.document["expires_in"] == 300
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", wider.document["issued_at"])
         # A user name and password are accepted directly, too.
         response = await ask("GET", "/v2/team/app/tags/list", headers={"Authorization": ADA})
         assert response.code == 200
 
 
 @pytest.mark.parametrize(
-    ("who", "asked", "expected"),
+    ("authorization", "requested", "expected"),
     [
         (ADA, ["repository:team/a:pull,push,delete"], ["repository:team/a:pull,push"]),
         (ADA, ["repository:secret:pull", "repository:open/a:pull"], ["repository:open/a:pull"]),
@@ -126,20 +128,22 @@ async def test_push_with_tokens_as_docker_does_it(tmp_path):
     ],
 )  # fmt: skip
 @pytest_twisted.ensureDeferred
-async def test_granted_scope_is_the_allowed_part(tmp_path, who, asked, expected):
+async def test_granted_scope_is_the_allowed_part(tmp_path, authorization, requested, expected):
     async with registry(tmp_path) as ask:
-        response = await token(ask, *asked, headers={"Authorization": who} if who else {})
+        response = await get_token(
+            ask, *requested, headers={"Authorization": authorization} if authorization else {}
+        )
         assert response.code == 200
-        assert granted(response)[1] == expected
+        assert granted_scopes(response)[1] == expected
 
 
 @pytest_twisted.ensureDeferred
 async def test_anonymous_token(tmp_path):
     async with registry(tmp_path) as ask:
-        given = await token(ask, "repository:open/a:pull", "repository:team/a:pull")
-        assert granted(given) == ("", ["repository:open/a:pull"])
-        assert (await ask("GET", "/v2/open/a/tags/list", headers=bearing(given))).code == 404
-        response = await ask("GET", "/v2/team/a/tags/list", headers=bearing(given))
+        issued = await get_token(ask, "repository:open/a:pull", "repository:team/a:pull")
+        assert granted_scopes(issued) == ("", ["repository:open/a:pull"])
+        assert (await ask("GET", "/v2/open/a/tags/list", headers=bearer_header(issued))).code == 404
+        response = await ask("GET", "/v2/team/a/tags/list", headers=bearer_header(issued))
         assert response.code == 401, "a login may help"
         assert "insufficient_scope" in header(response, "WWW-Authenticate")
         assert (await ask("GET", "/v2/open/a/tags/list")).code == 404, "no token is needed"
@@ -149,10 +153,10 @@ async def test_anonymous_token(tmp_path):
 async def test_rules_are_checked_at_each_request(tmp_path):
     """The token may come from another registry with other rules."""
     async with registry(tmp_path) as ask:
-        given = await token(ask, "repository:team/a:pull", headers={"Authorization": ADA})
-        response = await ask("GET", "/v2/team/b/tags/list", headers=bearing(given))
+        issued = await get_token(ask, "repository:team/a:pull", headers={"Authorization": ADA})
+        response = await ask("GET", "/v2/team/b/tags/list", headers=bearer_header(issued))
         assert response.code == 401
-        response = await ask("GET", "/v2/secret/tags/list", headers=bearing(given))
+        response = await ask("GET", "/v2/secret/tags/list", headers=bearer_header(issued))
         assert response.code == 403
 
 
@@ -170,30 +174,30 @@ async def test_rules_are_checked_at_each_request(tmp_path):
 @pytest_twisted.ensureDeferred
 async def test_wrong_credentials_get_no_token(tmp_path, authorization):
     async with registry(tmp_path) as ask:
-        response = await token(ask, headers={"Authorization": authorization})
+        response = await get_token(ask, headers={"Authorization": authorization})
         assert response.code == 401
-        assert response.said["errors"][0]["code"] == "UNAUTHORIZED"
+        assert response.document["errors"][0]["code"] == "UNAUTHORIZED"
         assert header(response, "WWW-Authenticate") == 'Basic realm="twisted-registry"'
-        assert "token" not in response.said
+        assert "token" not in response.document
 
 
 @pytest_twisted.ensureDeferred
 async def test_oauth_password_grant(tmp_path):
     async with registry(tmp_path) as ask:
-        response = await posted(
+        response = await post_form(
             ask, grant_type="password", username="ada", password="secret", client_id="x",
             scope="repository:team/a:pull,push repository:secret:pull", access_type="offline",
         )  # fmt: skip
         assert response.code == 200
-        assert response.said["token_type"] == "Bearer"
-        assert granted(response) == ("ada", ["repository:team/a:pull,push"])
-        assert response.said["refresh_token"]
-        response = await posted(ask, grant_type="password", username="ada", password="secret")
-        assert "refresh_token" not in response.said
-        response = await posted(ask, grant_type="password", username="ada", password="wrong")
-        assert (response.code, response.said["error"]) == (401, "invalid_grant")
-        response = await posted(ask, grant_type="refresh_token", refresh_token="wrong")
-        assert (response.code, response.said["error"]) == (401, "invalid_grant")
+        assert response.document["token_type"] == "Bearer"
+        assert granted_scopes(response) == ("ada", ["repository:team/a:pull,push"])
+        assert response.document["refresh_token"]
+        response = await post_form(ask, grant_type="password", username="ada", password="secret")
+        assert "refresh_token" not in response.document
+        response = await post_form(ask, grant_type="password", username="ada", password="wrong")
+        assert (response.code, response.document["error"]) == (401, "invalid_grant")
+        response = await post_form(ask, grant_type="refresh_token", refresh_token="wrong")
+        assert (response.code, response.document["error"]) == (401, "invalid_grant")
 
 
 @pytest.mark.parametrize(
@@ -215,9 +219,9 @@ async def test_invalid_forms_are_rejected(tmp_path, body, headers, status):
     async with registry(tmp_path) as ask:
         response = await ask("POST", "/auth/token", headers={**FORM, **headers}, data=body)
         assert response.code == status
-        said = json.loads(response.body)
-        assert said["error"]
-        assert said["errors"][0]["code"]
+        document = json.loads(response.body)
+        assert document["error"]
+        assert document["errors"][0]["code"]
         response = await ask("POST", "/auth/token", headers={**FORM, **headers}, data=Chunks(body))
         assert response.code == status
 
@@ -271,31 +275,31 @@ async def test_realm_with_a_prefix_and_behind_a_proxy(tmp_path):
 @pytest_twisted.ensureDeferred
 async def test_refresh_token_is_valid_until_the_account_changes(tmp_path):
     async with registry(tmp_path) as ask:
-        login = await token(ask, offline_token="true", headers={"Authorization": ADA})
-        refresh = login.said["refresh_token"]
+        login = await get_token(ask, offline_token="true", headers={"Authorization": ADA})
+        refresh = login.document["refresh_token"]
         for _ in range(2):
             # Clients keep the first refresh token, so it stays valid.
-            again = await posted(
+            again = await post_form(
                 ask,
                 grant_type="refresh_token",
                 refresh_token=refresh,
                 scope="repository:team/a:pull",
             )
-            assert granted(again) == ("ada", ["repository:team/a:pull"])
-            assert again.said["refresh_token"] == refresh
-        assert (await ask("GET", "/v2/team/a/tags/list", headers=bearing(again))).code == 404
+            assert granted_scopes(again) == ("ada", ["repository:team/a:pull"])
+            assert again.document["refresh_token"] == refresh
+        assert (await ask("GET", "/v2/team/a/tags/list", headers=bearer_header(again))).code == 404
         # It is accepted neither as a password nor as a bearer token.
         assert (
-            await token(ask, headers={"Authorization": basic_header("ada", refresh)})
+            await get_token(ask, headers={"Authorization": basic_header("ada", refresh)})
         ).code == 401
         assert (
             await ask("GET", "/v2/", headers={"Authorization": f"Bearer {refresh}"})
         ).code == 401
         ask.users.write_bytes(password_lines(ada="another", eve="secret"))
-        response = await posted(ask, grant_type="refresh_token", refresh_token=refresh)
+        response = await post_form(ask, grant_type="refresh_token", refresh_token=refresh)
         assert response.code == 401
         ask.users.write_bytes(password_lines(eve="secret"))
-        response = await posted(ask, grant_type="refresh_token", refresh_token=refresh)
+        response = await post_form(ask, grant_type="refresh_token", refresh_token=refresh)
         assert response.code == 401
 
 
@@ -308,24 +312,24 @@ async def test_registries_with_the_same_store_accept_each_others_tokens(tmp_path
         registry(tmp_path, store=DISK) as two,
         registry(tmp_path / "other", store=DISK) as other,
     ):
-        login = await token(one, offline_token="true", headers={"Authorization": ADA})
-        refresh = {"grant_type": "refresh_token", "refresh_token": login.said["refresh_token"]}
+        login = await get_token(one, offline_token="true", headers={"Authorization": ADA})
+        refresh = {"grant_type": "refresh_token", "refresh_token": login.document["refresh_token"]}
         for ask, code in ((one, 200), (two, 200), (other, 401)):
-            assert (await ask("GET", "/v2/", headers=bearing(login))).code == code
-            assert (await posted(ask, **refresh)).code == code
+            assert (await ask("GET", "/v2/", headers=bearer_header(login))).code == code
+            assert (await post_form(ask, **refresh)).code == code
 
 
 @pytest_twisted.ensureDeferred
 async def test_anonymous_callers_get_no_refresh_token(tmp_path):
     async with registry(tmp_path) as ask:
-        assert "refresh_token" not in (await token(ask, offline_token="true")).said
+        assert "refresh_token" not in (await get_token(ask, offline_token="true")).document
     async with registry(tmp_path, "    refresh: 0s\n") as ask:
-        login = await token(ask, offline_token="true", headers={"Authorization": ADA})
-        assert "refresh_token" not in login.said
+        login = await get_token(ask, offline_token="true", headers={"Authorization": ADA})
+        assert "refresh_token" not in login.document
 
 
 @pytest_twisted.ensureDeferred
 async def test_tokens_without_users(tmp_path):
     async with run_service(tmp_path, MEMORY + HTTP + RULES) as ask:
-        assert (await token(ask, "repository:open/a:pull")).code == 200
-        assert (await token(ask, headers={"Authorization": ADA})).code == 401
+        assert (await get_token(ask, "repository:open/a:pull")).code == 200
+        assert (await get_token(ask, headers={"Authorization": ADA})).code == 401

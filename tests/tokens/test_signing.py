@@ -38,7 +38,7 @@ def signer(clock):
     return TokenSigner(SECRET, clock, "here", 300.0, DAY)
 
 
-def encoded(*parts):
+def encode_parts(*parts):
     def one(part):
         raw = part if isinstance(part, bytes) else json.dumps(part).encode()
         return urlsafe_b64encode(raw).rstrip(b"=")
@@ -46,7 +46,7 @@ def encoded(*parts):
     return b".".join(map(one, parts)).decode()
 
 
-def refused(signer, token):
+def rejection(signer, token):
     with pytest.raises(TokenInvalid) as caught:
         signer.verify(token)
     assert token not in str(caught.value) or not token
@@ -74,9 +74,9 @@ def test_signed_claims_are_verified(signer, claims):
 
 def test_claims_are_those_of_distribution(signer):
     token = signer.sign(ADA)
-    said = jwt.decode(token, options={"verify_signature": False})
-    assert said.pop("jti")
-    assert said == {
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert claims.pop("jti")
+    assert claims == {
         "iss": "twisted-registry", "sub": "ada", "aud": "here", "groups": ["team"],
         "iat": BEGIN, "nbf": BEGIN, "exp": BEGIN + 300,
         "access": [{"type": "repository", "name": "a/b", "actions": ["pull"]}],
@@ -94,18 +94,18 @@ def test_token_is_valid_for_the_same_secret_and_service(signer, clock):
         TokenSigner(b"another", clock, "here", 300.0, DAY),
         TokenSigner(SECRET, clock, "elsewhere", 300.0, DAY),
     ):
-        refused(other, token)
+        rejection(other, token)
 
 
 def test_validity_with_leeway(signer, clock):
     token = signer.sign(ADA)
     early = Clock()
     early.advance(BEGIN - LEEWAY_S - 1)
-    refused(evolve(signer, clock=early), token)
+    rejection(evolve(signer, clock=early), token)
     clock.advance(300 + LEEWAY_S - 1)
     assert signer.verify(token)
     clock.advance(1)
-    assert "expired" in refused(signer, token)
+    assert "expired" in rejection(signer, token)
 
 
 def test_key_of_the_previous_period_is_accepted(signer, clock):
@@ -129,16 +129,16 @@ def test_old_key_is_rejected(signer, clock):
     clock.advance(DAY)
     assert signer.verify(token)
     clock.advance(DAY)
-    assert "no longer in use" in refused(signer, token)
+    assert "no longer in use" in rejection(signer, token)
 
 
-def body(**more):
-    said = {
+def make_claims(**more):
+    claims = {
         "iss": "twisted-registry", "sub": "root", "aud": "here", "iat": BEGIN, "nbf": BEGIN,
         "exp": BEGIN + 300,
         "access": [{"type": "repository", "name": "secret", "actions": ["*"]}],
     }  # fmt: skip
-    return {name: value for name, value in {**said, **more}.items() if value is not None}
+    return {name: value for name, value in {**claims, **more}.items() if value is not None}
 
 
 def key_of(period):
@@ -146,38 +146,38 @@ def key_of(period):
     return hmac.digest(SECRET, b"twisted-registry token key %d" % period, hashlib.sha256)
 
 
-def signed(said, **head):
+def sign_claims(claims, **head):
     """A token with any content and a valid signature."""
     period = int(BEGIN // DAY)
-    unsigned = encoded({"alg": "HS256", "kid": str(period), **head}, said)
+    unsigned = encode_parts({"alg": "HS256", "kid": str(period), **head}, claims)
     mac = hmac.new(key_of(period), unsigned.encode(), hashlib.sha256).digest()
-    return f"{unsigned}.{encoded(mac)}"
+    return f"{unsigned}.{encode_parts(mac)}"
 
 
 def test_helper_signs_valid_tokens(signer):
-    assert signer.verify(signed(body())).identity.name == "root"
+    assert signer.verify(sign_claims(make_claims())).identity.name == "root"
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "nOnE", "", "HS512", "RS256", "EdDSA"])
 def test_other_algorithms_are_rejected(signer, alg):
     kid = str(int(BEGIN // DAY))
-    unsigned = encoded({"alg": alg, "kid": kid}, body())
-    for signature in ("", signed(body()).rpartition(".")[2]):
-        refused(signer, f"{unsigned}.{signature}")
-    refused(signer, signed(body(), alg=alg))
+    unsigned = encode_parts({"alg": alg, "kid": kid}, make_claims())
+    for signature in ("", sign_claims(make_claims()).rpartition(".")[2]):
+        rejection(signer, f"{unsigned}.{signature}")
+    rejection(signer, sign_claims(make_claims(), alg=alg))
 
 
 def test_keys_named_by_the_token_are_not_used(signer):
     """Neither an embedded key nor one at a URL."""
     kid = str(int(BEGIN // DAY))
-    mine = rsa.generate_private_key(65537, 2048)
+    attacker = rsa.generate_private_key(65537, 2048)
     curve = ec.generate_private_key(ec.SECP256R1())
-    public = jwt.algorithms.RSAAlgorithm.to_jwk(mine.public_key(), as_dict=True)
+    public = jwt.algorithms.RSAAlgorithm.to_jwk(attacker.public_key(), as_dict=True)
     for head in ({"jwk": public}, {"jku": "http://127.0.0.1:1/"}, {"x5u": "http://127.0.0.1:1/"}):
-        refused(signer, jwt.encode(body(), mine, "RS256", {"kid": kid, **head}))
-    refused(signer, jwt.encode(body(), curve, "ES256", {"kid": kid}))
+        rejection(signer, jwt.encode(make_claims(), attacker, "RS256", {"kid": kid, **head}))
+    rejection(signer, jwt.encode(make_claims(), curve, "ES256", {"kid": kid}))
     for key in (b"0" * 32, kid.encode().rjust(32), SECRET):
-        refused(signer, jwt.encode(body(), key, "HS256", {"kid": kid}))
+        rejection(signer, jwt.encode(make_claims(), key, "HS256", {"kid": kid}))
 
 
 @pytest.mark.parametrize(
@@ -189,10 +189,10 @@ def test_keys_named_by_the_token_are_not_used(signer):
 )  # fmt: skip
 def test_malicious_key_ids_are_rejected(signer, kid):
     head = {"alg": "HS256"} if kid is None else {"alg": "HS256", "kid": kid}
-    unsigned = encoded(head, body())
+    unsigned = encode_parts(head, make_claims())
     for key in (b"", SECRET, key_of(0), key_of(int(BEGIN // DAY))):
         mac = hmac.new(key, unsigned.encode(), hashlib.sha256).digest()
-        refused(signer, f"{unsigned}.{encoded(mac)}")
+        rejection(signer, f"{unsigned}.{encode_parts(mac)}")
 
 
 @pytest.mark.parametrize(
@@ -206,16 +206,16 @@ def test_malicious_key_ids_are_rejected(signer, kid):
     ],
 )  # fmt: skip
 def test_malformed_claims_are_rejected_even_if_signed(signer, more):
-    refused(signer, signed(body(**more)))
+    rejection(signer, sign_claims(make_claims(**more)))
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b", "a.b.c", "a.b.c.d", "é", "..", "{}", "a" * 5000])
 def test_malformed_tokens_are_rejected(signer, token):
-    refused(signer, token)
+    rejection(signer, token)
 
 
 def test_changed_token_is_rejected(signer):
-    head, said, mac = signer.sign(ADA).split(".")
-    other = encoded({**body(), "sub": "root"})
-    for token in (f"{head}.{other}.{mac}", f"{head}.{said}.{mac[:-2]}", f"{head}.{said}."):
-        refused(signer, token)
+    head, claims, mac = signer.sign(ADA).split(".")
+    other = encode_parts({**make_claims(), "sub": "root"})
+    for token in (f"{head}.{other}.{mac}", f"{head}.{claims}.{mac[:-2]}", f"{head}.{claims}."):
+        rejection(signer, token)
