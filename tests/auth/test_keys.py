@@ -6,7 +6,14 @@ import jwt as library
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tests.auth.token_verifiers import OTHER, ROOT, ROOT_CERTIFICATE, check, refusal, trusts
+from tests.auth.token_verifiers import (
+    OTHER,
+    ROOT,
+    ROOT_CERTIFICATE,
+    assert_accepted,
+    make_verifier,
+    rejection,
+)
 from tests.support.tokens import SECRET, jwk, jwks, mint, pem, private_pem, segment
 from twisted_registry.auth.keys import KeyUnusable, SigningKey, TrustAnchors, key_ids, make_keyring
 
@@ -21,7 +28,7 @@ def test_malformed_key_set_is_an_error(content):
 
 
 @pytest.mark.parametrize(
-    ("listed", "said"),
+    ("listed", "message"),
     [
         ({"kty": "RSA", "n": "AQAB", "e": "AQAB"}, "keys[0]: the key cannot be read"),
         ({}, "cannot be read"),
@@ -31,17 +38,17 @@ def test_malformed_key_set_is_an_error(content):
         ({"kty": "OKP", "crv": "X25519", "x": "AA"}, "cannot be read"),
     ],
 )
-def test_error_of_an_unusable_key_does_not_contain_it(listed, said):
+def test_error_of_an_unusable_key_does_not_contain_it(listed, message):
     with pytest.raises(KeyUnusable) as caught:
         make_keyring(None, jwks(listed))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert not any(str(value) in str(caught.value) for value in listed.values() if len(value) > 6)
 
 
 def test_keys_for_other_uses_are_ignored():
     keys = jwks(jwk(OTHER, kid="other", use="enc"), jwk(ROOT, kid="root", use="sig"))
-    trusts(check(keys=keys), mint(ROOT, "ES256", kid="root"))
-    refusal(check(keys=keys), mint(OTHER, "ES256", kid="other"))
+    assert_accepted(make_verifier(keys=keys), mint(ROOT, "ES256", kid="root"))
+    rejection(make_verifier(keys=keys), mint(OTHER, "ES256", kid="other"))
     with pytest.raises(KeyUnusable, match="no key for signatures"):
         make_keyring(None, jwks(jwk(OTHER, use="enc")))
     with pytest.raises(KeyUnusable):
@@ -52,8 +59,8 @@ def test_only_the_public_half_of_a_private_key_is_kept():
     algorithm = library.algorithms.get_default_algorithms()["ES256"]
     private = {**algorithm.to_jwk(OTHER, as_dict=True), "kid": "other"}
     assert "d" in private
-    checking = check(keys=jwks(private))
-    trusts(checking, mint(OTHER, "ES256", kid="other"))
+    checking = make_verifier(keys=jwks(private))
+    assert_accepted(checking, mint(OTHER, "ES256", kid="other"))
     assert not hasattr(checking.keyring.keys["other"].key, "sign")
 
 

@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from attrs import define
@@ -21,6 +23,9 @@ from tests.integration.servers import (
     tail,
     wait_until,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.hookimpl(wrapper=True)
@@ -144,6 +149,25 @@ def shared_sandbox():
     shutil.rmtree(made.home, ignore_errors=True)
 
 
+@contextmanager
+def run_daemon(sandbox: Sandbox, command: list[str], is_up) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a daemon in a sandbox, and wait until ``is_up()``."""
+    log = sandbox.home / "daemon.log"
+    with log.open("wb") as out:
+        daemon = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=sandbox.environment,
+        )
+    try:
+        wait_until(is_up, daemon, log)
+        yield daemon
+    finally:
+        end(daemon)
+
+
 @pytest.fixture(scope="module")
 def docker(shared_sandbox):
     """Run the docker command against a daemon that stores in the sandbox.
@@ -152,53 +176,42 @@ def docker(shared_sandbox):
     for certificates is ``certificates``.
     """
     home = shared_sandbox.home
-    socket, log = home / "docker.sock", home / "dockerd.log"
+    client = ("docker", f"--host=unix://{home / 'docker.sock'}")
     (home / "daemon.json").write_text("{}")
     program("docker")
-    with log.open("wb") as out:
-        daemon = subprocess.Popen(
-            [
-                *(program("unshare"), "--mount", "sh", "-c"),
-                'mkdir -p /etc/docker && mount -t tmpfs none /etc/docker && exec "$@"',
-                "sh",
-                program("dockerd"),
-                f"--config-file={home / 'daemon.json'}",
-                f"--host=unix://{socket}",
-                f"--data-root={home / 'docker'}",
-                f"--exec-root={home / 'exec'}",
-                f"--pidfile={home / 'docker.pid'}",
-                "--storage-driver=vfs",
-                "--bridge=none",
-                "--iptables=false",
-                "--ip6tables=false",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=shared_sandbox.environment,
-        )
+    command = [
+        *(program("unshare"), "--mount", "sh", "-c"),
+        'mkdir -p /etc/docker && mount -t tmpfs none /etc/docker && exec "$@"',
+        "sh",
+        program("dockerd"),
+        f"--config-file={home / 'daemon.json'}",
+        client[1],
+        f"--data-root={home / 'docker'}",
+        f"--exec-root={home / 'exec'}",
+        f"--pidfile={home / 'docker.pid'}",
+        "--storage-driver=vfs",
+        "--bridge=none",
+        "--iptables=false",
+        "--ip6tables=false",
+    ]
 
     def run(*arguments: object) -> str:
-        return shared_sandbox.run("docker", f"--host=unix://{socket}", *arguments)
+        return shared_sandbox.run(*client, *arguments)
 
-    run.certificates = Path(f"/proc/{daemon.pid}/root/etc/docker/certs.d")
+    def is_up() -> bool:
+        return shared_sandbox.attempt(*client, "version").returncode == 0
 
-    def up() -> bool:
-        asked = shared_sandbox.attempt("docker", f"--host=unix://{socket}", "version")
-        return asked.returncode == 0
-
-    try:
-        wait_until(up, daemon, log)
+    with run_daemon(shared_sandbox, command, is_up) as daemon:
+        run.certificates = Path(f"/proc/{daemon.pid}/root/etc/docker/certs.d")
         yield run
-    finally:
-        end(daemon)
 
 
 @pytest.fixture(scope="module")
 def ctr(shared_sandbox):
     """Run the ctr command against a containerd that stores in the sandbox."""
     home = shared_sandbox.home
-    socket, log, config = home / "containerd.sock", home / "containerd.log", home / "config.toml"
+    socket, config = home / "containerd.sock", home / "config.toml"
+    client = ("ctr", f"--address={socket}")
     config.write_text(
         "version = 2\n"
         f'root = "{home / "containerd"}"\n'
@@ -206,23 +219,12 @@ def ctr(shared_sandbox):
         f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{socket}"\n'
         f'[ttrpc]\naddress = "{socket}.ttrpc"\n'
     )
-    with log.open("wb") as out:
-        daemon = subprocess.Popen(
-            [program("containerd"), f"--config={config}"],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=shared_sandbox.environment,
-        )
 
     def run(*arguments: object) -> str:
-        return shared_sandbox.run("ctr", f"--address={socket}", *arguments)
+        return shared_sandbox.run(*client, *arguments)
 
-    def up() -> bool:
-        return shared_sandbox.attempt("ctr", f"--address={socket}", "version").returncode == 0
+    def is_up() -> bool:
+        return shared_sandbox.attempt(*client, "version").returncode == 0
 
-    try:
-        wait_until(up, daemon, log)
+    with run_daemon(shared_sandbox, [program("containerd"), f"--config={config}"], is_up):
         yield run
-    finally:
-        end(daemon)

@@ -34,24 +34,24 @@ class _Handler(BaseHTTPRequestHandler):
         if self.upstream is not None:
             self.upstream.close()
 
-    def one(self):
+    def handle_request(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = self.server.choose(self.command, self.path)
         if fault is not None:
-            self.server.made.append((fault, self.command, self.path))
+            self.server.injected.append((fault, self.command, self.path))
         if fault == "reset":
             self.reset()
         elif fault in {"500", "503"}:
             code = "SlowDown" if fault == "503" else "InternalError"
-            self.answer(int(fault), f"<Error><Code>{code}</Code></Error>".encode())
+            self.respond(int(fault), f"<Error><Code>{code}</Code></Error>".encode())
         elif fault == "stall":
             self.stall()
         else:
             self.forward(body, fault)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = one
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_request
 
-    def answer(self, status, content):
+    def respond(self, status, content):
         self.send_response_only(status)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
 class FaultProxy(ThreadingHTTPServer):
     """A proxy on a free port; ``choose`` returns the fault for a request, or None.
 
-    :ivar made: the faults so far: fault, method and path.
+    :ivar injected: the faults so far: fault, method and path.
     """
 
     daemon_threads = True
@@ -126,7 +126,7 @@ class FaultProxy(ThreadingHTTPServer):
         self.store = urlsplit(endpoint).netloc
         self.endpoint = f"http://127.0.0.1:{self.server_address[1]}"
         self.choose = lambda _method, _path: None
-        self.made = []
+        self.injected = []
         self.ended = Event()
         self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()

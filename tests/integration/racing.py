@@ -22,9 +22,8 @@ from pathlib import Path
 
 from attrs import define, field
 
-from tests.integration.either import Either
 from tests.integration.images import Image, encode, noise, sha256
-from tests.integration.remote import Remote, with_digest
+from tests.integration.remote import Remote, RoundRobin, with_digest
 from tests.integration.servers import Bucket, answers, wait_until
 from tests.support.processes import free_port
 
@@ -112,17 +111,17 @@ class Racer(threading.Thread):
         for _ in range(3):
             for digest, blob in made.blobs.items():
                 self.push_blob(digest, blob)
-            answer = self.remote.request(
+            response = self.remote.request(
                 "PUT",
                 f"/v2/{self.repository}/manifests/{tag}",
                 made.manifest,
                 {"Content-Type": made.media_type},
             )
-            self.ledger.counts[f"manifest {answer.status}"] += 1
-            if answer.status == 201:
+            self.ledger.counts[f"manifest {response.status}"] += 1
+            if response.status == 201:
                 self.ledger.tags[self.repository, tag] = made
                 return
-            assert answer.status in {400, 503}, answer
+            assert response.status in {400, 503}, response
 
     def image(self) -> Image:
         layers = self.random.sample(LAYERS, 3)
@@ -147,25 +146,25 @@ class Racer(threading.Thread):
         base = f"/v2/{self.repository}/blobs/uploads/"
         location = None
         if how < 0.5:
-            answer = self.remote.request("HEAD", f"/v2/{self.repository}/blobs/{digest}")
-            if answer.status == 200:
+            response = self.remote.request("HEAD", f"/v2/{self.repository}/blobs/{digest}")
+            if response.status == 200:
                 return
             if digest in self.ledger.stored:
                 self.ledger.counts["swept and pushed again"] += 1
         elif how < 0.8:
             other = f"team/{self.random.randrange(4)}"
-            answer = self.remote.request("POST", f"{base}?mount={digest}&from={other}")
-            if answer.status == 201:
+            response = self.remote.request("POST", f"{base}?mount={digest}&from={other}")
+            if response.status == 201:
                 return
-            assert answer.status == 202, answer
-            location = answer.headers["location"]
+            assert response.status == 202, response
+            location = response.headers["location"]
         location = location or self.remote.start_upload(self.repository)
-        answer = self.remote.request("PUT", with_digest(location, digest), blob)
-        if answer.status == 201:
+        response = self.remote.request("PUT", with_digest(location, digest), blob)
+        if response.status == 201:
             self.ledger.stored.add(digest)
         else:
             # The registry waits for the sweep to end, but not without limit.
-            assert answer.status == 503, answer
+            assert response.status == 503, response
 
     def delete(self, tag: str) -> None:
         """Delete a tag, or its manifest with all its tags."""
@@ -175,8 +174,8 @@ class Racer(threading.Thread):
                 if name == self.repository and image.digest == made.digest:
                     self.ledger.tags.pop((name, other))
             tag = made.digest
-        answer = self.remote.request("DELETE", f"/v2/{self.repository}/manifests/{tag}")
-        assert answer.status in {202, 404}, answer
+        response = self.remote.request("DELETE", f"/v2/{self.repository}/manifests/{tag}")
+        assert response.status in {202, 404}, response
         self.ledger.counts["deletes"] += 1
 
     def pull(self, tag: str) -> None:
@@ -192,13 +191,13 @@ def check(remote: Remote, name: str, tag: str, made: Image) -> None:
 
     :raises Broken: if anything is missing or differs.
     """
-    answer = remote.manifest(name, tag)
-    if answer.status != 200 or answer.body != made.manifest:
-        raise Broken(f"{name}:{tag}: {answer}")
+    response = remote.manifest(name, tag)
+    if response.status != 200 or response.body != made.manifest:
+        raise Broken(f"{name}:{tag}: {response}")
     for digest, blob in made.blobs.items():
-        answer = remote.blob(name, digest)
-        if answer.status != 200 or answer.body != blob:
-            raise Broken(f"{name}:{tag} needs {digest}: {answer}")
+        response = remote.blob(name, digest)
+        if response.status != 200 or response.body != blob:
+            raise Broken(f"{name}:{tag} needs {digest}: {response}")
 
 
 @define(eq=False)
@@ -229,7 +228,9 @@ class Race:
         """A client of the registry."""
         addresses = [f"127.0.0.1:{port}" for port in self.servers]
         # The racers retry requests that failed.
-        return Either("", addresses, attempts=1) if self.instances > 1 else Remote(addresses[0])
+        if self.instances == 1:
+            return Remote(addresses[0])
+        return RoundRobin(addresses, attempts=1)
 
     def run(self, seconds: float) -> None:
         """Race for ``seconds``; raise the first fault of a client."""
@@ -347,34 +348,29 @@ def serve() -> int:
     from twisted_registry.gc.gate import CollectorGate
     from twisted_registry.repository.presence import NullGate
 
-    kept = NullGate if "--open" in sys.argv else CollectorGate
+    open_gate = NullGate() if "--open" in sys.argv else None
 
     class DelayedGate(CollectorGate):
-        """Delays a push before its link; ``--open`` replaces every method by that of NullGate."""
+        """Delays a push before its link; with ``--open`` its methods are those of NullGate."""
 
         @asynccontextmanager
         async def protect_push(self, repository, digest):
-            holding = NullGate() if kept is NullGate else super()
-            async with holding.protect_push(repository, digest) as held:
+            async with (open_gate or super()).protect_push(repository, digest) as held:
                 await deferLater(reactor, LINK_DELAY_S, lambda: None)
                 yield held
 
         def may_report_present(self, repository, digest):
-            return (NullGate() if kept is NullGate else super()).may_report_present(
-                repository, digest
-            )
+            return (open_gate or super()).may_report_present(repository, digest)
 
         def find_listed(self, repository, digests):
-            return (NullGate() if kept is NullGate else super()).find_listed(repository, digests)
+            return (open_gate or super()).find_listed(repository, digests)
 
         def wait_until_unlisted(self, repository, digests):
-            return (NullGate() if kept is NullGate else super()).wait_until_unlisted(
-                repository, digests
-            )
+            return (open_gate or super()).wait_until_unlisted(repository, digests)
 
         def poll(self):
             # An open gate has no record, so that no collector waits for it.
-            return NullGate().find_listed("", ()) if kept is NullGate else super().poll()
+            return open_gate.find_listed("", ()) if open_gate else super().poll()
 
     service.CollectorGate = DelayedGate
     return main(["serve", sys.argv[1]])

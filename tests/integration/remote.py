@@ -6,7 +6,9 @@ Each request uses a new connection, because a server may be killed between two r
 from __future__ import annotations
 
 import json
-from http.client import HTTPConnection
+import time
+from http.client import HTTPConnection, HTTPException
+from itertools import count
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -28,7 +30,7 @@ ACCEPT = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_LIST}"
 
 
 @frozen
-class Answer:
+class Response:
     """A complete response; header names are lowercase."""
 
     status: int
@@ -45,41 +47,42 @@ class Remote:
     """The registry at ``address``, a ``host:port``."""
 
     address: str
+    timeout_s: float = field(default=60, kw_only=True)
 
-    def request(self, method: str, path: str, body=None, headers=None) -> Answer:
-        """Send a request; ``path`` may be a URL, such as a Location.
+    def request(self, method: str, path: str, body=None, headers=None) -> Response:
+        """Send a request. A redirect to an object store is followed, as clients do.
 
-        A redirect to an object store is followed, as clients do.
+        :param path: a path, or a URL such as a Location.
+        :param body: bytes, or an iterator over pieces; without a Content-Length they are chunks.
         """
         split = urlsplit(path)
-        target = split.path + (f"?{split.query}" if split.query else "")
-        connection = HTTPConnection(split.netloc or self.address, timeout=60)
+        connection = HTTPConnection(split.netloc or self.address, timeout=self.timeout_s)
         try:
-            connection.request(method, target, body, dict(headers or {}))
-            response = connection.getresponse()
-            fields = {name.lower(): value for name, value in response.getheaders()}
-            answer = Answer(response.status, fields, response.read())
+            connection.request(method, target_of(path), body, dict(headers or {}))
+            reply = connection.getresponse()
+            fields = {name.lower(): value for name, value in reply.getheaders()}
+            response = Response(reply.status, fields, reply.read())
         finally:
             connection.close()
-        if answer.status == 307 and method in {"GET", "HEAD"}:
-            return self.request(method, answer.headers["location"])
-        return answer
+        if response.status == 307 and method in {"GET", "HEAD"}:
+            return self.request(method, response.headers["location"])
+        return response
 
-    def manifest(self, name: str, reference: str, accept: str = ACCEPT) -> Answer:
+    def manifest(self, name: str, reference: str, accept: str = ACCEPT) -> Response:
         """Get a manifest by tag or digest."""
         return self.request("GET", f"/v2/{name}/manifests/{reference}", None, {"Accept": accept})
 
-    def blob(self, name: str, digest: str) -> Answer:
+    def blob(self, name: str, digest: str) -> Response:
         """Get a blob."""
         return self.request("GET", f"/v2/{name}/blobs/{digest}")
 
     def pages(self, path: str) -> Iterator[dict]:
         """Yield the documents of a paginated list, following its Link headers."""
         while path:
-            answer = self.request("GET", path)
-            assert answer.status == 200, (path, answer)
-            yield answer.json()
-            link = answer.headers.get("link")
+            response = self.request("GET", path)
+            assert response.status == 200, (path, response)
+            yield response.json()
+            link = response.headers.get("link")
             path = urljoin(path, link.partition("<")[2].partition(">")[0]) if link else ""
 
     def tags(self, name: str) -> list[str]:
@@ -97,15 +100,17 @@ class Remote:
 
     def start_upload(self, name: str) -> str:
         """Start an upload; return its location."""
-        answer = self.request("POST", f"/v2/{name}/blobs/uploads/", headers={"Content-Length": "0"})
-        assert answer.status == 202, answer
-        return answer.headers["location"]
+        response = self.request(
+            "POST", f"/v2/{name}/blobs/uploads/", headers={"Content-Length": "0"}
+        )
+        assert response.status == 202, response
+        return response.headers["location"]
 
     def push_blob(self, name: str, data: bytes) -> str:
         """Push a blob in one PUT; return its digest."""
         digest = sha256(data)
-        answer = self.request("PUT", with_digest(self.start_upload(name), digest), data)
-        assert answer.status == 201, answer
+        response = self.request("PUT", with_digest(self.start_upload(name), digest), data)
+        assert response.status == 201, response
         return digest
 
     def push_in_chunks(self, name: str, data: bytes, step: int) -> str:
@@ -113,27 +118,27 @@ class Remote:
         location = self.start_upload(name)
         for start in range(0, len(data), step):
             chunk = data[start : start + step]
-            answer = self.request("PATCH", location, chunk, {
+            response = self.request("PATCH", location, chunk, {
                 "Content-Range": f"{start}-{start + len(chunk) - 1}",
                 "Content-Length": str(len(chunk)),
             })  # fmt: skip
-            assert answer.status == 202, answer
-            location = answer.headers["location"]
+            assert response.status == 202, response
+            location = response.headers["location"]
         digest = sha256(data)
         closing = with_digest(location, digest)
-        answer = self.request("PUT", closing, headers={"Content-Length": "0"})
-        assert answer.status == 201, answer
+        response = self.request("PUT", closing, headers={"Content-Length": "0"})
+        assert response.status == 201, response
         return digest
 
     def push_manifest(self, name: str, reference: str, image: Image) -> None:
         """Push a manifest whose content exists."""
-        answer = self.request(
+        response = self.request(
             "PUT",
             f"/v2/{name}/manifests/{reference}",
             image.manifest,
             {"Content-Type": image.media_type},
         )
-        assert answer.status == 201, answer
+        assert response.status == 201, response
 
     def push(self, name: str, image: Image, tag: str | None = None) -> None:
         """Push an image with all that it references, children first."""
@@ -149,25 +154,25 @@ class Remote:
         for each in image.walk():
             references = [each.digest, *([tag] if tag is not None and each is image else [])]
             for reference in references:
-                answer = self.manifest(name, reference)
-                assert answer.status == 200, (reference, answer)
-                assert answer.body == each.manifest, reference
-                assert answer.headers["content-type"] == each.media_type
-                assert answer.headers["docker-content-digest"] == each.digest
+                response = self.manifest(name, reference)
+                assert response.status == 200, (reference, response)
+                assert response.body == each.manifest, reference
+                assert response.headers["content-type"] == each.media_type
+                assert response.headers["docker-content-digest"] == each.digest
             for digest, blob in each.blobs.items():
-                answer = self.blob(name, digest)
-                assert answer.status == 200, (digest, answer)
-                assert answer.body == blob, digest
-                assert answer.headers["content-length"] == str(len(blob))
+                response = self.blob(name, digest)
+                assert response.status == 200, (digest, response)
+                assert response.body == blob, digest
+                assert response.headers["content-length"] == str(len(blob))
 
-    def assert_whole(self, name: str, reference: str) -> Answer:
+    def assert_complete(self, name: str, reference: str) -> Response:
         """Check that all content of ``reference`` is served under the right digests."""
-        answer = self.manifest(name, reference)
-        assert answer.status == 200, (reference, answer)
-        assert answer.headers["docker-content-digest"] == sha256(answer.body)
-        document = answer.json()
+        response = self.manifest(name, reference)
+        assert response.status == 200, (reference, response)
+        assert response.headers["docker-content-digest"] == sha256(response.body)
+        document = response.json()
         for child in document.get("manifests", []):
-            self.assert_whole(name, child["digest"])
+            self.assert_complete(name, child["digest"])
         blobs = [*document.get("layers", [])]
         if "config" in document:
             blobs.append(document["config"])
@@ -176,7 +181,35 @@ class Remote:
             assert blob.status == 200, (descriptor, blob)
             assert sha256(blob.body) == descriptor["digest"]
             assert len(blob.body) == descriptor["size"]
-        return answer
+        return response
+
+
+@frozen
+class RoundRobin(Remote):
+    """Sends requests to several registries in turn, as a load balancer does; one may be down.
+
+    :ivar attempts: how many requests are sent until one gets a response.
+    """
+
+    address: str = field(default="", init=False)
+    addresses: list[str]
+    attempts: int = 60
+    turns: count = field(factory=count)
+
+    def request(self, method: str, path: str, body=None, headers=None) -> Response:
+        for _ in range(self.attempts):
+            address = self.addresses[next(self.turns) % len(self.addresses)]
+            try:
+                return Remote(address).request(method, target_of(path), body, headers)
+            except (OSError, HTTPException):
+                time.sleep(0.1)
+        raise ConnectionError(f"no registry responds to {method} {path}")
+
+
+def target_of(url: str) -> str:
+    """Return path and query of a URL, without the host, which may change after a restart."""
+    split = urlsplit(url)
+    return split.path + (f"?{split.query}" if split.query else "")
 
 
 def with_digest(location: str, digest: str) -> str:

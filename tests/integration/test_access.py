@@ -11,8 +11,8 @@ import re
 
 import pytest
 
-from tests.integration.guarded import KINDS, USERS, Guarded
 from tests.integration.images import image, write_archive, write_layout
+from tests.integration.protected_registries import KINDS, USERS, ProtectedRegistries
 
 pytestmark = pytest.mark.integration
 
@@ -26,9 +26,9 @@ FORBIDDEN = ("403", "denied")
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory):
+def registries(tmp_path_factory):
     """The registries of the module, with a token server and a store on another host."""
-    made = Guarded(tmp_path_factory.mktemp("guarded"))
+    made = ProtectedRegistries(tmp_path_factory.mktemp("registries"))
     try:
         made.start()
         yield made
@@ -37,38 +37,38 @@ def guarded(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def login(request, guarded):
+def login(request, registries):
     """A user, or robot, that may push."""
-    return guarded.login(request.param)
+    return registries.login(request.param)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _daemons_trust_it(shared_sandbox, guarded):
-    shared_sandbox.environment["SSL_CERT_FILE"] = str(guarded.authority)
+def _daemons_trust_the_authority(shared_sandbox, registries):
+    shared_sandbox.environment["SSL_CERT_FILE"] = str(registries.authority)
 
 
 @pytest.fixture
-def strict(sandbox, guarded):
+def strict(sandbox, registries):
     """A sandbox whose clients take no certificate but those of the authority."""
     (sandbox.home / ".config/containers/registries.conf").write_text("")
-    sandbox.environment["SSL_CERT_FILE"] = str(guarded.authority)
+    sandbox.environment["SSL_CERT_FILE"] = str(registries.authority)
     return sandbox
 
 
 @pytest.fixture(scope="module")
-def traffic(guarded, docker, shared_sandbox, tmp_path_factory):
+def traffic(registries, docker, shared_sandbox, tmp_path_factory):
     """Log in with each kind of credentials, push, and pull with each client from the store."""
     folder = tmp_path_factory.mktemp("traffic")
     layout = write_layout(folder / "layout", {"1": image("traffic")})
     run = shared_sandbox.run
     for kind in KINDS:
-        login = guarded.login(kind)
+        login = registries.login(kind)
         target = f"docker://{login.image('team/traffic')}"
         run("skopeo", "login", "-u", login.name, "-p", login.password, login.address)
         run("skopeo", "copy", f"oci:{layout}:1", target)
         run("skopeo", "copy", target, f"dir:{folder / kind}")
         run("skopeo", "logout", login.address)
-    login = guarded.login("user")
+    login = registries.login("user")
     target = login.image("team/traffic")
     run("podman", "login", "-u", login.name, "-p", login.password, login.address)
     run("podman", "pull", target)
@@ -82,12 +82,15 @@ def traffic(guarded, docker, shared_sandbox, tmp_path_factory):
     docker("logout", login.address)
 
 
-def refused(sandbox, said, *command):
-    """Run a command that must fail with one of the given messages."""
+def refused(sandbox, messages, *command):
+    """Run a command that must fail with one of the messages."""
+    messages = (messages,) if isinstance(messages, str) else messages
     done = sandbox.attempt(*command)
     assert done.returncode != 0, done
     words = done.stdout + done.stderr
-    assert any(each in words for each in ((said,) if isinstance(said, str) else said)), done
+    assert any(
+        each in words for each in ((messages,) if isinstance(messages, str) else messages)
+    ), done
 
 
 def test_skopeo_gets_what_the_rules_allow(login, strict, tmp_path):
@@ -165,9 +168,9 @@ def test_docker_gets_what_the_rules_allow(login, docker, shared_sandbox, tmp_pat
     refused(shared_sandbox, DENIED, *daemon, "push", team)
     refused(shared_sandbox, DENIED, *daemon, *ask, "x", login.address)
     docker(*ask, login.password, login.address)
-    kept = json.loads((shared_sandbox.home / ".docker" / "config.json").read_text())
+    stored = json.loads((shared_sandbox.home / ".docker" / "config.json").read_text())
     # The registry's own tokens replace a user's password by a token that can be revoked.
-    assert ("identitytoken" in kept["auths"][login.address]) == (login.kind == "user")
+    assert ("identitytoken" in stored["auths"][login.address]) == (login.kind == "user")
     assert docker("push", team).count(": Pushed") == 2
     assert docker("push", public).count(f"Mounted from team/docker-{login.kind}") == 2
     refused(shared_sandbox, DENIED, *daemon, "push", other)
@@ -183,9 +186,9 @@ def test_docker_gets_what_the_rules_allow(login, docker, shared_sandbox, tmp_pat
     refused(shared_sandbox, DENIED, *daemon, "pull", team)
 
 
-def test_docker_cannot_mount_layers_that_its_user_may_not_pull(guarded, docker, tmp_path):
+def test_docker_cannot_mount_layers_that_its_user_may_not_pull(registries, docker, tmp_path):
     """docker tries a mount from the repository that it remembers, then uploads the layer."""
-    login = guarded.login("user")
+    login = registries.login("user")
     archive = write_archive(tmp_path / "saved.tar", "saved:1", seed="docker-mount", layers=2)
     docker("load", "--input", archive)
     secret, mine = login.image("team/mount"), login.image("mine/mount")
@@ -193,22 +196,22 @@ def test_docker_cannot_mount_layers_that_its_user_may_not_pull(guarded, docker, 
     docker("tag", "saved:1", mine)
     docker("login", "-u", login.name, "-p", login.password, login.address)
     docker("push", secret)
-    docker("login", "-u", "x", "-p", guarded.robot("mine/**:push"), login.address)
+    docker("login", "-u", "x", "-p", registries.robot("mine/**:push"), login.address)
     pushed = docker("push", mine)
     assert "Mounted" not in pushed
     assert pushed.count(": Pushed") == 2
     docker("logout", login.address)
 
 
-def test_credentials_are_not_sent_to_the_redirect_target(guarded, traffic):
-    assert len(guarded.seen) > 20
-    assert not [shown for *_, shown in guarded.seen if shown]
-    agents = " ".join(agent for agent, *_ in guarded.seen)
+def test_credentials_are_not_sent_to_the_redirect_target(registries, traffic):
+    assert len(registries.seen) > 20
+    assert not [credentials for *_, credentials in registries.seen if credentials]
+    agents = " ".join(agent for agent, *_ in registries.seen)
     assert all(name in agents for name in ("skopeo", "containers/", "oras", "docker"))
 
 
-def test_logs_have_no_secrets(guarded, traffic):
-    logs = {name: served.log.read_text() for name, served in guarded.registries.items()}
+def test_logs_have_no_secrets(registries, traffic):
+    logs = {name: served.log.read_text() for name, served in registries.by_scheme.items()}
     for name, log in logs.items():
         assert "ada" in log, name
         assert not [secret for secret in USERS.values() if secret in log]

@@ -1,6 +1,6 @@
-"""With the same users and the same keys, Distribution 2.8.3 and we answer the same.
+"""With the same users and keys, this registry and Distribution 2.8.3 send the same responses.
 
-Status, challenge, code and detail of the error, for a table of requests and of credentials.
+Compares status, challenge, code and detail of the error, for many requests and credentials.
 """
 
 from __future__ import annotations
@@ -55,56 +55,56 @@ REQUESTS = [
     ("PATCH", "/v2/a/b/blobs/uploads/6a1c4d0e-0000-4000-8000-000000000000", b"x"),
     ("PUT", f"/v2/a/b/blobs/uploads/6a1c4d0e-0000-4000-8000-000000000000?digest={DIGEST}", b"x"),
 ]
-#: What differs on purpose once somebody is let in: codes of errors that are not about access.
-ELSEWHERE = {
-    # A manifest that is none: 2.8.3 has no type for it, and we read it.
+#: Requests whose errors differ on purpose after a login; they are not about access.
+DIFFERENT_ERRORS = {
+    # An invalid manifest: 2.8.3 knows no type for it; this registry parses it.
     ("PUT", "/v2/a/b/manifests/latest"),
-    # 2.8.3 lists nothing as an error where the store is empty.
+    # 2.8.3 sends an error if the store is empty.
     ("GET", "/v2/_catalog"),
     ("GET", "/v2/_catalog?n=5"),
 }
 
 
 def challenge(text):
-    """A challenge as data: the order of scopes and of their actions means nothing."""
+    """Parse a challenge; the order of scopes and of their actions does not matter."""
     if text is None:
         return None
     scheme, _, rest = text.partition(" ")
-    said = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', rest))
-    assert rest == ",".join(f'{name}="{value}"' for name, value in said.items())
-    if "scope" in said:
-        parts = [each.rpartition(":") for each in said["scope"].split(" ")]
-        said["scope"] = sorted((of, sorted(actions.split(","))) for of, _, actions in parts)
-    return scheme, list(said), said
+    parameters = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', rest))
+    assert rest == ",".join(f'{name}="{value}"' for name, value in parameters.items())
+    if "scope" in parameters:
+        parts = [each.rpartition(":") for each in parameters["scope"].split(" ")]
+        parameters["scope"] = sorted((of, sorted(actions.split(","))) for of, _, actions in parts)
+    return scheme, list(parameters), parameters
 
 
-def outcome(served, method, path, body, authorization):
-    """What can be compared of an answer."""
+def result_of(served, method, path, body, authorization):
+    """Return the parts of a response to compare."""
     headers = {} if authorization is None else {"Authorization": authorization}
     if body is not None:
         headers["Content-Type"] = OCI_MANIFEST
-    answer = served.remote.request(method, path, body, headers)
-    said = challenge(answer.headers.get("www-authenticate"))
-    if method == "HEAD" or answer.status != 401:
-        return answer.status, said, None
-    document = json.loads(answer.body)
+    response = served.remote.request(method, path, body, headers)
+    parameters = challenge(response.headers.get("www-authenticate"))
+    if method == "HEAD" or response.status != 401:
+        return response.status, parameters, None
+    document = json.loads(response.body)
     (error,) = document["errors"]
     detail = error.get("detail")
-    assert answer.headers["content-type"].startswith("application/json")
-    return answer.status, said, (error["code"], error["message"], detail)
+    assert response.headers["content-type"].startswith("application/json")
+    return response.status, parameters, (error["code"], error["message"], detail)
 
 
 def compare(launcher, tmp_path, more, credentials):
-    """Both with the same configuration, over stores of their own."""
+    """Compare both registries with the same configuration and separate stores."""
     ours, theirs = (
         launcher.start(kind, tmp_path / kind, more=more) for kind in (OURS, DISTRIBUTION)
     )
     differing = []
     for name, authorization in credentials.items():
         for method, path, body in REQUESTS:
-            pair = [outcome(each, method, path, body, authorization) for each in (ours, theirs)]
-            let_in = 401 not in {status for status, *_ in pair}
-            if pair[0] != pair[1] and not (let_in and (method, path) in ELSEWHERE):
+            pair = [result_of(each, method, path, body, authorization) for each in (ours, theirs)]
+            is_logged_in = 401 not in {status for status, *_ in pair}
+            if pair[0] != pair[1] and not (is_logged_in and (method, path) in DIFFERENT_ERRORS):
                 differing.append((name, method, path, *pair))
     assert differing == []
 
@@ -149,19 +149,19 @@ def test_a_changed_htpasswd_file_is_read_again(launcher, tmp_path):
         return [each.remote.request("GET", "/v2/", None, headers).status for each in both]
 
     assert statuses("me", "secret") == [200, 200]
-    for content, mine, yours in (
+    for content, status, yours in (
         (password_lines(you="secret"), 401, 200),
-        # Distribution says so once, and goes on with the users that it knew.
+        # Distribution responds with 400 once, then uses the previous users.
         (b"no colon\n", 400, None),
         (password_lines(me="secret", you="other"), 200, 401),
         (None, 400, 400),
     ):
-        time.sleep(0.01)  # two versions within one tick of the disk's clock look alike to 2.8.3
+        time.sleep(0.01)  # 2.8.3 compares times only
         if content is None:
             users.unlink()
         else:
             users.write_bytes(content)
-        assert statuses("me", "secret") == [mine, mine]
+        assert statuses("me", "secret") == [status, status]
         if yours is not None:
             assert statuses("you", "secret") == [yours, yours]
 
@@ -195,14 +195,14 @@ def test_token_responses_match_distribution(launcher, tmp_path):
         {"type": "registry", "name": "catalog", "actions": ["*"]},
     ]
 
-    def said(**more):
+    def make_claims(**more):
         return claims(now, **{"access": everything, **more})
 
     def own_token(**more):
-        return "Bearer " + mint(root, "ES256", said(**more), kid=kid)
+        return "Bearer " + mint(root, "ES256", make_claims(**more), kid=kid)
 
-    def other_token(*given, **header):
-        return "Bearer " + mint(*given, said(), **header)
+    def other_token(*arguments, **header):
+        return "Bearer " + mint(*arguments, make_claims(), **header)
 
     more = (
         f"auth:\n  token:\n    realm: {REALM}\n    service: {SERVICE}\n    issuer: {ISSUER}\n"
@@ -240,9 +240,9 @@ def test_token_responses_match_distribution(launcher, tmp_path):
         "another issuer": own_token(iss="x"),
         "another service": own_token(aud="x"),
         "no service": own_token(aud=None),
-        "none": "Bearer " + forge({"alg": "none", "kid": kid}, said()),
-        "a public key as secret": "Bearer " + forge(confused, said(), public_pem(root)),
-        "a certificate as secret": "Bearer " + forge(confused, said(), pem(own)),
+        "none": "Bearer " + forge({"alg": "none", "kid": kid}, make_claims()),
+        "a public key as secret": "Bearer " + forge(confused, make_claims(), public_pem(root)),
+        "a certificate as secret": "Bearer " + forge(confused, make_claims(), pem(own)),
         "a broken signature": own_token()[:-4] + "AAAA",
         "no signature": own_token().rpartition(".")[0] + ".",
         "no token": "Bearer x",
@@ -262,8 +262,8 @@ def test_the_autoredirect_realm_names_the_requested_host(launcher, tmp_path):
     )
     for kind in (OURS, DISTRIBUTION):
         served = launcher.start(kind, tmp_path / kind, more=more)
-        answer = served.remote.request("GET", "/v2/", None, {"Host": "registry.example:5000"})
-        assert answer.headers["www-authenticate"] == (
+        response = served.remote.request("GET", "/v2/", None, {"Host": "registry.example:5000"})
+        assert response.headers["www-authenticate"] == (
             f'Bearer realm="https://registry.example:5000/auth/token",service="{SERVICE}"'
         )
 

@@ -130,7 +130,7 @@ class Pushed:
         """Pull it, and compare all bytes."""
         remote, source = Remote(address), f"{address}/{self.name}:{self.tag}"
         if self.client == "podman":
-            manifest = remote.assert_whole(self.name, self.tag).json()
+            manifest = remote.assert_complete(self.name, self.tag).json()
             assert manifest["config"]["digest"].endswith(self.configuration)
             sandbox.run("podman", "rmi", "--force", self.configuration)
             pulled = sandbox.run("podman", "pull", "--quiet", source)

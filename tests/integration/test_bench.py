@@ -33,11 +33,11 @@ def environment(tmp_path):
 
 @pytest.fixture
 def bench(environment):
-    """Return a function that runs the benchmark."""
+    """Return a function that runs the benchmark, or another module of it."""
 
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, module="tests.bench") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "tests.bench", *map(str, arguments)],
+            [sys.executable, "-m", module, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -252,24 +252,10 @@ def test_invalid_arguments_are_reported(bench, arguments, message):
     assert message in done.stderr
 
 
-def test_both_collectors_mark_the_same_blobs(environment):
+def test_both_collectors_mark_the_same_blobs(bench):
     program("docker-registry")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.bench.collecting",
-            "--manifests=20",
-            "--rounds=1",
-            "--untagged",
-        ],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-        env=environment,
-    )
+    options = ("--manifests=20", "--rounds=1", "--untagged")
+    done = bench(*options, module="tests.bench.collecting")
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
     assert [row[:2] for row in rows] == [

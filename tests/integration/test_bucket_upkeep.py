@@ -55,10 +55,10 @@ class Content:
     def tags(self):
         """Return paths with ETags, without the records of processes."""
         pages = self.client.get_paginator("list_objects_v2")
-        found = pages.paginate(Bucket=BUCKET, Prefix=f"{self.prefix}/")
+        listing = pages.paginate(Bucket=BUCKET, Prefix=f"{self.prefix}/")
         return {
             one["Key"].removeprefix(f"{self.prefix}/"): one["ETag"]
-            for page in found
+            for page in listing
             for one in page.get("Contents", [])
             if "/twisted-registry/collector/" not in one["Key"]
         }
@@ -72,12 +72,12 @@ def command(work, bucket, *words, within=""):
     return status, json.loads(out)
 
 
-def found(told):
-    return {(one["kind"], one["path"]) for one in told["findings"]}
+def findings(report):
+    return {(one["kind"], one["path"]) for one in report["findings"]}
 
 
-def tags(told):
-    return {tag["repository"] for tag in told["tags"]}
+def affected_repositories(report):
+    return {tag["repository"] for tag in report["tags"]}
 
 
 def test_fsck_finds_and_repairs_damage_in_a_bucket(launcher, bucket, tmp_path):
@@ -91,14 +91,14 @@ def test_fsck_finds_and_repairs_damage_in_a_bucket(launcher, bucket, tmp_path):
     lost, torn = (layout.blob(Digest.parse(layers[name])) for name in ("missing", "truncated"))
     unnamed, emptied = (layout.tag_current(name, "v1") for name in ("unnamed", "emptied"))
     unlinked = layout.layer_link("emptied", Digest.parse(layers["emptied"]))
-    whole = content.tags()
+    intact = content.tags()
     content.remove(lost)
     content.put(torn, images["truncated"].blobs[layers["truncated"]][:-1])
     content.put(unnamed, GONE.encode())
     content.put(emptied, b"")
     content.put(unlinked, b"")
     before = content.tags()
-    status, told = command(tmp_path, bucket, "fsck", "--json")
+    status, report = command(tmp_path, bucket, "fsck", "--json")
     assert status == 3
     expected = {
         ("corrupt blob", torn),
@@ -106,18 +106,18 @@ def test_fsck_finds_and_repairs_damage_in_a_bucket(launcher, bucket, tmp_path):
         ("empty link", emptied),
         ("empty link", unlinked),
     }
-    assert found(told) > expected
-    assert tags(told) == set(NAMES)
+    assert findings(report) > expected
+    assert affected_repositories(report) == set(NAMES)
     assert content.tags() == before
 
-    status, told = command(tmp_path, bucket, "fsck", "--repair", "--json")
+    status, report = command(tmp_path, bucket, "fsck", "--repair", "--json")
     assert status == 3
-    assert told["repaired"] == 3
+    assert report["repaired"] == 3
     after = content.tags()
-    assert (after[emptied], after[unlinked]) == (whole[emptied], whole[unlinked])
+    assert (after[emptied], after[unlinked]) == (intact[emptied], intact[unlinked])
     assert torn not in after
     assert [path for path in after if path.startswith(layout.QUARANTINE)]
-    assert tags(told) == {"missing", "truncated", "unnamed"}
+    assert affected_repositories(report) == {"missing", "truncated", "unnamed"}
 
     # The next push restores the lost content.
     served = launcher.start(OURS, bucket)
@@ -126,8 +126,8 @@ def test_fsck_finds_and_repairs_damage_in_a_bucket(launcher, bucket, tmp_path):
         served.remote.push(name, images[name], "v1")
     for name, each in images.items():
         served.remote.assert_holds(name, each, "v1")
-    status, told = command(tmp_path, bucket, "fsck", "--json")
-    assert (status, told["tags"]) == (0, [])
+    status, report = command(tmp_path, bucket, "fsck", "--json")
+    assert (status, report["tags"]) == (0, [])
 
 
 def test_a_recorded_pull_counts_after_a_restart(launcher, bucket, tmp_path):
@@ -139,11 +139,11 @@ def test_a_recorded_pull_counts_after_a_restart(launcher, bucket, tmp_path):
     served.remote.manifest("a/b", "pulled")
     served.stop()
     served.start()
-    status, told = command(
+    status, report = command(
         tmp_path, bucket, "retention", "--dry-run", "--all", "--json", within=RETENTION
     )
-    assert (status, told["tags"], told["failed"]) == (0, 2, 0)
-    verdicts = {one["tag"]: one for one in told["verdicts"]}
+    assert (status, report["tags"], report["failed"]) == (0, 2, 0)
+    verdicts = {one["tag"]: one for one in report["verdicts"]}
     assert verdicts["pulled"]["reason"].startswith("pulled ")
     assert verdicts["pulled"]["pulled"] >= verdicts["pulled"]["pushed"]
     assert verdicts["forgotten"]["pulled"] is None

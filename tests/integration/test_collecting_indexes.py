@@ -40,7 +40,7 @@ def blobs(root):
     return {f"sha256:{path.parent.name}" for path in root.rglob("blobs/**/data")}
 
 
-def held(*images):
+def digests_of(*images):
     """Return the digests of all manifests and blobs of images."""
     parts = [each for top in images for each in top.walk()]
     return {each.digest for each in parts} | {blob for each in parts for blob in each.blobs}
@@ -49,14 +49,14 @@ def held(*images):
 def test_images_that_distribution_destroys_are_kept(launcher, tmp_path):
     root, copy = tmp_path / "root", tmp_path / "copy"
     served = launcher.start(DISTRIBUTION, root)
-    kept = {
+    images = {
         "plain": image("plain"),
         "oci": index("oci"),
         "docker": index("docker", ("amd64", "arm64", "s390x"), docker=True),
     }
-    signature = referrer(kept["oci"], "signed")
+    signature = referrer(images["oci"], "signed")
     loose = image("nobody's")
-    for tag, each in kept.items():
+    for tag, each in images.items():
         served.remote.push("multi", each, tag)
     for each in (signature, loose):
         served.remote.push("multi", each)
@@ -65,19 +65,19 @@ def test_images_that_distribution_destroys_are_kept(launcher, tmp_path):
 
     collect([program("docker-registry")], tmp_path, copy)
     theirs = launcher.start(DISTRIBUTION, copy)
-    theirs.remote.assert_holds("multi", kept["plain"], "plain")
+    theirs.remote.assert_holds("multi", images["plain"], "plain")
     for tag in ("oci", "docker"):
         # The index still exists, but none of its images.
         assert theirs.remote.manifest("multi", tag).status == 200
-        for child in kept[tag].children:
+        for child in images[tag].children:
             assert theirs.remote.manifest("multi", child.digest).status == 404
             assert not blobs(copy) & set(child.blobs)
 
     ours(tmp_path, root)
-    assert blobs(root) == held(*kept.values(), signature)
+    assert blobs(root) == digests_of(*images.values(), signature)
     for kind in (OURS, DISTRIBUTION):
         served = launcher.start(kind, root)
-        for tag, each in kept.items():
+        for tag, each in images.items():
             served.remote.assert_holds("multi", each, tag)
         served.remote.assert_holds("multi", signature)
         served.stop()
@@ -90,14 +90,14 @@ def test_collecting_beside_a_server_deletes_after_the_grace(launcher, tmp_path):
     served.remote.push("a", multi, "multi")
     served.remote.push("a", doomed, "doomed")
     assert served.remote.request("DELETE", f"/v2/a/manifests/{doomed.digest}").status == 202
-    assert held(doomed) <= blobs(root)
+    assert digests_of(doomed) <= blobs(root)
     # At first it may be too young, or a worker reported it as present within two seconds.
-    said = [ours(tmp_path, root, grace=1)]
-    while held(doomed) & blobs(root):
-        assert len(said) < 60, said
-        said.append(ours(tmp_path, root, grace=1))
-    assert blobs(root) == held(multi)
-    assert "blobs and 0 manifests deleted" in said[-1]
+    outputs = [ours(tmp_path, root, grace=1)]
+    while digests_of(doomed) & blobs(root):
+        assert len(outputs) < 60, outputs
+        outputs.append(ours(tmp_path, root, grace=1))
+    assert blobs(root) == digests_of(multi)
+    assert "blobs and 0 manifests deleted" in outputs[-1]
     assert not (root / "twisted-registry/collector/list").exists()
     served.remote.assert_holds("a", multi, "multi")
     for digest in doomed.blobs:

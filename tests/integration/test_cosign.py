@@ -58,7 +58,7 @@ def test_a_signature_is_pushed_and_verified(registry, cosign, signed):
     assert claim["critical"]["image"]["docker-manifest-digest"] == digest
     tag = digest.replace(":", "-") + ".sig"
     assert set(registry.remote.tags("cosign/tag")) == {"1", tag}
-    registry.remote.assert_whole("cosign/tag", tag)
+    registry.remote.assert_complete("cosign/tag", tag)
 
 
 def test_verification_with_another_key_fails(cosign, sandbox, signed):
@@ -76,7 +76,7 @@ def test_a_signature_is_pushed_as_a_referrer(ours_only, registry, cosign, signed
     reference = signed("cosign/referrer", "--registry-referrers-mode=oci-1-1")
     digest = reference.partition("@")[2]
     (signature,) = registry.remote.referrers("cosign/referrer", digest)
-    registry.remote.assert_whole("cosign/referrer", signature)
+    registry.remote.assert_complete("cosign/referrer", signature)
     assert registry.remote.tags("cosign/referrer") == ["1"]
     (claim,) = verify(cosign, reference, "--experimental-oci11")
     assert claim["critical"]["image"]["docker-manifest-digest"] == digest

@@ -26,14 +26,14 @@ def test_docker_pushes_mounts_and_pulls_layers(registry, docker, saved):
     pushed = docker("push", first)
     assert pushed.count(": Pushed") == 3, pushed
     digest = re.search(r"digest: (sha256:\w+)", pushed).group(1)
-    stored = registry.remote.assert_whole("docker/first", "1")
+    stored = registry.remote.assert_complete("docker/first", "1")
     assert sha256(stored.body) == digest
     assert stored.headers["content-type"] == DOCKER_MANIFEST
 
     docker("tag", "saved:1", second)
     mounted = docker("push", second)
     assert mounted.count("Mounted from docker/first") == 3, mounted
-    assert registry.remote.assert_whole("docker/second", "1").body == stored.body
+    assert registry.remote.assert_complete("docker/second", "1").body == stored.body
 
     again = docker("push", second)
     assert again.count("Layer already exists") == 3, again
@@ -80,7 +80,7 @@ def test_docker_pushes_a_manifest_list(registry, docker):
     sources = [registry.image("docker/list", each) for each in ("amd64", "arm64")]
     docker("manifest", "create", "--insecure", target, *sources)
     docker("manifest", "push", "--insecure", target)
-    stored = registry.remote.assert_whole("docker/list", "1")
+    stored = registry.remote.assert_complete("docker/list", "1")
     assert stored.headers["content-type"] == DOCKER_LIST
     assert {entry["digest"] for entry in stored.json()["manifests"]} == {
         child.digest for child in made.children

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 #: Folders that may differ: uploads, and folders that Distribution does not use.
-OURS_ALONE = {"_uploads", "_referrers", "twisted-registry"}
+DIFFERING_FOLDERS = {"_uploads", "_referrers", "twisted-registry"}
 
 
 @pytest.fixture(params=["files", "ceph", pytest.param("swift", marks=pytest.mark.nightly)])
@@ -67,7 +67,7 @@ def tree(root: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in root.rglob("*")
-        if path.is_file() and not OURS_ALONE.intersection(path.relative_to(root).parts)
+        if path.is_file() and not DIFFERING_FOLDERS.intersection(path.relative_to(root).parts)
     }
 
 
@@ -94,8 +94,8 @@ def test_the_stored_tree_equals_that_of_distribution(launcher, tmp_path):
         gone = made["library/plain", "1"]
         deleted = [f"manifests/{gone.digest}", f"blobs/{list(gone.blobs)[1]}"]
         for path in deleted:
-            answer = served.remote.request("DELETE", f"/v2/library/plain/{path}")
-            assert answer.status == 202, answer
+            response = served.remote.request("DELETE", f"/v2/library/plain/{path}")
+            assert response.status == 202, response
         served.stop()
         trees[kind] = tree(tmp_path / kind)
         assert {path.name for path in (tmp_path / kind).iterdir()} <= {
@@ -133,7 +133,7 @@ def test_we_serve_what_distribution_wrote(launcher, root, sandbox):
     assert ours.remote.catalog() == sorted({name for name, _ in made})
     assert sorted(ours.remote.referrers("library/multi", subject.digest)) == sorted(attached)
     for digest in attached:
-        ours.remote.assert_whole("library/multi", digest)
+        ours.remote.assert_complete("library/multi", digest)
     for reference in ("gone", gone.digest):
         assert ours.remote.manifest("a/b", reference).status == 404
 
@@ -173,8 +173,8 @@ def test_distribution_serves_our_store_and_we_serve_it_again(launcher, root):
     deleted = made.pop(("a-b", "1"))
     removals = (("a-b", deleted), ("library/multi", withdrawn))
     for name, each in removals:
-        answer = theirs.remote.request("DELETE", f"/v2/{name}/manifests/{each.digest}")
-        assert answer.status == 202, answer
+        response = theirs.remote.request("DELETE", f"/v2/{name}/manifests/{each.digest}")
+        assert response.status == 202, response
     catalog = theirs.remote.catalog()
     theirs.stop()
 

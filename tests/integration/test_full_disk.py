@@ -62,11 +62,11 @@ def disk(tmp_path):
         text=True,
     )
     try:
-        said = holder.stdout.readline()
-        if "mounted" not in said:
+        output = holder.stdout.readline()
+        if "mounted" not in output:
             if os.environ.get("CI") == "true":
-                pytest.fail(f"no mount namespace of our own: {said}")
-            pytest.skip(f"no mount namespace of our own: {said}")
+                pytest.fail(f"cannot create a mount namespace: {output}")
+            pytest.skip(f"cannot create a mount namespace: {output}")
         yield Disk(Path(f"/proc/{holder.pid}/root{here}"))
     finally:
         holder.stdin.close()
@@ -98,7 +98,7 @@ class Push:
                 continue
             if not self._blob(digest, blob):
                 return
-        self._ask(
+        self._request(
             "PUT",
             f"/v2/{self.name}/manifests/latest",
             self.image.manifest,
@@ -107,21 +107,23 @@ class Push:
 
     def start_upload(self) -> bool:
         """Start the upload of a blob; return whether it was accepted."""
-        return self._ask("POST", f"/v2/{self.name}/blobs/uploads/", b"")
+        return self._request("POST", f"/v2/{self.name}/blobs/uploads/", b"")
 
     def _blob(self, digest: str, blob: bytes) -> bool:
         if self._location is not None:
             # A refused client asks for the offset of its upload.
-            answer = self.remote.request("GET", self._location)
-            assert answer.status == 204, answer
-            self._moved(answer)
+            response = self.remote.request("GET", self._location)
+            assert response.status == 204, response
+            self._update_location(response)
         elif not self.start_upload():
             return False
         while self._stored < len(blob):
             piece = blob[self._stored : self._stored + PIECE]
-            if not self._ask("PATCH", self._location, piece, {"Content-Range": self._range(piece)}):
+            if not self._request(
+                "PATCH", self._location, piece, {"Content-Range": self._range(piece)}
+            ):
                 return False
-        if not self._ask("PUT", with_digest(self._location, digest), b""):
+        if not self._request("PUT", with_digest(self._location, digest), b""):
             return False
         self._location, self._stored = None, 0
         return True
@@ -129,24 +131,24 @@ class Push:
     def _range(self, piece: bytes) -> str:
         return f"{self._stored}-{self._stored + len(piece) - 1}"
 
-    def _ask(self, method, path, body, headers=None) -> bool:
-        answer = self.remote.request(method, path, body, headers)
-        self.statuses.append(answer.status)
-        if answer.status not in {201, 202}:
-            self.refused = answer
+    def _request(self, method, path, body, headers=None) -> bool:
+        response = self.remote.request(method, path, body, headers)
+        self.statuses.append(response.status)
+        if response.status not in {201, 202}:
+            self.refused = response
             return False
-        if answer.status == 202:
-            self._moved(answer)
+        if response.status == 202:
+            self._update_location(response)
         return True
 
-    def _moved(self, answer) -> None:
-        self._location = answer.headers["location"]
-        end = answer.headers.get("range", "0-0").partition("-")[2]
+    def _update_location(self, response) -> None:
+        self._location = response.headers["location"]
+        end = response.headers.get("range", "0-0").partition("-")[2]
         # The range of an empty upload equals that of an upload with one byte.
         self._stored = 0 if end == "0" else int(end) + 1
 
 
-def together(*works):
+def run_in_threads(*works):
     """Run all callables in parallel threads; raise the first exception."""
     faults = []
 
@@ -165,7 +167,7 @@ def together(*works):
         raise faults[0]
 
 
-def pulling(remote: Remote, held: Image, over: threading.Event, pulls: list[int]):
+def make_puller(remote: Remote, held: Image, over: threading.Event, pulls: list[int]):
     """Return a callable that pulls an image until ``over`` is set."""
 
     def work() -> None:
@@ -190,11 +192,11 @@ def test_pushes_to_a_full_disk_are_refused_and_resume(disk, launcher, workers):
 
     def push_all() -> None:
         try:
-            together(*(push.resume for push in pushes))
+            run_in_threads(*(push.resume for push in pushes))
         finally:
             over.set()
 
-    together(push_all, pulling(remote, held, over, pulls))
+    run_in_threads(push_all, make_puller(remote, held, over, pulls))
     assert pulls
     refused = [push for push in pushes if push.refused is not None]
     assert len(refused) >= 3
@@ -206,7 +208,7 @@ def test_pushes_to_a_full_disk_are_refused_and_resume(disk, launcher, workers):
         if push.refused is None:
             remote.assert_holds(push.name, push.image, "latest")
     disk.free()
-    together(*(push.resume for push in refused))
+    run_in_threads(*(push.resume for push in refused))
     for push in pushes:
         assert push.refused is None, push.refused
         remote.assert_holds(push.name, push.image, "latest")
@@ -214,7 +216,7 @@ def test_pushes_to_a_full_disk_are_refused_and_resume(disk, launcher, workers):
             assert sha256(remote.blob(push.name, digest).body) == digest
 
 
-MARKS = """\
+WATERMARKS = """\
 storage:
   delete: {{enabled: true}}
   maintenance: {{watermark: {{warn: 60%, refuse: 80%}}}}
@@ -231,7 +233,9 @@ def eventually(ready):
 
 
 def test_watermarks_warn_and_refuse_pushes(disk, tmp_path):
-    text = CONFIGURATION.replace("storage:\n", MARKS).replace("{root}", str(disk.root / "store"))
+    text = CONFIGURATION.replace("storage:\n", WATERMARKS).replace(
+        "{root}", str(disk.root / "store")
+    )
     with RegistryProcess(*SERVE, write_configuration(tmp_path, text), cwd=tmp_path) as server:
         remote = Remote(f"127.0.0.1:{server.port}")
         held = image("held", size=100_000)
@@ -241,9 +245,9 @@ def test_watermarks_warn_and_refuse_pushes(disk, tmp_path):
         assert "warning" not in remote.request("GET", "/v2/").headers
         disk.fill(leave=DISK * MIB * 3 // 10)
         eventually(lambda: "warning" in remote.request("GET", "/v2/").headers)
-        said = '299 - "the storage of this registry is nearly full"'
+        warning = '299 - "the storage of this registry is nearly full"'
         for path in ("/v2/held/manifests/latest", f"/v2/held/blobs/{next(iter(held.blobs))}"):
-            assert remote.request("GET", path).headers["warning"] == said
+            assert remote.request("GET", path).headers["warning"] == warning
         remote.push("held", held, "again")
         disk.fill(leave=DISK * MIB // 10)
         eventually(lambda: remote.request("POST", "/v2/x/blobs/uploads/", b"").status == 507)

@@ -10,15 +10,18 @@ from __future__ import annotations
 import random
 import threading
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException
-from urllib.parse import urlsplit
+from http.client import HTTPException
+from typing import TYPE_CHECKING
 
 import pytest
 from attrs import define, field
 
 from tests.integration.images import Image, image, sha256
-from tests.integration.remote import Remote, with_digest
+from tests.integration.remote import Remote, target_of, with_digest
 from tests.integration.servers import AGAINST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.integration
 
@@ -66,7 +69,7 @@ class Client(threading.Thread):
     countdown: Countdown
     ledger: Ledger = field(factory=Ledger)
     #: The current upload: its bytes, its location, and whether its final PUT was sent.
-    underway: tuple[bytes, str, bool] | None = None
+    current_upload: tuple[bytes, str, bool] | None = None
     fault: BaseException | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -99,63 +102,40 @@ class Client(threading.Thread):
             self.countdown.step()
 
     def push_blob(self, digest: str, blob: bytes) -> None:
-        """Push a blob with POST, a streamed PATCH and PUT; record its state in ``underway``."""
+        """Push a blob with POST, a chunked PATCH and PUT, and set ``current_upload``."""
         location = self.remote.start_upload(self.name)
         self.countdown.step()
-        self.underway = (blob, location, False)
-        location = stream(self.remote, location, blob, self.countdown.step)
+        self.current_upload = (blob, location, False)
+        headers = {"Content-Type": "application/octet-stream"}
+        response = self.remote.request("PATCH", location, self.pieces(blob), headers)
+        assert response.status == 202, response
+        location = response.headers["location"]
         self.countdown.step()
-        self.underway = (blob, location, True)
+        self.current_upload = (blob, location, True)
         closed = self.remote.request("PUT", with_digest(location, digest), b"")
         assert closed.status == 201, closed
         self.countdown.step()
-        self.underway = None
+        self.current_upload = None
 
-
-def stream(remote: Remote, location: str, data: bytes, step) -> str:
-    """Send ``data`` in one chunked PATCH request; return the new location."""
-
-    def pieces():
-        for start in range(0, len(data), PIECE):
-            yield data[start : start + PIECE]
-            step()
-
-    split = urlsplit(location)
-    connection = HTTPConnection(remote.address, timeout=60)
-    try:
-        connection.request(
-            "PATCH",
-            f"{split.path}?{split.query}",
-            pieces(),
-            {"Content-Type": "application/octet-stream"},
-            encode_chunked=True,
-        )
-        response = connection.getresponse()
-        response.read()
-        assert response.status == 202, response.status
-        return response.headers["Location"]
-    finally:
-        connection.close()
-
-
-def path_of(location: str) -> str:
-    """Return a location without its host, which changes when the server restarts."""
-    split = urlsplit(location)
-    return split.path + (f"?{split.query}" if split.query else "")
+    def pieces(self, blob: bytes) -> Iterator[bytes]:
+        """Yield the pieces of a blob, and count each as a step."""
+        for start in range(0, len(blob), PIECE):
+            yield blob[start : start + PIECE]
+            self.countdown.step()
 
 
 def assert_promises(remote: Remote, client: Client) -> None:
     """Check that acknowledged content is complete, and other content complete or absent."""
     ledger = client.ledger
     for (name, digest), blob in ledger.blobs.items():
-        answer = remote.blob(name, digest)
-        assert answer.status == 200, (digest, answer)
-        assert answer.body == blob, digest
+        response = remote.blob(name, digest)
+        assert response.status == 200, (digest, response)
+        assert response.body == blob, digest
     for name, digest in ledger.attempted:
-        answer = remote.blob(name, digest)
-        assert answer.status in {200, 404}, (digest, answer)
-        if answer.status == 200:
-            assert sha256(answer.body) == digest
+        response = remote.blob(name, digest)
+        assert response.status in {200, 404}, (digest, response)
+        if response.status == 200:
+            assert sha256(response.body) == digest
     for (name, tag), made in ledger.tags.items():
         if tag != "latest":
             remote.assert_holds(name, made, tag)
@@ -172,15 +152,15 @@ def assert_visible(remote: Remote, clients: list[Client]) -> None:
         tags = remote.tags(name)
         assert promised <= set(tags)
         for tag in tags:
-            remote.assert_whole(name, tag)
+            remote.assert_complete(name, tag)
 
 
 def resume(remote: Remote, client: Client) -> bool:
     """Finish the interrupted blob; return whether its upload still existed."""
-    if client.underway is None:
+    if client.current_upload is None:
         return False
-    blob, location, closing = client.underway
-    digest, location = sha256(blob), path_of(location)
+    blob, location, closing = client.current_upload
+    digest, location = sha256(blob), target_of(location)
     status = remote.request("GET", location)
     if status.status == 404:
         assert closing, "an upload that was answered 202 is lost"
@@ -191,18 +171,18 @@ def resume(remote: Remote, client: Client) -> bool:
         last = int(status.headers["range"].partition("-")[2])
         offset = last + 1 if last else 0
         assert offset <= len(blob)
-        location = path_of(status.headers["location"])
+        location = target_of(status.headers["location"])
         if offset < len(blob):
             rest = blob[offset:]
             fields = {
                 "Content-Range": f"{offset}-{len(blob) - 1}",
                 "Content-Type": "application/octet-stream",
             }
-            answer = remote.request("PATCH", location, rest, fields)
-            assert answer.status == 202, answer
-            location = path_of(answer.headers["location"])
-        answer = remote.request("PUT", with_digest(location, digest), b"")
-        assert answer.status == 201, answer
+            response = remote.request("PATCH", location, rest, fields)
+            assert response.status == 202, response
+            location = target_of(response.headers["location"])
+        response = remote.request("PUT", with_digest(location, digest), b"")
+        assert response.status == 201, response
     assert remote.blob(client.name, digest).body == blob
     return status.status == 204
 

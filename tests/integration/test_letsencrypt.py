@@ -30,7 +30,7 @@ def settings(folder, directory):
     )
 
 
-def shown(served, context):
+def certificate_names(served, context):
     """Return the names in the certificate of the server."""
     with closing(served.connection()) as connection:
         connection.connect()
@@ -38,7 +38,7 @@ def shown(served, context):
             return [name for _, name in secure.getpeercert()["subjectAltName"]]
 
 
-def is_said(served, text):
+def log_lines(served, text):
     return [line for line in served.lines if text in line]
 
 
@@ -49,14 +49,16 @@ def test_a_certificate_is_ordered_and_kept(tmp_path):
         more = settings(tmp_path, acme.directory)
         path = write_configuration(tmp_path, addr=f"127.0.0.1:{port}", more=more)
         with RegistryProcess(*SERVE, path, cwd=tmp_path, **acme.environ) as served:
-            wait_until(lambda: is_said(served, f"certificate for {', '.join(HOSTS)}, valid until"))
-            assert is_said(served, "ACME account created, terms of service accepted: data:text")
-            assert is_said(served, f"docker push {HOSTS[0]}:{port}/NAME")
-            trusting = acme.client()
-            wait_until(lambda: _is_trusted(served, trusting))
+            wait_until(
+                lambda: log_lines(served, f"certificate for {', '.join(HOSTS)}, valid until")
+            )
+            assert log_lines(served, "ACME account created, terms of service accepted: data:text")
+            assert log_lines(served, f"docker push {HOSTS[0]}:{port}/NAME")
+            trusted = acme.client()
+            wait_until(lambda: _is_trusted(served, trusted))
             # After the order, a connection with the ALPN of a challenge gets the real certificate.
-            trusting.set_alpn_protocols(["acme-tls/1"])
-            assert sorted(shown(served, trusting)) == sorted(HOSTS)
+            trusted.set_alpn_protocols(["acme-tls/1"])
+            assert sorted(certificate_names(served, trusted)) == sorted(HOSTS)
             status, _, lines = served.stop()
         assert status == 0
         assert not [line for line in lines if "level=info" not in line]
@@ -67,7 +69,7 @@ def test_a_certificate_is_ordered_and_kept(tmp_path):
         }
     # After a restart without Pebble, the stored certificate is served.
     with RegistryProcess(*SERVE, path, cwd=tmp_path, **acme.environ) as served:
-        assert sorted(shown(served, trusting)) == sorted(HOSTS)
+        assert sorted(certificate_names(served, trusted)) == sorted(HOSTS)
         _, _, lines = served.stop()
     assert not [line for line in lines if "level=info" not in line]
 
@@ -75,21 +77,23 @@ def test_a_certificate_is_ordered_and_kept(tmp_path):
 def _is_trusted(served, context):
     """Return whether ten connections, spread over both processes, get a valid certificate."""
     try:
-        return all(sorted(shown(served, context)) == sorted(HOSTS) for _ in range(10))
+        return all(sorted(certificate_names(served, context)) == sorted(HOSTS) for _ in range(10))
     except ssl.SSLCertVerificationError:
         return False
 
 
 def test_the_registry_serves_while_an_order_fails(tmp_path):
-    elsewhere = free_port()
-    with pebble(tmp_path, elsewhere, PEBBLE_WFE_NONCEREJECT="0") as acme:
+    unused_port = free_port()
+    with pebble(tmp_path, unused_port, PEBBLE_WFE_NONCEREJECT="0") as acme:
         path = write_configuration(tmp_path, more=settings(tmp_path, acme.directory))
-        careless = ssl.create_default_context()
-        careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
-        with RegistryProcess(*SERVE, path, cwd=tmp_path, secure=careless, **acme.environ) as served:
-            wait_until(lambda: is_said(served, "next attempt in 10 minutes"))
-            (line,) = is_said(served, "failed: unauthorized: Failed to")
+        unverified = ssl.create_default_context()
+        unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+        with RegistryProcess(
+            *SERVE, path, cwd=tmp_path, secure=unverified, **acme.environ
+        ) as served:
+            wait_until(lambda: log_lines(served, "next attempt in 10 minutes"))
+            (line,) = log_lines(served, "failed: unauthorized: Failed to")
             assert "level=error" in line
             assert served.ask()[0].status == 200
-            assert is_said(served, "certificate for CN=waiting for a certificate")
+            assert log_lines(served, "certificate for CN=waiting for a certificate")
             assert served.stop()[0] == 0

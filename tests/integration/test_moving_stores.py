@@ -33,16 +33,16 @@ def start(work, source, target):
     return subprocess.Popen(command, stdout=subprocess.PIPE, cwd=work)
 
 
-def copied(work, source, target):
+def copy_store(work, source, target):
     """Copy; return the report of the command and its peak memory in bytes."""
     peak = 0
     with start(work, source, target) as copying:
         while copying.poll() is None:
             peak = max(peak, peak_memory(copying.pid))
             time.sleep(0.02)
-        told = copying.stdout.read()
+        output = copying.stdout.read()
     assert copying.returncode == 0
-    return json.loads(told), peak
+    return json.loads(output), peak
 
 
 def tree(root: Path):
@@ -75,24 +75,24 @@ def test_copy_store_moves_a_registry_into_a_bucket_and_back(
     late = image("late")
     old.remote.push("late", late, "1")
     images["late", "1"] = late
-    told, peak = copied(tmp_path, disk, bucket)
-    assert told["damaged"] == []
-    assert told["tags"] <= len(images)
+    report, peak = copy_store(tmp_path, disk, bucket)
+    assert report["damaged"] == []
+    assert report["tags"] <= len(images)
     new = launcher.start(OURS, bucket)
     for (name, tag), each in images.items():
         new.remote.assert_holds(name, each, tag)
     assert new.remote.catalog() == old.remote.catalog()
-    again, _ = copied(tmp_path, disk, bucket)
+    again, _ = copy_store(tmp_path, disk, bucket)
     assert (again["blobs"], again["manifests"], again["tags"]) == (0, 0, 0)
-    _, peak_back = copied(tmp_path, bucket, back)
+    _, peak_back = copy_store(tmp_path, bucket, back)
     assert tree(back) == tree(disk)
-    shown = {"there": peak // MIB, "back": peak_back // MIB}
-    record_property("peak_mebibytes", shown)
-    print(f"peak of copy-store in MiB: {shown}")
-    assert max(peak, peak_back) < CEILING, shown
+    peaks = {"there": peak // MIB, "back": peak_back // MIB}
+    record_property("peak_mebibytes", peaks)
+    print(f"peak of copy-store in MiB: {peaks}")
+    assert max(peak, peak_back) < CEILING, peaks
 
 
 def is_there(store, prefix):
     """Return whether any key has this prefix."""
-    answer = client(store).list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/", MaxKeys=1)
-    return answer["KeyCount"] > 0
+    response = client(store).list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/", MaxKeys=1)
+    return response["KeyCount"] > 0

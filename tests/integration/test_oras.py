@@ -24,7 +24,7 @@ def artifact(registry, sandbox):
             "oras", "push", "--plain-http", "--artifact-type=application/x-thing",
             registry.image(name), "notes.txt:text/plain", "data.bin",
         )  # fmt: skip
-        return sha256(registry.remote.assert_whole(name, "1").body)
+        return sha256(registry.remote.assert_complete(name, "1").body)
 
     return push
 
@@ -101,11 +101,11 @@ def test_copies_include_referrers(ours_only, registry, sandbox, artifact):
 
     target = registry.image("oras/to")
     sandbox.run("oras", "cp", "-r", "--from-plain-http", "--to-plain-http", subject, target)
-    assert sha256(registry.remote.assert_whole("oras/to", "1").body) == digest
+    assert sha256(registry.remote.assert_complete("oras/to", "1").body) == digest
     assert registry.remote.referrers("oras/to", digest) == [entry["digest"]]
     signatures = registry.remote.referrers("oras/to", entry["digest"])
     assert signatures == registry.remote.referrers("oras/from", entry["digest"])
-    registry.remote.assert_whole("oras/to", signatures[0])
+    registry.remote.assert_complete("oras/to", signatures[0])
 
 
 def test_referrers_survive_a_copy_through_a_layout(ours_only, registry, sandbox, artifact):

@@ -9,15 +9,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
 
 from tests.integration.images import noise
-from tests.integration.remote import with_digest
+from tests.integration.remote import Remote, with_digest
 from tests.integration.servers import AGAINST, OURS, Bucket
 
 if TYPE_CHECKING:
@@ -49,33 +47,17 @@ def digest_of(parts: Iterator[bytes]) -> str:
 
 def push(served: Served, layer: int, mebibytes: int) -> str:
     """Push a layer as a stream; return its digest."""
-    location = served.remote.start_upload("memory")
-    split = urlsplit(location)
-    connection = HTTPConnection(served.address, timeout=600)
-    try:
-        connection.request(
-            "PATCH",
-            f"{split.path}?{split.query}",
-            blocks(layer, mebibytes),
-            {
-                "Content-Length": str(mebibytes * MIB),
-                "Content-Type": "application/octet-stream",
-            },
-        )
-        response = connection.getresponse()
-        response.read()
-        assert response.status == 202
-        location = response.headers["Location"]
-    finally:
-        connection.close()
+    remote = Remote(served.address, timeout_s=600)
+    response = remote.request(
+        "PATCH",
+        remote.start_upload("memory"),
+        blocks(layer, mebibytes),
+        {"Content-Length": str(mebibytes * MIB), "Content-Type": "application/octet-stream"},
+    )
+    assert response.status == 202
     digest = digest_of(blocks(layer, mebibytes))
-    split = urlsplit(with_digest(location, digest))
-    connection = HTTPConnection(served.address, timeout=600)
-    try:
-        connection.request("PUT", f"{split.path}?{split.query}", b"")
-        assert connection.getresponse().status == 201
-    finally:
-        connection.close()
+    response = remote.request("PUT", with_digest(response.headers["location"], digest), b"")
+    assert response.status == 201
     return digest
 
 
@@ -109,10 +91,10 @@ def test_peak_memory_stays_below_the_ceiling(
     finally:
         served.stop()
         shutil.rmtree(root)
-    shown = {"idle": idle // MIB, "pushed": pushed // MIB, "pulled": peak // MIB}
-    record_property("peak_mebibytes", shown)
-    print(f"{layers} x {mebibytes} MiB, the server's peak in MiB: {shown}")
-    assert peak < CEILING, shown
+    peaks = {"idle": idle // MIB, "pushed": pushed // MIB, "pulled": peak // MIB}
+    record_property("peak_mebibytes", peaks)
+    print(f"{layers} x {mebibytes} MiB, the server's peak in MiB: {peaks}")
+    assert peak < CEILING, peaks
 
 
 @pytest.mark.nightly
@@ -127,10 +109,10 @@ def test_peak_memory_stays_below_the_ceiling_over_a_bucket(
     with ThreadPoolExecutor(layers) as threads:
         digests = list(threads.map(lambda n: push(served, n, mebibytes), range(layers)))
     peak = served.peak_memory()
-    shown = {"idle": idle // MIB, "pushed": peak // MIB}
-    record_property("peak_mebibytes", shown)
-    print(f"{layers} x {mebibytes} MiB into a bucket, the server's peak in MiB: {shown}")
+    peaks = {"idle": idle // MIB, "pushed": peak // MIB}
+    record_property("peak_mebibytes", peaks)
+    print(f"{layers} x {mebibytes} MiB into a bucket, the server's peak in MiB: {peaks}")
     pull(served, digests[-1])
     # Killed, because its log may rightly have errors about an overloaded store.
     served.kill()
-    assert peak < CEILING, shown
+    assert peak < CEILING, peaks

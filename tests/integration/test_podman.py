@@ -27,7 +27,7 @@ def test_podman_pulls_what_it_built_and_pushed(registry, sandbox, context):
     sandbox.run("buildah", "build", "--isolation=chroot", f"--tag={target}", context)
     sandbox.run("podman", "push", "--digestfile", sandbox.home / "digest", target)
 
-    pushed = registry.remote.assert_whole("podman/built", "1")
+    pushed = registry.remote.assert_complete("podman/built", "1")
     assert pushed.headers["content-type"] == OCI_MANIFEST
     assert sha256(pushed.body) == (sandbox.home / "digest").read_text()
 
@@ -63,7 +63,7 @@ def test_buildah_commits_to_the_registry(registry, sandbox, context, format_):
         f"docker://{target}",
     )  # fmt: skip
     kind = "oci.image" if format_ == "oci" else "docker.distribution"
-    pushed = registry.remote.assert_whole(f"buildah/commit-{format_}", "1")
+    pushed = registry.remote.assert_complete(f"buildah/commit-{format_}", "1")
     assert kind in pushed.headers["content-type"]
     sandbox.run("buildah", "rm", container)
 
@@ -77,7 +77,7 @@ def test_buildah_pushes_a_manifest_list(registry, sandbox, context):
         )  # fmt: skip
     sandbox.run("buildah", "manifest", "push", "--all", "both", f"docker://{target}")
 
-    pushed = registry.remote.assert_whole("podman/list", "1")
+    pushed = registry.remote.assert_complete("podman/list", "1")
     assert pushed.headers["content-type"] == OCI_INDEX
     shown = json.loads(sandbox.run("podman", "manifest", "inspect", target))
     assert shown == pushed.json()
@@ -97,7 +97,7 @@ def test_zstd_chunked_layers_are_pushed_and_pulled(registry, sandbox, context):
     target = registry.image("podman/zstd")
     sandbox.run("buildah", "build", "--isolation=chroot", f"--tag={target}", context)
     sandbox.run("podman", "push", "--compression-format=zstd:chunked", target)
-    layers = registry.remote.assert_whole("podman/zstd", "1").json()["layers"]
+    layers = registry.remote.assert_complete("podman/zstd", "1").json()["layers"]
     assert all(layer["mediaType"].endswith("+zstd") for layer in layers)
     sandbox.run("podman", "rmi", target)
     sandbox.run("podman", "pull", target)

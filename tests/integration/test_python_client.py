@@ -33,7 +33,7 @@ def test_dxf_pushes_and_pulls_blobs_and_aliases(registry, dxf, tmp_path):
     repository.set_alias("one", digest)
     assert repository.get_alias("one") == [digest]
     assert list(repository.list_aliases(iterate=True)) == ["one"]
-    registry.remote.assert_whole("dxf/blobs", "one")
+    registry.remote.assert_complete("dxf/blobs", "one")
 
 
 def test_dxf_reads_an_image_of_another_client(registry, dxf):

@@ -52,13 +52,13 @@ def test_docker_archive_is_pushed_as_schema2(registry, sandbox, tmp_path):
     target = "docker://" + registry.image("skopeo/archive")
     sandbox.run("skopeo", *COPY, "--format=v2s2", f"docker-archive:{archive}:saved:1", target)
 
-    pushed = registry.remote.assert_whole("skopeo/archive", "1")
+    pushed = registry.remote.assert_complete("skopeo/archive", "1")
     assert pushed.headers["content-type"] == DOCKER_MANIFEST
 
     back = tmp_path / "back.tar"
     sandbox.run("skopeo", *COPY, target, f"docker-archive:{back}:saved:1")
-    shown = sandbox.run("skopeo", "inspect", "--config", "--raw", f"docker-archive:{back}:saved:1")
-    assert sha256(shown.encode()) == pushed.json()["config"]["digest"]
+    config = sandbox.run("skopeo", "inspect", "--config", "--raw", f"docker-archive:{back}:saved:1")
+    assert sha256(config.encode()) == pushed.json()["config"]["digest"]
 
 
 def test_zstd_layers_are_stored_as_pushed(registry, sandbox, tmp_path):
@@ -72,7 +72,7 @@ def test_zstd_layers_are_stored_as_pushed(registry, sandbox, tmp_path):
         f"oci:{layout}:1",
         target,
     )
-    pushed = registry.remote.assert_whole("skopeo/zstd", "1")
+    pushed = registry.remote.assert_complete("skopeo/zstd", "1")
     layers = pushed.json()["layers"]
     assert [layer["mediaType"] for layer in layers] == [OCI_ZSTD_LAYER] * 2
     for layer in layers:
@@ -91,12 +91,12 @@ def test_all_images_of_an_index_are_copied(registry, sandbox, tmp_path):
     sandbox.run("skopeo", *COPY, "--all", "--preserve-digests", f"oci:{layout}:1", target)
     registry.remote.assert_holds("skopeo/index", made, "1")
 
-    elsewhere = "docker://" + registry.image("skopeo/index-elsewhere", "2")
-    sandbox.run("skopeo", *COPY, "--all", "--preserve-digests", target, elsewhere)
-    registry.remote.assert_holds("skopeo/index-elsewhere", made, "2")
+    second = "docker://" + registry.image("skopeo/index-second", "2")
+    sandbox.run("skopeo", *COPY, "--all", "--preserve-digests", target, second)
+    registry.remote.assert_holds("skopeo/index-second", made, "2")
 
     back = tmp_path / "back"
-    sandbox.run("skopeo", *COPY, "--all", "--preserve-digests", elsewhere, f"oci:{back}:1")
+    sandbox.run("skopeo", *COPY, "--all", "--preserve-digests", second, f"oci:{back}:1")
     assert_layout_holds(back, made)
 
 

@@ -1,4 +1,4 @@
-"""A registry over a store that fails: a clean error, or success after a second try.
+"""A registry over a store that fails: a error_code error, or success after a second try.
 
 A client gets the bytes of the digest, an error, or fewer bytes than announced. The exception is a
 store that corrupts the bytes of a blob on their way: the registry passes them on, because clients
@@ -33,9 +33,9 @@ pytestmark = pytest.mark.integration
 
 MIB = 1024 * 1024
 #: Faults that take seconds, or are similar to another one.
-LONG = {"stall", "500", "reset within"}
+SLOW_FAULTS = {"stall", "500", "reset within"}
 FAULTS = [
-    pytest.param(fault, marks=[pytest.mark.nightly] if fault in LONG else [])
+    pytest.param(fault, marks=[pytest.mark.nightly] if fault in SLOW_FAULTS else [])
     for fault in (*BEFORE, *WITHIN)
 ]
 #: The large layer is pushed in chunks below the part size, so that they are read back and joined.
@@ -66,66 +66,66 @@ def driver_over(store, endpoint):
     return S3Driver(S3Client(sender), reactor, f"faults-{uuid4().hex}", chunk_size=5 * MIB)
 
 
-def clean(answer):
+def error_code(response):
     """Return the error code of a response; false if it is not an error of the specification."""
-    return answer.status >= 400 and answer.json()["errors"][0]["code"]
+    return response.status >= 400 and response.json()["errors"][0]["code"]
 
 
 def attempt(work, *arguments):
-    """Retry ``work`` until it succeeds; every failure must be a clean error."""
+    """Retry ``work`` until it succeeds; interval failure must be a error_code error."""
     for _ in range(12):
         try:
             return work(*arguments)
         except AssertionError as error:
-            (answer,) = error.args
-        assert clean(answer), answer
+            (response,) = error.args
+        assert error_code(response), response
     raise AssertionError(f"{work} never succeeds")
 
 
 def pull(remote, digest, content):
-    """Pull a blob: return ``"whole"``, ``"refused"``, ``"cut"`` or ``"corrupted"``."""
+    """Pull a blob: return ``"complete"``, ``"refused"``, ``"cut"`` or ``"corrupted"``."""
     try:
-        answer = remote.blob("a", digest)
+        response = remote.blob("a", digest)
     except IncompleteRead as error:
         return len(error.partial) < len(content) and "cut"
-    if answer.status != 200:
-        return clean(answer) and "refused"
-    assert len(answer.body) == len(content)
-    return "whole" if answer.body == content else "corrupted"
+    if response.status != 200:
+        return error_code(response) and "refused"
+    assert len(response.body) == len(content)
+    return "complete" if response.body == content else "corrupted"
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest_twisted.ensureDeferred
 async def test_pushes_and_pulls_survive_occasional_store_faults(object_stores, proxy, fault):
     driver = driver_over(object_stores.get("ceph"), proxy.endpoint)
-    numbers, every = count(1), 20 if "stall" in fault else 5
+    request_numbers, interval = count(1), 20 if "stall" in fault else 5
 
-    def sometimes(method, path):
+    def choose_fault(method, path):
         # Corrupted lists are not detected: they have no digest.
         spared = fault == "corrupted" and ("list-type" in path or method != "GET")
-        return fault if next(numbers) % every == 0 and not spared else None
+        return fault if next(request_numbers) % interval == 0 and not spared else None
 
     async with serve(reactor, driver=driver, settings=APISettings(redirect=False)) as served:
         remote = Remote(served.host)
 
-        def act():
-            proxy.choose = sometimes
+        def run_client():
+            proxy.choose = choose_fault
             attempt(remote.push, "a", IMAGE, "t")
             digest = attempt(remote.push_in_chunks, "a", LARGE, MIB)
             small = attempt(remote.push_in_chunks, "a", SMALL, 100)
             outcomes = [pull(remote, digest, LARGE) for _ in range(3)]
-            assert "whole" in outcomes
+            assert "complete" in outcomes
             assert fault == "corrupted" or "corrupted" not in outcomes
             for each in range(3):
-                answer = remote.manifest("a", "t")
-                assert answer.body == IMAGE.manifest or clean(answer), each
+                response = remote.manifest("a", "t")
+                assert response.body == IMAGE.manifest or error_code(response), each
             proxy.choose = lambda *_: None
             remote.assert_holds("a", IMAGE, "t")
-            assert pull(remote, digest, LARGE) == "whole"
-            assert pull(remote, small, SMALL) == "whole"
+            assert pull(remote, digest, LARGE) == "complete"
+            assert pull(remote, small, SMALL) == "complete"
 
-        await deferToThread(act)
-    assert {made for made, _, _ in proxy.made} == {fault}
+        await deferToThread(run_client)
+    assert {injected for injected, _, _ in proxy.injected} == {fault}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -135,21 +135,21 @@ async def test_permanent_store_faults_are_clean_errors(object_stores, proxy, fau
     async with serve(reactor, driver=driver, settings=APISettings(redirect=False)) as served:
         remote = Remote(served.host)
 
-        def act():
+        def run_client():
             remote.push("a", IMAGE, "t")
             digest = remote.push_blob("a", LARGE)
             proxy.choose = lambda *_: fault
             assert pull(remote, digest, LARGE) in {"cut", "refused"}
-            assert clean(remote.manifest("a", "t"))
+            assert error_code(remote.manifest("a", "t"))
             if fault in BEFORE and fault != "stall":
-                for answer in (
+                for response in (
                     remote.request("GET", "/v2/_catalog"),
                     remote.request("HEAD", f"/v2/a/blobs/{digest}"),
                     remote.request("POST", "/v2/a/blobs/uploads/"),
                 ):
-                    assert answer.status == 503, answer
+                    assert response.status == 503, response
             proxy.choose = lambda *_: None
             remote.assert_holds("a", IMAGE, "t")
-            assert pull(remote, digest, LARGE) == "whole"
+            assert pull(remote, digest, LARGE) == "complete"
 
-        await deferToThread(act)
+        await deferToThread(run_client)

@@ -14,15 +14,15 @@ from uuid import uuid4
 import pytest
 from attrs import frozen
 
-from tests.integration.either import Either
 from tests.integration.images import image
+from tests.integration.remote import RoundRobin
 from tests.integration.servers import OURS, Bucket
 
 pytestmark = pytest.mark.integration
 
 
 @frozen
-class Torn(Either):
+class RoundRobinInChunks(RoundRobin):
     """Pushes each blob in chunks, alternating between the registries."""
 
     def push_blob(self, name: str, data: bytes) -> str:
@@ -30,8 +30,8 @@ class Torn(Either):
         return self.push_in_chunks(name, data, len(data) // 3 + 1)
 
 
-def either_of(servers):
-    return Torn("", [served.address for served in servers])
+def remote_of(servers):
+    return RoundRobinInChunks([served.address for served in servers])
 
 
 @pytest.fixture(params=["ceph", pytest.param("swift", marks=pytest.mark.nightly)])
@@ -41,11 +41,11 @@ def servers(request, launcher):
     return [launcher.start(OURS, bucket) for _ in range(2)]
 
 
-def push(either, name, each, tag):
+def push(remote, name, each, tag):
     """Push an image; start again if a request fails."""
     for _ in range(8):
         try:
-            either.push(name, each, tag)
+            remote.push(name, each, tag)
         except AssertionError:
             continue
         return
@@ -53,24 +53,24 @@ def push(either, name, each, tag):
 
 
 def test_images_pushed_through_both_registries_survive_a_kill(servers):
-    either = either_of(servers)
+    remote = remote_of(servers)
     # Images share layers and repositories; the large one needs a multipart upload.
     images = {(f"a/{number % 4}", f"t{number}"): image(number % 6) for number in range(24)}
     images["large", "1"] = image("large", size=7 * 1024 * 1024)
-    stirring = Event()
+    over = Event()
 
-    def stir():
+    def push_and_delete():
         """Push and delete one tag continuously."""
         other = image("stirred")
-        while not stirring.is_set():
-            either.push("a/0", other, "stirred")
-            answer = either.request("DELETE", "/v2/a/0/manifests/stirred")
-            assert answer.status in {202, 404}, answer
+        while not over.is_set():
+            remote.push("a/0", other, "stirred")
+            response = remote.request("DELETE", "/v2/a/0/manifests/stirred")
+            assert response.status in {202, 404}, response
 
     with ThreadPoolExecutor(6) as pool:
-        stirred = pool.submit(stir)
+        repeated = pool.submit(push_and_delete)
         pushes = [
-            pool.submit(push, either, name, each, tag) for (name, tag), each in images.items()
+            pool.submit(push, remote, name, each, tag) for (name, tag), each in images.items()
         ]
         time.sleep(1)
         servers[0].kill()
@@ -78,9 +78,9 @@ def test_images_pushed_through_both_registries_survive_a_kill(servers):
         servers[0].start()
         for one in pushes:
             one.result(100)
-        stirring.set()
+        over.set()
         with suppress(AssertionError):  # it does not retry the request that the kill interrupted
-            stirred.result(100)
+            repeated.result(100)
     for served in servers:
         for (name, tag), each in images.items():
             served.remote.assert_holds(name, each, tag)
@@ -88,12 +88,12 @@ def test_images_pushed_through_both_registries_survive_a_kill(servers):
 
 
 def test_concurrent_pushes_of_one_tag_through_both_registries_succeed(servers):
-    either = either_of(servers)
+    remote = remote_of(servers)
     each, other = image("same"), image("other")
     with ThreadPoolExecutor(8) as pool:
-        for future in [pool.submit(either.push, "same", one, "tag") for one in [each, other] * 6]:
+        for future in [pool.submit(remote.push, "same", one, "tag") for one in [each, other] * 6]:
             future.result(100)
     for served in servers:
         served.remote.assert_holds("same", each)
         served.remote.assert_holds("same", other)
-        served.remote.assert_whole("same", "tag")
+        served.remote.assert_complete("same", "tag")

@@ -51,7 +51,7 @@ access:
 """
 
 
-_SIGNS = key("P-256", "token server")
+_TOKEN_KEY = key("P-256", "token server")
 
 
 class TokenServer(BaseHTTPRequestHandler):
@@ -59,23 +59,23 @@ class TokenServer(BaseHTTPRequestHandler):
 
     def do_GET(self):
         name = self._user()
-        asked = parse_qs(urlsplit(self.path).query)
-        if name is None or asked["service"] != [SERVICE]:
-            return self._answer(401, {"details": "incorrect username or password"})
-        parts = [each.split(":") for scope in asked.get("scope", ()) for each in scope.split()]
+        query = parse_qs(urlsplit(self.path).query)
+        if name is None or query["service"] != [SERVICE]:
+            return self._respond(401, {"details": "incorrect username or password"})
+        parts = [each.split(":") for scope in query.get("scope", ()) for each in scope.split()]
         access = [{"type": t, "name": n, "actions": a.split(",")} for t, n, a in parts]
-        said = claims(datetime.now(UTC).timestamp(), sub=name, access=access)
-        token = mint(_SIGNS, "ES256", said, kid=key_ids(_SIGNS.public_key())[0])
-        return self._answer(200, {"token": token, "expires_in": 300})
+        token_claims = claims(datetime.now(UTC).timestamp(), sub=name, access=access)
+        token = mint(_TOKEN_KEY, "ES256", token_claims, kid=key_ids(_TOKEN_KEY.public_key())[0])
+        return self._respond(200, {"token": token, "expires_in": 300})
 
     def _user(self):
-        shown = self.headers.get("Authorization")
-        if shown is None:
+        credentials = self.headers.get("Authorization")
+        if credentials is None:
             return ""
-        name, _, password = b64decode(shown.partition(" ")[2]).decode().partition(":")
+        name, _, password = b64decode(credentials.partition(" ")[2]).decode().partition(":")
         return name if USERS.get(name) == password else None
 
-    def _answer(self, status, document):
+    def _respond(self, status, document):
         body = json.dumps(document).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -97,8 +97,8 @@ class Store(SimpleHTTPRequestHandler):
     def parse_request(self):
         parsed = super().parse_request()
         if parsed:
-            shown = {name.lower() for name in self.headers} & {"authorization", "cookie"}
-            self.seen.append((self.headers.get("User-Agent", ""), self.path, shown))
+            credentials = {name.lower() for name in self.headers} & {"authorization", "cookie"}
+            self.seen.append((self.headers.get("User-Agent", ""), self.path, credentials))
         return parsed
 
     def log_message(self, *_):
@@ -106,16 +106,16 @@ class Store(SimpleHTTPRequestHandler):
 
 
 @define(eq=False)
-class Guarded:
+class ProtectedRegistries:
     """The registries, the token server and the store, in a folder.
 
     :ivar seen: the requests to the store: user agent, path, and names of credential headers.
-    :ivar registries: the registries by scheme.
+    :ivar by_scheme: the registries by scheme.
     """
 
     folder: Path
     seen: list = field(factory=list)
-    registries: dict[str, Served] = field(factory=dict)
+    by_scheme: dict[str, Served] = field(factory=dict)
     _stack: ExitStack = field(factory=ExitStack)
 
     @property
@@ -130,7 +130,7 @@ class Guarded:
         # docker does not require TLS for 127.0.0.1.
         host = own_address() or HERE
         authority.issue(HERE, host, "localhost").write(work)
-        own = certificate(_SIGNS, now=datetime.now(UTC).timestamp())
+        own = certificate(_TOKEN_KEY, now=datetime.now(UTC).timestamp())
         (work / "bundle.pem").write_bytes(pem(own))
         (work / "users").write_bytes(password_lines(**USERS))
         store = self._serve(partial(Store, self.seen, directory=str(work)))
@@ -148,7 +148,7 @@ class Guarded:
             more += "" if name == "signed" else f"  tokens: {{disabled: {name != 'own'}}}\n"
             # One of them has two processes, which share the records of tokens.
             workers = 2 if name == "own" else 1
-            self.registries[name] = launcher.start(
+            self.by_scheme[name] = launcher.start(
                 OURS, work / name, workers, more, authority.client(), host
             )
 
@@ -168,7 +168,7 @@ class Guarded:
 
     def robot(self, allow):
         """Create a robot; return its token."""
-        own = self.registries["own"]
+        own = self.by_scheme["own"]
         config = own.work / f"{OURS}-{own.port}.yml"
         done = subprocess.run(
             [sys.executable, "-m", "twisted_registry", "token", "create", f"--allow={allow}", "ci",
@@ -182,7 +182,7 @@ class Guarded:
         name, password = "ada", USERS["ada"]
         if kind == "robot":
             name, password = "ci", self.robot("public/**,team/**:push,delete")
-        return Login(kind, name, password, self.registries[REGISTRIES[kind]].address)
+        return Login(kind, name, password, self.by_scheme[REGISTRIES[kind]].address)
 
     def close(self):
         """Stop all."""
