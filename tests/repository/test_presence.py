@@ -118,7 +118,7 @@ def test_condemned_blob_is_missing_for_queries_but_can_be_pulled(world):
     for way in (world.repo().blobs.size, world.repo().blobs.delete):
         assert code_of(way(digest)) is ErrorCode.BLOB_UNKNOWN
     assert world.gate.asked[-2:] == [("a/b", digest)] * 2
-    assert done(world.repo().blobs.size_for_pull(digest)) == 5
+    assert done(world.repo().blobs.size(digest, for_pull=True)) == 5
     done(world.repo().blobs.open_whole(digest)).close()
     assert world.gate.asked[-2:] == [("a/b", digest)] * 2, "it is asked so that it knows"
     world.gate.condemned.clear()
@@ -278,7 +278,7 @@ def test_pull_caches_a_size_and_never_a_link():
     world.registry = Registry(world.driver, world.clock, descriptors=MemoryDescriptorCache(10))
     digest = world.blob(b"layer")
     blobs = world.repo().blobs
-    assert [done(blobs.size_for_pull(digest)) for _ in range(2)] == [5, 5]
+    assert [done(blobs.size(digest, for_pull=True)) for _ in range(2)] == [5, 5]
     stats = [path for action, path in world.driver.calls if action == "stat"]
     assert stats.count(layout.blob(digest)) == 1
     # Queries before a push always ask the store.
@@ -286,7 +286,7 @@ def test_pull_caches_a_size_and_never_a_link():
     world.remove(layout.blob(digest))
     assert code_of(blobs.size(digest)) is ErrorCode.BLOB_UNKNOWN
     world.remove(layout.layer_link("a/b", digest))
-    assert code_of(blobs.size_for_pull(digest)) is ErrorCode.BLOB_UNKNOWN
+    assert code_of(blobs.size(digest, for_pull=True)) is ErrorCode.BLOB_UNKNOWN
 
 
 def test_with_peek_no_size_is_cached(world):
@@ -296,5 +296,5 @@ def test_with_peek_no_size_is_cached(world):
     digest = world.blob(b"layer")
     world.settle()
     world.clock.advance(10)
-    assert done(world.repo().blobs.size_for_pull(digest)) == 5
+    assert done(world.repo().blobs.size(digest, for_pull=True)) == 5
     assert result_of(remembered.size(digest)) is None

@@ -43,7 +43,7 @@ async def get(context: RequestContext) -> Response:
     ):
         return Response(200, _content_headers(digest), await blobs.open_whole(digest))
     # A client that sends HEAD may skip a push of a blob that is present.
-    size = await (blobs.size if context.method == "HEAD" else blobs.size_for_pull)(digest)
+    size = await blobs.size(digest, for_pull=context.method != "HEAD")
     known_tags = context.header_values("if-none-match")
     if known_tags and etag_matches(known_tags, str(digest)):
         return Response(304, _digest_headers(digest))

@@ -35,23 +35,16 @@ class Blobs:
         return self.store.presigner is not None
 
     @translate_storage_errors
-    async def size(self, digest: Digest) -> int:
+    async def size(self, digest: Digest, *, for_pull: bool = False) -> int:
         """Return the size of a blob in bytes.
 
+        :param for_pull: whether the client will be sent the blob or a URL of it: then the size may
+            be cached.
         :raises RegistryError: BLOB_UNKNOWN if the repository does not have it.
         """
-        size = await self.store.presence.blob_size(self.name, digest)
-        if size is None:
-            raise _blob_unknown(digest)
-        return size
-
-    @translate_storage_errors
-    async def size_for_pull(self, digest: Digest) -> int:
-        """Return :meth:`size`, possibly from a cache, to send the blob or a URL of it.
-
-        :raises RegistryError: BLOB_UNKNOWN if the repository does not have it.
-        """
-        size = await self.store.presence.size_for_pull(self.name, digest)
+        presence = self.store.presence
+        find_size = presence.size_for_pull if for_pull else presence.blob_size
+        size = await find_size(self.name, digest)
         if size is None:
             raise _blob_unknown(digest)
         return size

@@ -136,10 +136,6 @@ async def is_repository(
     :param markers: names of folders. A folder that contains one of them is a repository.
     :raises RegistryError: if the store fails.
     """
-    return await _has_marker(driver, name, markers)
-
-
-async def _has_marker(driver: IStorageDriver, name: str, markers: Sequence[str]) -> bool:
     folder = layout.repository(name)
     for marker in markers:
         with suppress(PathNotFound):
@@ -163,15 +159,11 @@ class _CatalogWalk:
     _bulk: IBulkLookup = field(init=False)
     #: folders that the walk will come to, and their subfolders
     _prefetched: dict[str, Sequence[str]] = field(init=False, factory=dict)
-    _batch_folders: int = field(init=False)
+    _batch_folders: int = field(init=False, default=_FIRST_BATCH_FOLDERS)
 
     @_bulk.default
     def _adapt_driver(self) -> IBulkLookup:
         return bulk_lookup(self.driver)
-
-    @_batch_folders.default
-    def _first_batch_folders(self) -> int:
-        return _FIRST_BATCH_FOLDERS
 
     async def visit(self, prefix: str, subfolders: Sequence[str] | None) -> None:
         """Find the names that begin with ``prefix``, which is empty or ends with a slash.
@@ -244,7 +236,7 @@ class _CatalogWalk:
     async def _is_marked(self, path: str, subfolders: Sequence[str]) -> bool:
         if any(marker in subfolders for marker in self.markers):
             return True
-        return _is_truncated(subfolders) and await _has_marker(self.driver, path, self.markers)
+        return _is_truncated(subfolders) and await is_repository(self.driver, path, self.markers)
 
     async def _prefetch(self, upcoming: Sequence[str]) -> None:
         """Fetch the subfolders of folders, and level by level those of the folders below them.

@@ -63,7 +63,8 @@ class RepositoryDeletion:
 
     :ivar tags: the tags of the repository.
     :ivar uploads: the uploads of the repository.
-    :ivar progress: called with the number of items deleted so far.
+    :ivar progress: called with :attr:`deleted`, several times.
+    :ivar deleted: the number of items deleted so far.
     """
 
     store: StoreContext
@@ -72,9 +73,7 @@ class RepositoryDeletion:
     tags: Tags
     uploads: Uploads
     progress: Callable[[DeletedCounts], object]
-    _tag_count: int = field(init=False, default=0)
-    _manifest_count: int = field(init=False, default=0)
-    _blob_count: int = field(init=False, default=0)
+    deleted: DeletedCounts = field(init=False, factory=DeletedCounts)
 
     async def delete_repository(self) -> DeletedCounts:
         """Delete everything.
@@ -85,7 +84,7 @@ class RepositoryDeletion:
         for _ in range(_MAX_ROUNDS):
             await self._delete_content()
             if await prune_empty_repository(self.store.driver, self.name):
-                return self._counts()
+                return self.deleted
         raise RegistryError(
             ErrorCode.UNAVAILABLE,
             message="clients keep pushing to this repository; try again",
@@ -95,20 +94,23 @@ class RepositoryDeletion:
     async def _delete_content(self) -> None:
         inventory = Inventory(self.store.driver)
         async for count in self.tags.delete_all():
-            self._tag_count += count
-            self.progress(self._counts())
+            self._report(tags=count)
         async for digests in inventory.revisions(self.name):
-            self._manifest_count += await self._delete_revisions(digests)
-            self.progress(self._counts())
+            self._report(manifests=await self._delete_revisions(digests))
         async for digests in inventory.layers(self.name):
             await self._delete_layers(digests)
-            self._blob_count += len(digests)
-            self.progress(self._counts())
+            self._report(blobs=len(digests))
         async for names in iterate_folders(self.store.bulk, layout.uploads(self.name)):
             for upload_id in filter(is_upload_id, names):
                 await self.uploads.resume(upload_id, 0).discard()
         for folder in layout.manifests(self.name), layout.layers(self.name):
             await self._delete_stray_files(folder)
+
+    def _report(self, tags: int = 0, manifests: int = 0, blobs: int = 0) -> None:
+        """Count what was deleted."""
+        old = self.deleted
+        self.deleted = DeletedCounts(old.tags + tags, old.manifests + manifests, old.blobs + blobs)
+        self.progress(self.deleted)
 
     @translate_storage_errors
     async def _delete_revisions(self, digests: Sequence[Digest]) -> int:
@@ -146,9 +148,6 @@ class RepositoryDeletion:
         if parts[1] == "tags":
             return len(parts) > 3 and is_tag(parts[2])
         return len(parts) == 5 and parts[1] == "revisions" and _is_digest(*parts[2:4])
-
-    def _counts(self) -> DeletedCounts:
-        return DeletedCounts(self._tag_count, self._manifest_count, self._blob_count)
 
 
 @translate_storage_errors

@@ -101,9 +101,7 @@ class Presence:
             return None
         size = await self.cache.cached_size(digest)
         if size is not None:
-            answer = self.gate.may_report_present(repository, digest)
-            if not isinstance(answer, bool):
-                await answer
+            await self._is_admitted(repository, digest)
         return size
 
     async def open_blob(self, repository: str, digest: Digest) -> IReader | None:
@@ -117,9 +115,7 @@ class Presence:
                 return None
             self.cache.remember_blob_pull(repository, digest)
         try:
-            answer = self.gate.may_report_present(repository, digest)
-            if not isinstance(answer, bool):
-                await answer
+            await self._is_admitted(repository, digest)
         except BaseException:
             reader.close()
             raise
@@ -136,8 +132,7 @@ class Presence:
         manifest = self.cache.cached_pull(repository, reference)
         if manifest is None:
             return None
-        answer = self.gate.may_report_present(repository, manifest.digest)
-        admitted = answer if isinstance(answer, bool) else await answer
+        admitted = await self._is_admitted(repository, manifest.digest)
         return manifest if admitted or not is_query else None
 
     async def manifest_content(
@@ -149,17 +144,19 @@ class Presence:
         """
         if await self.cache.read_link(layout.revision_link(repository, digest)) != digest:
             return None
-        content = await self.cache.read_manifest(digest)
-        if content is None:
+        manifest = await self.cache.read_manifest(digest)
+        if manifest is None:
             return None
-        answer = self.gate.may_report_present(repository, digest)
-        admitted = answer if isinstance(answer, bool) else await answer
-        return content if admitted or not is_query else None
+        admitted = await self._is_admitted(repository, digest)
+        return manifest if admitted or not is_query else None
 
     async def _admitted_size(self, repository: str | None, digest: Digest) -> int | None:
         size = await self.cache.blob_size(digest)
         if size is None:
             return None
+        return size if await self._is_admitted(repository, digest) else None
+
+    async def _is_admitted(self, repository: str | None, digest: Digest) -> bool:
+        """Ask the gate."""
         answer = self.gate.may_report_present(repository, digest)
-        admitted = answer if isinstance(answer, bool) else await answer
-        return size if admitted else None
+        return answer if isinstance(answer, bool) else await answer

@@ -155,7 +155,7 @@ class Tags:
         """
         if not self.has_immutable:
             return
-        async for names in self._pages("", layout.CURRENT_LINK):
+        async for names in self.pages():
             immutable = list(filter(self.is_immutable, names))
             paths = [layout.tag_current(self.name, tag) for tag in immutable]
             for tag in compress(immutable, await match_links(self.store.bulk, digest, paths)):
@@ -168,7 +168,7 @@ class Tags:
         :raises RegistryError: DENIED.
         """
         if self.has_immutable:
-            async for names in self._pages("", layout.CURRENT_LINK):
+            async for names in self.pages():
                 for tag in filter(self.is_immutable, names):
                     raise immutable_error(tag)
 
@@ -177,7 +177,7 @@ class Tags:
 
         :raises RegistryError: DENIED at an immutable one.
         """
-        async for names in self._pages("", ""):
+        async for names in self.pages(containing=""):
             yield await self._delete_many(names)
 
     @translate_storage_errors
@@ -205,18 +205,24 @@ class Tags:
                 return await self.resolve(tag) == digest and await self.remove(tag)
 
         deleted: list[str] = []
-        async for names in self._pages("", layout.index(digest) if indexed else ""):
+        async for names in self.pages(containing=layout.index(digest) if indexed else ""):
             paths = [layout.tag_current(self.name, tag) for tag in names]
             found = list(compress(names, await match_links(self.store.bulk, digest, paths)))
             deleted += compress(found, await map_concurrently(delete, found))
         return deleted
 
-    def pages(self, after: str = "") -> AsyncIterator[list[str]]:
+    async def pages(
+        self, after: str = "", containing: str = layout.CURRENT_LINK
+    ) -> AsyncIterator[list[str]]:
         """Yield all tags in the order of their code points, in lists of bounded length.
 
         :param after: yield only tags greater than this.
+        :param containing: a path in the folder of each tag, where a file must be that is not empty.
+            Without it, folders that only look like a tag are yielded too.
         """
-        return self._pages(after, layout.CURRENT_LINK)
+        folder = layout.tags(self.name)
+        async for names in iterate_folders(self.store.bulk, folder, after, containing):
+            yield list(filter(is_tag, names))
 
     @translate_storage_errors
     async def page(self, after: str, limit: int) -> tuple[list[str], bool]:
@@ -243,12 +249,6 @@ class Tags:
                 break
             after = found[-1]
         return names[:limit], len(names) > limit
-
-    async def _pages(self, after: str, containing: str) -> AsyncIterator[list[str]]:
-        """Yield the tags whose folder contains a file that is not empty, such as a link."""
-        folder = layout.tags(self.name)
-        async for names in iterate_folders(self.store.bulk, folder, after, containing):
-            yield list(filter(is_tag, names))
 
     async def remove(self, tag: str) -> bool:
         """Delete a tag without further checks, and return whether it existed."""

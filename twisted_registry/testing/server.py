@@ -97,17 +97,7 @@ async def serve(
     if users is not None:
         access = _password_access(users, reactor)
     store = MemoryDriver(reactor) if driver is None else driver
-    plugged: dict[str, Any] = {
-        "gate": gate,
-        "listener": listener,
-        "policy": policy,
-        "secret": secret,
-    }
-    registry = Registry(
-        CheckedDriver(store, reactor),
-        reactor,
-        **{name: value for name, value in plugged.items() if value is not None},
-    )
+    registry = Registry(CheckedDriver(store, reactor), reactor, policy, gate, listener, secret)
     api = RegistryResource(registry, access or OpenAccess(), reactor, settings, metrics)
     tree = make_root(api, prefix)
     site: Any = (
