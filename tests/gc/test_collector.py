@@ -234,7 +234,7 @@ def test_one_mark_selects_all_lists_and_each_has_a_second_mark(store):
     kept = store.world.image("v1")
     store.age()
     looks = []
-    revisions = layout.revisions("a/b", "sha256")
+    revisions = layout.all_revisions("a/b") + "/sha256"
 
     def before(_number, action, path):
         if action == "list_folders" and path == revisions:
@@ -310,7 +310,7 @@ def test_slow_sweep_stops_after_half_of_the_list_ttl(store):
 
 def slow_marks(store, seconds):
     """Let each listing of the revisions of a repository take that long."""
-    kept = layout.revisions("a/b", "sha256")
+    kept = layout.all_revisions("a/b") + "/sha256"
 
     def before(_number, action, path):
         if action == "list_folders" and path == kept:

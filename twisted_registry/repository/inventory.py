@@ -47,21 +47,20 @@ async def iterate_folders(
         after = names[-1]
 
 
-async def iterate_digests(
-    bulk: IBulkLookup, path: str, algorithm: str
-) -> AsyncIterator[list[Digest]]:
-    """Yield the digests after which the folders in a folder are named, in pages and in order.
+async def iterate_digests(bulk: IBulkLookup, path: str) -> AsyncIterator[list[Digest]]:
+    """Yield the digests of the folders ``<algorithm>/<hex>`` in a folder, in pages and in order.
 
-    :param algorithm: the algorithm of the digests; the folders have the names of their hex parts.
-        Other folders are skipped.
+    Other folders are skipped.
+
     :raises RegistryError: if the store fails.
     """
-    async for names in iterate_folders(bulk, path):
-        digests = []
-        for name in names:
-            with suppress(DigestInvalid):
-                digests.append(Digest.parse(f"{algorithm}:{name}"))
-        yield digests
+    for algorithm in sorted(ALGORITHMS):
+        async for names in iterate_folders(bulk, f"{path}/{algorithm}"):
+            digests = []
+            for name in names:
+                with suppress(DigestInvalid):
+                    digests.append(Digest.parse(f"{algorithm}:{name}"))
+            yield digests
 
 
 async def iterate_files(driver: IStorageDriver, path: str) -> AsyncIterator[Sequence[Entry]]:
@@ -157,24 +156,16 @@ class Inventory:
             return None
         return StoredBlob(digest, entry.size or 0, entry.modified_s)
 
-    async def revisions(self, name: str) -> AsyncIterator[Sequence[Digest]]:
+    def revisions(self, name: str) -> AsyncIterator[Sequence[Digest]]:
         """Yield the manifests of a repository, in batches.
 
         A manifest counts if it has a folder, also without a link: this errs on the safe side.
         """
-        for algorithm in ALGORITHMS:
-            async for digests in iterate_digests(
-                self._bulk, layout.revisions(name, algorithm), algorithm
-            ):
-                yield digests
+        return iterate_digests(self._bulk, layout.all_revisions(name))
 
-    async def layers(self, name: str) -> AsyncIterator[Sequence[Digest]]:
+    def layers(self, name: str) -> AsyncIterator[Sequence[Digest]]:
         """Yield the blobs that a repository links, in batches."""
-        for algorithm in ALGORITHMS:
-            async for digests in iterate_digests(
-                self._bulk, f"{layout.layers(name)}/{algorithm}", algorithm
-            ):
-                yield digests
+        return iterate_digests(self._bulk, layout.layers(name))
 
     async def tags(self, name: str) -> AsyncIterator[Sequence[tuple[str, Digest]]]:
         """Yield the tags of a repository and the digests that they name, in batches."""

@@ -118,9 +118,13 @@ LAYER_MARKERS = ("_layers",)
 UPLOAD_MARKERS = ("_uploads",)
 
 
+def _digest_path(folder: str, digest: Digest) -> str:
+    return f"{folder}/{digest.algorithm}/{digest.hex}"
+
+
 def blob(digest: Digest) -> str:
     """Return the file with the bytes of a blob or manifest."""
-    return f"{BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}/data"
+    return f"{blob_folder(digest)}/data"
 
 
 def blob_folder(digest: Digest) -> str:
@@ -147,7 +151,7 @@ def repository(name: str) -> str:
 
 def layers(name: str) -> str:
     """Return the folder of links to blobs. It makes a repository for Distribution 2.8.3."""
-    return f"{REPOSITORIES}/{name}/_layers"
+    return f"{repository(name)}/_layers"
 
 
 def layers_marker(name: str) -> str:
@@ -157,42 +161,37 @@ def layers_marker(name: str) -> str:
 
 def layer(name: str, digest: Digest) -> str:
     """Return the folder of the link of a repository to a blob."""
-    return f"{layers(name)}/{digest.algorithm}/{digest.hex}"
+    return _digest_path(layers(name), digest)
 
 
 def layer_link(name: str, digest: Digest) -> str:
     """Return the link that makes a repository hold a blob."""
-    return f"{REPOSITORIES}/{name}/_layers/{digest.algorithm}/{digest.hex}/link"
+    return f"{layer(name, digest)}/link"
 
 
 def manifests(name: str) -> str:
     """Return the folder of a repository's revisions and tags."""
-    return f"{REPOSITORIES}/{name}/_manifests"
-
-
-def revisions(name: str, algorithm: str) -> str:
-    """Return the folder of the manifests of a repository with one digest algorithm."""
-    return f"{all_revisions(name)}/{algorithm}"
-
-
-def revision(name: str, digest: Digest) -> str:
-    """Return the folder of one manifest."""
-    return f"{revisions(name, digest.algorithm)}/{digest.hex}"
-
-
-def revision_link(name: str, digest: Digest) -> str:
-    """Return the link that makes a repository hold a manifest."""
-    return f"{REPOSITORIES}/{name}/_manifests/revisions/{digest.algorithm}/{digest.hex}/link"
-
-
-def revision_media_type(name: str, digest: Digest) -> str:
-    """Return the file with the media type of a manifest that does not declare one."""
-    return f"{revision(name, digest)}/mediatype"
+    return f"{repository(name)}/_manifests"
 
 
 def all_revisions(name: str) -> str:
     """Return the folder of a repository's manifests: a folder for each digest algorithm."""
     return f"{manifests(name)}/revisions"
+
+
+def revision(name: str, digest: Digest) -> str:
+    """Return the folder of one manifest."""
+    return _digest_path(all_revisions(name), digest)
+
+
+def revision_link(name: str, digest: Digest) -> str:
+    """Return the link that makes a repository hold a manifest."""
+    return f"{revision(name, digest)}/link"
+
+
+def revision_media_type(name: str, digest: Digest) -> str:
+    """Return the file with the media type of a manifest that does not declare one."""
+    return f"{revision(name, digest)}/mediatype"
 
 
 def digest_of_link(path: str) -> Digest | None:
@@ -218,12 +217,12 @@ def tag(name: str, tag_name: str) -> str:
 
 def tag_current(name: str, tag_name: str) -> str:
     """Return the link to the manifest that a tag names."""
-    return f"{REPOSITORIES}/{name}/_manifests/tags/{tag_name}/{CURRENT_LINK}"
+    return f"{tag(name, tag_name)}/{CURRENT_LINK}"
 
 
 def index(digest: Digest) -> str:
     """Return the path in the folder of a tag that says that it names or named a manifest."""
-    return f"index/{digest.algorithm}/{digest.hex}/link"
+    return f"{_digest_path('index', digest)}/link"
 
 
 def tag_index(name: str, tag_name: str, digest: Digest) -> str:
@@ -233,7 +232,7 @@ def tag_index(name: str, tag_name: str, digest: Digest) -> str:
 
 def uploads(name: str) -> str:
     """Return the folder of a repository's uploads."""
-    return f"{REPOSITORIES}/{name}/_uploads"
+    return f"{repository(name)}/_uploads"
 
 
 def upload(name: str, upload_id: str) -> str:
@@ -258,17 +257,17 @@ def upload_checkpoint(name: str, upload_id: str) -> str:
 
 def all_referrers(name: str) -> str:
     """Return the folder of the referrers of a repository."""
-    return f"{REPOSITORIES}/{name}/_referrers"
+    return f"{repository(name)}/_referrers"
 
 
 def referrers(name: str, subject: Digest) -> str:
     """Return the folder of the referrers of a subject: a folder for each digest algorithm."""
-    return f"{all_referrers(name)}/{subject.algorithm}/{subject.hex}"
+    return _digest_path(all_referrers(name), subject)
 
 
 def referrer_link(name: str, subject: Digest, digest: Digest) -> str:
     """Return the link that says that a manifest names a subject."""
-    return f"{referrers(name, subject)}/{digest.algorithm}/{digest.hex}/link"
+    return f"{_digest_path(referrers(name, subject), digest)}/link"
 
 
 def referrers_scanned(name: str) -> str:
@@ -283,7 +282,7 @@ def leases(list_id: str) -> str:
 
 def lease(list_id: str, digest: Digest) -> str:
     """Return the file that says that listed content was reported present to a client."""
-    return f"{leases(list_id)}/{digest.algorithm}/{digest.hex}"
+    return _digest_path(leases(list_id), digest)
 
 
 def token(token_id: str) -> str:
@@ -317,7 +316,7 @@ def quarantine_path(stamp: str, path: str) -> str:
 
 def incoming(digest: Digest) -> str:
     """Return the file with the bytes of a blob that is being copied from another store."""
-    return f"{INCOMING}/{digest.algorithm}/{digest.hex}"
+    return _digest_path(INCOMING, digest)
 
 
 def pull_batch(batch: str) -> str:
@@ -342,12 +341,12 @@ def trashed_repository(name: str) -> str:
 
 def trashed_layer(name: str, digest: Digest) -> str:
     """Return the folder of a repository's trashed links to a blob."""
-    return f"{trashed_repository(name)}/_layers/{digest.algorithm}/{digest.hex}"
+    return _digest_path(f"{trashed_repository(name)}/_layers", digest)
 
 
 def trashed_revision(name: str, digest: Digest) -> str:
     """Return the folder of records of a trashed manifest: its media type if it declares none."""
-    return f"{trashed_repository(name)}/_revisions/{digest.algorithm}/{digest.hex}"
+    return _digest_path(f"{trashed_repository(name)}/_revisions", digest)
 
 
 def trashed_tag(name: str, tag_name: str) -> str:

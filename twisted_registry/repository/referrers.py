@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
-from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid
+from twisted_registry.oci.digest import Digest, DigestInvalid
 from twisted_registry.oci.manifest import ManifestInvalid, parse_manifest
 from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import map_concurrently
@@ -73,21 +73,17 @@ class Referrers:
         await self._scan_new_revisions()
         found: list[Digest] = []
         folder = layout.referrers(self.name, subject)
-        for algorithm in sorted(ALGORITHMS):
-            async for digests in iterate_digests(
-                self.store.bulk, f"{folder}/{algorithm}", algorithm
-            ):
-                found += digests
+        async for digests in iterate_digests(self.store.bulk, folder):
+            found += digests
         return [digest for digest in found if str(digest) > after]
 
     async def _scan_new_revisions(self) -> None:
         async with self.store.locks.lock(("referrers", self.name)):
             scanned = await self._load_scanned()
             present: set[Digest] = set()
-            for algorithm in ALGORITHMS:
-                folder = layout.revisions(self.name, algorithm)
-                async for digests in iterate_digests(self.store.bulk, folder, algorithm):
-                    present.update(digests)
+            folder = layout.all_revisions(self.name)
+            async for digests in iterate_digests(self.store.bulk, folder):
+                present.update(digests)
             if present == scanned:
                 return
             failed = await map_concurrently(self._scan_revision, sorted(present - scanned))
