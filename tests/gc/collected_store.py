@@ -91,7 +91,7 @@ class Store:
         return gate
 
     def holds(self, content):
-        return layout.blob(Digest.of(content)) in self.world.paths()
+        return layout.blob_data(Digest.of(content)) in self.world.paths()
 
     def is_whole(self, digest, name="a/b"):
         """Return whether a manifest can be pulled with everything that it needs."""

@@ -47,7 +47,7 @@ class ListPublisher:
         self.world.remove(layout.DELETE_LIST)
 
     def leases(self):
-        prefix = f"{layout.leases(self.list.id)}/"
+        prefix = f"{layout.leases_folder(self.list.id)}/"
         return {path.removeprefix(prefix) for path in self.world.paths() if prefix in path}
 
 

@@ -61,7 +61,7 @@ def test_deleted_image_is_removed_with_blobs_that_only_it_needs(store):
     store.age()
     assert store.collect().blobs == 2
     assert not store.holds(b"own layer")
-    assert layout.blob(doomed) not in store.world.paths()
+    assert layout.blob_data(doomed) not in store.world.paths()
     assert store.is_whole(kept)
 
 
@@ -141,7 +141,7 @@ def test_revision_folder_without_link_is_removed(store):
     """A crash left the folder with a temporary file; no client was answered."""
     digest = store.world.image()
     store.world.remove(layout.revision_link("a/b", digest))
-    store.world.write(f"{layout.revision('a/b', digest)}/link-unfinished", b"sha")
+    store.world.write(f"{layout.revision_folder('a/b', digest)}/link-unfinished", b"sha")
     store.age()
     assert store.collect().blobs == 0
     assert store.collect(**UNTAGGED).manifests == 1
@@ -176,9 +176,9 @@ def test_child_held_by_another_repository_is_followed(store):
     parent = index(descriptor(child, OCI_IMAGE))
     digest = Digest.of(parent)
     # As stored by a registry that does not check the children of an index.
-    store.world.write(layout.blob(digest), parent)
+    store.world.write(layout.blob_data(digest), parent)
     store.world.write(layout.revision_link("two", digest), str(digest).encode())
-    store.world.write(layout.tag_current("two", "v1"), str(digest).encode())
+    store.world.write(layout.tag_current_link("two", "v1"), str(digest).encode())
     done(store.world.repo("one").manifests.delete(Digest.of(child)))
     store.age()
     assert store.collect(**UNTAGGED).blobs == 0
@@ -234,7 +234,7 @@ def test_one_mark_selects_all_lists_and_each_has_a_second_mark(store):
     kept = store.world.image("v1")
     store.age()
     looks = []
-    revisions = layout.all_revisions("a/b") + "/sha256"
+    revisions = layout.revisions_folder("a/b") + "/sha256"
 
     def before(_number, action, path):
         if action == "list_folders" and path == revisions:
@@ -262,7 +262,7 @@ def test_blob_that_became_needed_before_a_later_list_is_kept(store):
             condemned.append(path)
             if len(condemned) == 1:
                 digest = Digest.of(image())
-                store.world.write(layout.blob(digest), image())
+                store.world.write(layout.blob_data(digest), image())
                 store.world.write(layout.revision_link("a/b", digest), str(digest).encode())
 
     store.world.driver.before = before
@@ -310,7 +310,7 @@ def test_slow_sweep_stops_after_half_of_the_list_ttl(store):
 
 def slow_marks(store, seconds):
     """Let each listing of the revisions of a repository take that long."""
-    kept = layout.all_revisions("a/b") + "/sha256"
+    kept = layout.revisions_folder("a/b") + "/sha256"
 
     def before(_number, action, path):
         if action == "list_folders" and path == kept:

@@ -35,16 +35,16 @@ def test_repository_with_an_unreadable_manifest_keeps_all_its_blobs(store, damag
     store.world.blob(b"garbage", "other")
     store.world.image("v1", "other", artifactType="another/one")
     if damage == "missing":
-        store.world.remove(layout.blob(broken))
+        store.world.remove(layout.blob_data(broken))
     elif damage != "unreadable":
-        store.world.write(layout.blob(broken), b"{}" if damage == "changed" else b"")
+        store.world.write(layout.blob_data(broken), b"{}" if damage == "changed" else b"")
     else:
 
         def before(_number, action, path):
             # An unreadable sector.
-            if (action == "get_many" and layout.blob(broken) in path) or path == layout.blob(
-                broken
-            ):
+            if (
+                action == "get_many" and layout.blob_data(broken) in path
+            ) or path == layout.blob_data(broken):
                 raise StorageError("", "I/O error")
 
         store.world.driver.before = before

@@ -70,7 +70,7 @@ def test_missing_acknowledgement_ends_the_run(store):
     done(gate.poll())
 
     def renew():
-        store.world.write(layout.process(gate.id), b"")
+        store.world.write(layout.process_record(gate.id), b"")
         store.world.clock.callLater(10, renew)
 
     renew()
@@ -86,7 +86,7 @@ def test_expired_records_are_ignored_and_deleted(store):
     store.age(2 * DAY)
     store.world.gate = dead
     assert store.collect().blobs == 1
-    assert layout.process(dead.id) not in store.world.paths()
+    assert layout.process_record(dead.id) not in store.world.paths()
 
 
 def test_leased_blob_is_kept(store):
@@ -115,7 +115,7 @@ def test_blobs_of_a_push_between_proposal_and_sweep_are_kept(store):
             pushed.append(True)
             # From a process that has not seen the list.
             digest = Digest.of(image())
-            store.world.write(layout.blob(digest), image())
+            store.world.write(layout.blob_data(digest), image())
             store.world.write(layout.revision_link("a/b", digest), str(digest).encode())
 
     store.world.driver.before = before
@@ -201,8 +201,8 @@ def test_list_of_an_exited_collector_expires_after_the_settle_time(store, exited
 def test_record_of_an_exited_process_is_deleted_at_once(store, exited_process):
     store.world.blob(b"garbage")
     store.age()
-    store.world.write(layout.process("dead"), f"some-list {exited_process}".encode())
+    store.world.write(layout.process_record("dead"), f"some-list {exited_process}".encode())
     began = store.world.clock.seconds()
     assert store.collect().blobs == 1
     assert store.world.clock.seconds() - began < 1
-    assert layout.process("dead") not in store.world.paths()
+    assert layout.process_record("dead") not in store.world.paths()

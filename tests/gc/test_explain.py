@@ -31,11 +31,11 @@ def is_removed_as_explained(store, digest, explanation):
     """Return whether a collection removes it at the explained time, and not before."""
     store.world.clock.advance(explanation.goes - store.world.clock.seconds() - 60)
     store.collect(untagged=True)
-    assert layout.blob(digest) in store.world.paths()
+    assert layout.blob_data(digest) in store.world.paths()
     store.world.clock.advance(120)
     for _ in range(2):
         store.collect(untagged=True)
-    return layout.blob(digest) not in store.world.paths()
+    return layout.blob_data(digest) not in store.world.paths()
 
 
 def test_unknown_digest_is_not_stored(store):
@@ -129,7 +129,7 @@ def test_old_untagged_manifest_keeps_a_blob_unless_untagged_are_removed(store):
 def test_unreadable_manifest_keeps_the_links_of_its_repository(store):
     digest = store.world.image("v1")
     store.world.blob(b"perhaps")
-    store.world.write(layout.blob(digest), b"damaged")
+    store.world.write(layout.blob_data(digest), b"damaged")
     store.age()
     found = explain(store, Digest.of(b"perhaps"))
     assert (found.kept, found.troubled) == (True, ("a/b",))
@@ -145,6 +145,6 @@ def test_delete_list_and_lease_are_shown(store, phase):
     store.world.write(layout.DELETE_LIST, listed.to_bytes())
     found = explain(store, digest)
     assert (found.listed, found.leased) == (phase.value, False)
-    store.world.write(layout.lease("list", digest), b"")
+    store.world.write(layout.lease_file("list", digest), b"")
     assert explain(store, digest).leased
     assert explain(store, LAYER).listed == ""

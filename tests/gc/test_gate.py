@@ -46,7 +46,7 @@ def gate(world):
 
 
 def record(world, gate):
-    acknowledged, _, process = world.read(layout.process(gate.id)).decode().partition(" ")
+    acknowledged, _, process = world.read(layout.process_record(gate.id)).decode().partition(" ")
     assert process == process_identity()
     return acknowledged
 
@@ -67,7 +67,7 @@ def test_proposed_digest_is_leased_before_it_is_reported_as_present(world, gate,
     order = []
     world.driver.before = lambda _n, action, path: order.append((action, path))
     gate.may_report_present("a", BLOB).addCallback(order.append)
-    assert order == [("put", layout.lease(collector.list.id, BLOB)), True]
+    assert order == [("put", layout.lease_file(collector.list.id, BLOB)), True]
     assert collector.leases() == {lease(BLOB)}
     storing.addCallback(ended.append)
     under_way.callback(None)
@@ -260,13 +260,13 @@ def test_record_is_written_before_the_list_is_read_and_renewed(world):
     gate = CollectorGate(world.driver, world.clock)
     done(gate.poll())
     calls = [call for call in world.driver.calls if "collector" in call[1]]
-    assert calls == [("put", layout.process(gate.id)), ("get", layout.DELETE_LIST)]
+    assert calls == [("put", layout.process_record(gate.id)), ("get", layout.DELETE_LIST)]
     renewed = []
     for second in range(1, 61):
         world.clock.advance(1)
         before = len(world.driver.calls)
         done(gate.poll())
-        if ("put", layout.process(gate.id)) in world.driver.calls[before:]:
+        if ("put", layout.process_record(gate.id)) in world.driver.calls[before:]:
             renewed.append(second)
     assert renewed == [8, 16, 24, 32, 40, 48, 56]
 
@@ -323,6 +323,6 @@ def test_each_list_is_acknowledged_separately(world, gate, collector):
 
 def test_unregister_deletes_the_record(world, gate):
     done(gate.unregister())
-    assert layout.process(gate.id) not in world.paths()
+    assert layout.process_record(gate.id) not in world.paths()
     refused(world, begin(hold(gate, BLOB)))
     done(gate.unregister())

@@ -94,9 +94,9 @@ def test_upload_of_a_condemned_digest_is_stored_after_the_withdrawal(world, coll
     stored = []
     upload = begin(world.repo().uploads.store_blob(BLOB, Body(b"blob"))).addCallback(stored.append)
     assert stored == []
-    assert layout.blob(BLOB) not in world.paths()
+    assert layout.blob_data(BLOB) not in world.paths()
     collector.withdraw()
     done(world.gate.poll())
     assert stored == [4]
     assert upload.called
-    assert layout.blob(BLOB) in world.paths()
+    assert layout.blob_data(BLOB) in world.paths()

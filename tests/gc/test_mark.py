@@ -61,7 +61,7 @@ def test_marked_content_stays_marked(store, mark_phase):
     """Revisions that a list takes out make nothing else garbage in the same round."""
     old, layer = own_image(store, 1, "v1")
     done(mark_phase.mark(LATER))
-    store.world.remove(layout.revision("a/b", old))
+    store.world.remove(layout.revision_folder("a/b", old))
     done(mark_phase.remark(LATER, ()))
     assert unreachable(store, old, layer) == set()
     done(mark_phase.mark(LATER))
@@ -84,7 +84,7 @@ def test_candidates_that_are_held_now_are_not_returned(store, mark_phase):
 
 def test_repository_with_an_unreadable_manifest_keeps_new_links(store, mark_phase):
     broken, _ = own_image(store, 1, "v1")
-    store.world.write(layout.blob(broken), b"{}")
+    store.world.write(layout.blob_data(broken), b"{}")
     mark_result = done(mark_phase.mark(LATER))
     assert mark_result.troubled == ["a/b"]
     perhaps = store.world.blob(b"perhaps needed")
@@ -120,7 +120,7 @@ def test_second_mark_finds_all_that_a_full_mark_finds(seed):
         fields = {} if subject[1] is None else {"subject": subject[2]}
         number = random.choice([next(numbers), 0])
         digest, layer = own_image(store, number, tag, name, **fields)
-        content = result_of(store.world.driver.get(layout.blob(digest), 10_000))
+        content = result_of(store.world.driver.get(layout.blob_data(digest), 10_000))
         entry = {"mediaType": OCI_IMAGE, "digest": str(digest), "size": len(content)}
         manifests.append((name, digest, entry))
         everything.update((digest, layer))
@@ -134,7 +134,7 @@ def test_second_mark_finds_all_that_a_full_mark_finds(seed):
     def delete():
         name, digest, _ = random.choice([*manifests, ("", None, None)])
         if digest is not None and layout.revision_link(name, digest) in store.world.paths():
-            store.world.remove(layout.revision(name, digest))
+            store.world.remove(layout.revision_folder(name, digest))
 
     def change():
         for _ in range(random.randrange(1, 6)):

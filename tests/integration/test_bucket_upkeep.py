@@ -88,8 +88,8 @@ def test_fsck_finds_and_repairs_damage_in_a_bucket(launcher, bucket, tmp_path):
     served.stop()
     content = Content(bucket)
     layers = {name: list(each.blobs)[-1] for name, each in images.items()}
-    lost, torn = (layout.blob(Digest.parse(layers[name])) for name in ("missing", "truncated"))
-    unnamed, emptied = (layout.tag_current(name, "v1") for name in ("unnamed", "emptied"))
+    lost, torn = (layout.blob_data(Digest.parse(layers[name])) for name in ("missing", "truncated"))
+    unnamed, emptied = (layout.tag_current_link(name, "v1") for name in ("unnamed", "emptied"))
     unlinked = layout.layer_link("emptied", Digest.parse(layers["emptied"]))
     intact = content.tags()
     content.remove(lost)

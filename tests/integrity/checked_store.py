@@ -23,7 +23,7 @@ ONCE = Digest.of(b"once")
 
 
 def path_of(content):
-    return layout.blob(Digest.of(content))
+    return layout.blob_data(Digest.of(content))
 
 
 def revision_of(content):
@@ -34,16 +34,16 @@ def stamped(folder, reason):
     return f"{folder}/{TrashEntryName(1_800_000_000, reason, 'abc')}"
 
 
-TRASHED_BLOB = stamped(layout.trashed_blob(ONCE), TrashReason.COLLECTED)
-TRASHED_LAYER = stamped(layout.trashed_layer(NAME, ONCE), TrashReason.COLLECTED)
-TRASHED_MANIFEST = stamped(layout.trashed_revision(NAME, ONCE), TrashReason.DELETED)
-TRASHED_TAG = stamped(layout.trashed_tag(NAME, "gone"), TrashReason.DELETED)
+TRASHED_BLOB = stamped(layout.trashed_blob_folder(ONCE), TrashReason.COLLECTED)
+TRASHED_LAYER = stamped(layout.trashed_layer_folder(NAME, ONCE), TrashReason.COLLECTED)
+TRASHED_MANIFEST = stamped(layout.trashed_revision_folder(NAME, ONCE), TrashReason.DELETED)
+TRASHED_TAG = stamped(layout.trashed_tag_folder(NAME, "gone"), TrashReason.DELETED)
 TRASH = {
     TRASHED_BLOB: b"once",
     TRASHED_LAYER: str(ONCE).encode(),
     TRASHED_MANIFEST: b"",
     stamped(
-        layout.trashed_revision(NAME, Digest.of(PLAIN)), TrashReason.COLLECTED
+        layout.trashed_revision_folder(NAME, Digest.of(PLAIN)), TrashReason.COLLECTED
     ): OCI_IMAGE.encode(),
     TRASHED_TAG: TagChange(None, ONCE).to_bytes(),
 }

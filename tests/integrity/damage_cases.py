@@ -33,14 +33,14 @@ LAYER_LINK = layout.layer_link(NAME, Digest.of(b"layer"))
 OTHER_LAYER_LINK = layout.layer_link("other", Digest.of(b"layer"))
 OTHER_REVISION = layout.revision_link("other", Digest.of(image()))
 REVISION = revision_of(PLAIN)
-TAG = layout.tag_current(NAME, "plain")
-TAG_INDEX = layout.tag_index(NAME, "plain", Digest.of(PLAIN))
-OLD_INDEX = layout.tag_index(NAME, "plain", Digest("sha256", "1" * 64))
-SECOND_INDEX = layout.tag_index(NAME, "plain", Digest.of(CHILD))
+TAG = layout.tag_current_link(NAME, "plain")
+TAG_INDEX = layout.tag_index_link(NAME, "plain", Digest.of(PLAIN))
+OLD_INDEX = layout.tag_index_link(NAME, "plain", Digest("sha256", "1" * 64))
+SECOND_INDEX = layout.tag_index_link(NAME, "plain", Digest.of(CHILD))
 REFERRER_LINK = layout.referrer_link(NAME, Digest.of(PLAIN), Digest.of(REFERRER))
 GONE_REFERRER = layout.referrer_link(NAME, Digest.of(PLAIN), Digest.parse(OTHER))
 MEDIA_TYPE = layout.revision_media_type(NAME, Digest.of(PLAIN))
-LEASES = layout.leases("1")
+LEASES = layout.leases_folder("1")
 LIST = DeleteList("1", Phase.PROPOSED, 60, frozenset()).to_bytes()
 LONG = Digest.of(b"long", "sha512")
 
@@ -100,7 +100,7 @@ class Damage:
         planted = {
             path_of(content): content,
             path: says(content),
-            layout.tag_current(NAME, "bad"): says(content),
+            layout.tag_current_link(NAME, "bad"): says(content),
         }
         return cls.lasting(planted, {(kind, path)}, ("bad",))
 
@@ -144,7 +144,7 @@ DAMAGE = {
     "truncated blob": corrupt(b"lay"),
     "grown blob": corrupt(b"layers"),
     "flipped blob": corrupt(b"Layer"),
-    "flipped blob of sha512": Damage.going(layout.blob(LONG), b"Long", Kind.BLOB_CORRUPT),
+    "flipped blob of sha512": Damage.going(layout.blob_data(LONG), b"Long", Kind.BLOB_CORRUPT),
     "misplaced blob": Damage.going(MISPLACED, b"layer", Kind.BLOB_MISPLACED),
     "misplaced blob that is missed": Damage(
         {LAYER: None, MISPLACED: b"layer"}, {*LAYER_MISSED, (Kind.BLOB_MISPLACED, MISPLACED)}, ALL,
@@ -193,7 +193,7 @@ DAMAGE = {
         {TAG: OTHER.encode()}, {(Kind.LINK_DANGLING, TAG)}, ("plain",)
     ),
     "tag without a link": Damage.lasting(
-        {TAG: None}, {(Kind.TAG_UNFINISHED, layout.tag(NAME, "plain"))}
+        {TAG: None}, {(Kind.TAG_UNFINISHED, layout.tag_folder(NAME, "plain"))}
     ),
     "tag of a manifest that is not linked": Damage(
         {REVISION: None}, PLAIN_UNLINKED, BOTH, {REVISION: says(PLAIN)}, late=("multi",)
@@ -258,20 +258,20 @@ DAMAGE = {
 
     "upload without data": Damage.removed(
         {layout.upload_started(NAME, UPLOAD): b"2020-01-01T00:00:00Z"},
-        Kind.UPLOAD_INCOMPLETE, layout.upload(NAME, UPLOAD),
+        Kind.UPLOAD_INCOMPLETE, layout.upload_folder(NAME, UPLOAD),
     ),
     "upload without startedat": Damage.removed(
         {layout.upload_data(NAME, UPLOAD): b"?"},
-        Kind.UPLOAD_INCOMPLETE, layout.upload(NAME, UPLOAD),
+        Kind.UPLOAD_INCOMPLETE, layout.upload_folder(NAME, UPLOAD),
     ),
     "upload with neither": Damage.removed(
         {layout.upload_checkpoint(NAME, UPLOAD): b"?"},
-        Kind.UPLOAD_INCOMPLETE, layout.upload(NAME, UPLOAD),
+        Kind.UPLOAD_INCOMPLETE, layout.upload_folder(NAME, UPLOAD),
     ),
 
     "repository without _layers": Damage(
-        {layout.layers("other"): None},
-        {(Kind.REPOSITORY_UNMARKED, layout.repository("other")),
+        {layout.layers_folder("other"): None},
+        {(Kind.REPOSITORY_UNMARKED, layout.repository_folder("other")),
          (Kind.PART_UNLINKED, OTHER_REVISION)},
         ("v1",), {layout.layers_marker("other"): b""}, (),
         {(Kind.PART_UNLINKED, OTHER_REVISION)}, ("v1",),
@@ -279,21 +279,21 @@ DAMAGE = {
 
     "stray file among blobs": stray(f"{layout.BLOBS}/sha256/notes"),
     "stray file in the folder of a blob": stray(f"{LAYER}.bak"),
-    "stray file in a repository": stray(f"{layout.repository(NAME)}/_layers/sha256/notes"),
+    "stray file in a repository": stray(f"{layout.repository_folder(NAME)}/_layers/sha256/notes"),
     "stray file among repositories": stray(f"{layout.REPOSITORIES}/notes"),
-    "stray file among tags": stray(f"{layout.tags(NAME)}/notes"),
-    "stray file among uploads": stray(f"{layout.uploads(NAME)}/notes"),
+    "stray file among tags": stray(f"{layout.tags_folder(NAME)}/notes"),
+    "stray file among uploads": stray(f"{layout.uploads_folder(NAME)}/notes"),
     "stray file in Distribution's folder": stray("docker/registry/v2/notes"),
     "stray file in our folder": stray("twisted-registry/notes"),
     "stray file in the trash": stray(f"{layout.TRASHED_BLOBS}/sha256/notes"),
-    "file for a folder": stray(f"{layout.repository('third')}/_manifests"),
+    "file for a folder": stray(f"{layout.repository_folder('third')}/_manifests"),
 
     "torn list": Damage.removed(
         {layout.DELETE_LIST: LIST[:-2]}, Kind.RECORD_TORN, layout.DELETE_LIST
     ),
     "empty list": Damage.removed({layout.DELETE_LIST: b""}, Kind.RECORD_TORN, layout.DELETE_LIST),
     "leases of a list that is gone": Damage.removed(
-        {layout.lease("1", Digest.of(b"layer")): b""}, Kind.LEFTOVERS, LEASES
+        {layout.lease_file("1", Digest.of(b"layer")): b""}, Kind.LEFTOVERS, LEASES
     ),
     "torn secret": Damage.lasting(
         {layout.UPLOAD_SECRET: b"short"}, {(Kind.RECORD_TORN, layout.UPLOAD_SECRET)}

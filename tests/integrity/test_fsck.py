@@ -61,7 +61,7 @@ def test_manifests_of_unknown_types_are_not_reported(store):
     store.world.put(b"\xff", "application/x-bytes", "bytes")
     digest = Digest.of(old)
     store.plant(
-        {layout.blob(digest): old, layout.revision_link(NAME, digest): str(digest).encode()},
+        {layout.blob_data(digest): old, layout.revision_link(NAME, digest): str(digest).encode()},
     )
     assert store.check()[1].findings == []
 
@@ -71,9 +71,9 @@ def test_an_index_with_optional_children_missing_is_sparse(store):
     digest = Digest.of(content)
     store.plant(
         {
-            layout.blob(digest): content,
+            layout.blob_data(digest): content,
             layout.revision_link(NAME, digest): str(digest).encode(),
-            layout.tag_current(NAME, "sparse"): str(digest).encode(),
+            layout.tag_current_link(NAME, "sparse"): str(digest).encode(),
         }
     )
     before = store.tree()
@@ -93,7 +93,7 @@ def test_an_index_with_optional_children_missing_is_sparse(store):
 def test_an_unreadable_folder_does_not_hide_other_findings(store):
     store.plant({LAYER_LINK: b""})
     before_it = store.tree()
-    broken = layout.manifests(NAME)
+    broken = layout.manifests_folder(NAME)
 
     def before(_number, action, path):
         if str(path).startswith(broken) or (action == "walk" and broken.startswith(path)):
@@ -119,7 +119,7 @@ def test_content_that_is_intact_again_before_its_repair_stays(store):
 
     def pushed(_number, action, path):
         if action == "put" and path == layout.DELETE_LIST:
-            store.world.write(layout.blob(Digest.of(gone)), gone)
+            store.world.write(layout.blob_data(Digest.of(gone)), gone)
 
     store.world.driver.after = pushed
     found, observer = store.check(repair=True)
@@ -136,11 +136,11 @@ def test_content_that_is_deleted_during_the_check_is_not_reported(store):
             # As the collector does, when nothing refers to it any more.
             deleted.append(True)
             for digest in (PLAIN, CHILD, INDEX, REFERRER):
-                store.world.remove(layout.revision(NAME, Digest.of(digest)))
+                store.world.remove(layout.revision_folder(NAME, Digest.of(digest)))
             store.world.remove(layout.layer_link(NAME, Digest.of(b"layer")))
             for tag in ("plain", "multi"):
-                store.world.remove(layout.tag(NAME, tag))
-            store.world.remove(f"{layout.repository(NAME)}/_referrers")
+                store.world.remove(layout.tag_folder(NAME, tag))
+            store.world.remove(f"{layout.repository_folder(NAME)}/_referrers")
 
     store.world.driver.before = delete
     assert store.check()[1].findings == []
@@ -162,9 +162,9 @@ def test_a_push_to_a_serving_process_repairs_damage(store):
     assert store.check()[1].findings == []
 
 
-@pytest.mark.parametrize("folder", [layout.BLOBS, layout.TRASH, layout.uploads(NAME)])
+@pytest.mark.parametrize("folder", [layout.BLOBS, layout.TRASH, layout.uploads_folder(NAME)])
 def test_each_unreadable_folder_is_reported(store, folder):
-    upload = f"{layout.uploads(NAME)}/12345678-1234-1234-1234-123456789abc/startedat"
+    upload = f"{layout.uploads_folder(NAME)}/12345678-1234-1234-1234-123456789abc/startedat"
     store.plant({upload: b"2020-01-01T00:00:00Z", upload.replace("startedat", "data"): b""})
     before_it = store.tree()
 
@@ -210,7 +210,7 @@ def test_young_uploads_and_leases_are_not_reported(store):
     upload = done(store.world.repo().uploads.start())
     other = layout.upload_started(NAME, "12345678-1234-1234-1234-123456789abc")
     store.world.write(other, b"2020-01-01T00:00:00Z")
-    lease = layout.lease("1", Digest.of(b"layer"))
+    lease = layout.lease_file("1", Digest.of(b"layer"))
     store.world.write(lease, b"")
     before = store.tree()
     assert store.check(repair=True)[1].findings == []
@@ -219,14 +219,17 @@ def test_young_uploads_and_leases_are_not_reported(store):
     store.age()
     # One that only waits for its client is for the purge.
     found = {finding.path for finding in store.check(repair=True)[1].findings}
-    assert layout.upload(NAME, "12345678-1234-1234-1234-123456789abc") in found
+    assert layout.upload_folder(NAME, "12345678-1234-1234-1234-123456789abc") in found
     assert not {other, lease} & set(store.world.paths())
 
 
 def test_temporary_files_of_crashes_are_reported_on_a_disk():
     store = CheckedStore(WORLDS["disk"]())
     before = store.tree()
-    paths = [f"{ROOT}/{temporary_name()}", f"{ROOT}/{layout.repository(NAME)}/{temporary_name()}"]
+    paths = [
+        f"{ROOT}/{temporary_name()}",
+        f"{ROOT}/{layout.repository_folder(NAME)}/{temporary_name()}",
+    ]
     for path in paths:
         store.world.disk.close(store.world.disk.open(path, os.O_RDWR | os.O_CREAT))
     assert store.check()[1].findings == []

@@ -27,7 +27,7 @@ from twisted_registry.oci.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
 from twisted_registry.storage.interfaces import StorageError
 
-LAYER = layout.blob(Digest.of(b"layer"))
+LAYER = layout.blob_data(Digest.of(b"layer"))
 
 
 @pytest.fixture(params=[World, PeekWorld])
@@ -92,7 +92,7 @@ def test_a_damaged_manifest_is_quarantined(store):
     digest = store.world.image("v1")
     assert store.is_whole(digest)
     store.world.clock.advance(5)
-    store.world.write(layout.blob(digest), b"{}")
+    store.world.write(layout.blob_data(digest), b"{}")
     assert scrubbed(store).quarantined == 1
     with pytest.raises(RegistryError):
         done(store.world.repo().manifests.get("v1"))
@@ -172,7 +172,7 @@ def test_without_an_acknowledgement_nothing_is_quarantined_in_this_run(store):
     store.world.write(LAYER, b"wrong")
 
     def renew():
-        store.world.write(layout.process(gate.id), b"")
+        store.world.write(layout.process_record(gate.id), b"")
         store.world.clock.callLater(10, renew)
 
     renew()
@@ -184,7 +184,7 @@ def test_many_blobs_are_quarantined_in_batches(store, monkeypatch):
     monkeypatch.setattr(fsck, "_MAX_WAITING", 2)
     for number in range(5):
         digest = store.world.blob(bytes([number]))
-        store.world.write(layout.blob(digest), b"rot")
+        store.world.write(layout.blob_data(digest), b"rot")
     assert scrubbed(store).quarantined == 5
 
 
@@ -210,7 +210,7 @@ def test_an_unreadable_file_or_folder_does_not_stop_the_scrub(store):
     store.world.image("v1")
     store.world.blob(b"another")
     store.world.write(LAYER, b"wrong")
-    broken = layout.blob(Digest.of(b"another"))
+    broken = layout.blob_data(Digest.of(b"another"))
     folder = broken.rsplit("/", 2)[0]
 
     def before(_number, action, path):
@@ -237,7 +237,7 @@ def said(log_events):
 
 def test_each_tag_that_needs_a_damaged_blob_is_logged(store, log_events):
     child = store.world.image(annotations={"is": "child"})
-    inner = index(descriptor(store.world.read(layout.blob(child)), OCI_IMAGE))
+    inner = index(descriptor(store.world.read(layout.blob_data(child)), OCI_IMAGE))
     store.world.put(inner, OCI_INDEX)
     top = index(descriptor(inner, OCI_INDEX))
     store.world.put(top, OCI_INDEX, "all")
@@ -256,9 +256,9 @@ def test_each_tag_that_needs_a_damaged_blob_is_logged(store, log_events):
 def test_the_tags_of_a_damaged_manifest_are_logged(store, log_events):
     digest = store.world.image("v1")
     store.world.put(
-        index(descriptor(store.world.read(layout.blob(digest)), OCI_IMAGE)), OCI_INDEX, "all"
+        index(descriptor(store.world.read(layout.blob_data(digest)), OCI_IMAGE)), OCI_INDEX, "all"
     )
-    store.world.write(layout.blob(digest), b"{}")
+    store.world.write(layout.blob_data(digest), b"{}")
     assert scrubbed(store).affected == ("a/b:all", "a/b:v1")
     assert said(log_events) == [f"a/b:all ({digest})", f"a/b:v1 ({digest})"]
 
@@ -270,7 +270,7 @@ def test_tags_of_many_damaged_blobs_are_logged_in_batches(store, monkeypatch):
         store.world.blob(layer)
         store.world.blob(b"{}")
         store.world.put(image(layers=[descriptor(layer)]), OCI_IMAGE, f"v{number}")
-        store.world.write(layout.blob(Digest.of(layer)), b"rot")
+        store.world.write(layout.blob_data(Digest.of(layer)), b"rot")
     found = scrubbed(store)
     assert (found.quarantined, found.tags) == (5, 5)
     assert sorted(found.affected) == [f"a/b:v{number}" for number in range(5)]

@@ -156,7 +156,7 @@ def test_tag_pushed_during_the_run_is_kept(world):
 def test_unreadable_repository_is_skipped(world):
     for name in ("a/b", "c"):
         in_days(world, "one", "two", name=name)
-    broken = layout.tag_current("a/b", "one")
+    broken = layout.tag_current_link("a/b", "one")
 
     def breaks(_number, action, path):
         if action == "stat" and path == broken:

@@ -54,8 +54,8 @@ def test_uploads_with_later_activity_are_not_found(world, now):
 
 def test_other_files_and_folders_are_not_uploads(world, now):
     upload_id = upload_of(world)
-    world.write(f"{layout.uploads('a/b')}/notes/file", b"")
-    world.write(f"{layout.uploads('a/b')}/file", b"")
+    world.write(f"{layout.uploads_folder('a/b')}/notes/file", b"")
+    world.write(f"{layout.uploads_folder('a/b')}/file", b"")
     world.blob(b"layer")
     assert found(world, now + DAY) == [("a/b", upload_id)]
 
@@ -161,7 +161,7 @@ def test_upload_that_ends_meanwhile_is_skipped(world, now):
     def before(_number, action, path):
         if action == "list" and path.endswith(first):
             world.driver.before = lambda *_: None
-            world.remove(layout.upload("a/b", first))
+            world.remove(layout.upload_folder("a/b", first))
 
     world.driver.before = before
     assert found(world, now + DAY) == [("a/b", second)]
@@ -176,6 +176,6 @@ def test_repository_that_is_deleted_meanwhile_has_no_uploads(world, now):
 
     world.driver.before = before
     listing = begin(listed(find_abandoned_uploads(world.registry.driver, now + DAY)))
-    world.remove(layout.repository("a"))
+    world.remove(layout.repository_folder("a"))
     held.callback(None)
     assert result_of(listing) == []

@@ -24,7 +24,10 @@ def test_a_repeated_pull_only_validates_link_and_blob(world):
     calls, peeks = len(world.driver.calls), len(world.driver.peeks)
     assert pull(world, digest) == 7
     assert len(world.driver.calls) == calls
-    assert world.driver.peeks[peeks:] == [layout.layer_link("a/b", digest), layout.blob(digest)]
+    assert world.driver.peeks[peeks:] == [
+        layout.layer_link("a/b", digest),
+        layout.blob_data(digest),
+    ]
 
 
 def test_a_repeated_pull_of_a_condemned_blob_succeeds_and_tells_the_gate(world):

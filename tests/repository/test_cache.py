@@ -29,7 +29,7 @@ def reads(world):
 
 def stored(world, content):
     digest = Digest.of(content)
-    world.write(layout.blob(digest), content)
+    world.write(layout.blob_data(digest), content)
     return digest
 
 
@@ -60,7 +60,7 @@ def test_without_peek_every_call_reads_the_store(world, cache):
         assert done(cache.read_link("link")) == digest
         assert done(cache.read_manifest(digest)).content == b"{}"
         assert done(cache.blob_size(digest)) == 2
-    assert reads(world) == ["link", layout.blob(digest)] * 2
+    assert reads(world) == ["link", layout.blob_data(digest)] * 2
 
 
 def test_a_manifest_is_read_once(world, cache):
@@ -68,17 +68,17 @@ def test_a_manifest_is_read_once(world, cache):
     for _ in range(3):
         held = done(cache.read_manifest(digest))
         assert (held.content, held.media_type) == (image(), OCI_IMAGE)
-    assert reads(world) == [layout.blob(digest)]
+    assert reads(world) == [layout.blob_data(digest)]
 
 
 def test_damaged_or_removed_manifest_is_not_returned_from_the_cache(world, cache):
     digest = stored(world, image())
     assert done(cache.read_manifest(digest)) is not None
-    world.write(layout.blob(digest), b"damaged")
+    world.write(layout.blob_data(digest), b"damaged")
     assert done(cache.read_manifest(digest)) is None
-    world.write(layout.blob(digest), image())
+    world.write(layout.blob_data(digest), image())
     assert done(cache.read_manifest(digest)).content == image()
-    world.remove(layout.blob(digest))
+    world.remove(layout.blob_data(digest))
     assert done(cache.read_manifest(digest)) is None
     assert done(cache.blob_size(digest)) is None
 
@@ -99,7 +99,7 @@ def test_change_during_a_read_is_seen_by_the_next_read(world, cache):
 
 def test_manifest_damaged_in_transfer_is_read_again(world, cache):
     digest = stored(world, image())
-    path, answers = layout.blob(digest), [b"damaged", image()]
+    path, answers = layout.blob_data(digest), [b"damaged", image()]
 
     def damage_the_first(_number, action, at):
         if (action, at) == ("get", path):
@@ -158,9 +158,9 @@ def test_second_pull_stats_each_file_once_and_reads_none(world):
     assert done(world.repo().manifests.get("latest")) == first
     assert len(world.driver.calls) == calls
     assert world.driver.peeks[peeks:] == [
-        layout.tag_current("a/b", "latest"),
+        layout.tag_current_link("a/b", "latest"),
         layout.revision_link("a/b", first.digest),
-        layout.blob(first.digest),
+        layout.blob_data(first.digest),
     ]
     done(world.repo().manifests.get(first.digest))
     peeks = len(world.driver.peeks)
@@ -188,7 +188,7 @@ def test_second_pull_of_a_blob_does_not_read_the_link_again(world):
 @pytest.mark.parametrize("left", [None, b""])
 def test_blob_lost_after_a_pull_is_unknown(world, lost, left):
     digest = world.blob(b"content")
-    path = layout.blob(digest) if lost == "blob" else layout.layer_link("a/b", digest)
+    path = layout.blob_data(digest) if lost == "blob" else layout.layer_link("a/b", digest)
     for _ in range(2):
         content = world.read(path)
         blob_of(world, digest)
@@ -210,9 +210,9 @@ def test_manifest_that_lost_a_file_after_a_pull_is_unknown(world, lost):
     for _ in range(2):
         stored = done(world.repo().manifests.get("latest"))
     path = {
-        "tag": layout.tag_current("a/b", "latest"),
+        "tag": layout.tag_current_link("a/b", "latest"),
         "revision": layout.revision_link("a/b", stored.digest),
-        "blob": layout.blob(stored.digest),
+        "blob": layout.blob_data(stored.digest),
     }[lost]
     content = world.read(path)
     world.remove(path)
@@ -270,7 +270,7 @@ def test_number_of_cached_pulls_is_bounded(world):
     digest = done(world.repo().tags.resolve("latest"))
 
     def pull(reference):
-        done(cache.read_link(layout.tag_current("a/b", "latest")))
+        done(cache.read_link(layout.tag_current_link("a/b", "latest")))
         done(cache.read_link(layout.revision_link("a/b", digest)))
         done(cache.read_manifest(digest))
         cache.remember_pull("a/b", reference, digest)
@@ -288,7 +288,7 @@ def test_pull_of_files_that_are_not_cached_is_not_cached(world):
     cache = MetadataCache(world.driver)
     cache.remember_pull("a/b", "latest", digest)
     assert cache.cached_pull("a/b", "latest") is None
-    done(cache.read_link(layout.tag_current("a/b", "latest")))
+    done(cache.read_link(layout.tag_current_link("a/b", "latest")))
     cache.remember_pull("a/b", "latest", Digest.of(b"another"))
     done(cache.read_link(layout.revision_link("a/b", digest)))
     cache.remember_pull("a/b", "latest", digest)
@@ -327,7 +327,7 @@ def test_changes_by_another_process_are_seen_at_once(world):
     assert done(mine.tags.resolve("latest")) is None
     assert unknown(world, "latest")
     assert done(mine.manifests.get_parsed(second)) is None
-    assert result_of(world.memory.get(layout.blob(second), 10**6)) == content
+    assert result_of(world.memory.get(layout.blob_data(second), 10**6)) == content
 
 
 def test_least_recently_used_entries_are_evicted_by_weight():

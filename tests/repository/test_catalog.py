@@ -133,7 +133,7 @@ def test_folder_with_many_subfolders_is_listed_by_itself(world, monkeypatch, eac
 
 
 def test_file_is_no_marker(world):
-    world.write(f"{layout.repository('a')}/_layers", b"x")
+    world.write(f"{layout.repository_folder('a')}/_layers", b"x")
     assert page(world) == ([], False)
     assert not done(world.repo("a").exists())
 

@@ -111,7 +111,7 @@ def test_folders_that_are_no_repositories_are_not_listed():
     world = BucketWorld()
     link(world, "a", "z")
     for name in ("-b", "Upper", "c/-d", "e..f", f"{'g' * 200}/{'h' * 200}"):
-        world.write(f"{layout.repository(name)}/_layers/x", b"x")
+        world.write(f"{layout.repository_folder(name)}/_layers/x", b"x")
     for limit in (1, 2, 3):
         found, more = done(world.registry.catalog("", limit))
         assert found == ["a", "z"][:limit]

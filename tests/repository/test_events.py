@@ -130,7 +130,7 @@ def test_push_is_durable_before_it_is_announced(stocked):
     seen = []
 
     def look(_):
-        seen.append(stocked.exists(layout.tag_current("a/b", "v1")))
+        seen.append(stocked.exists(layout.tag_current_link("a/b", "v1")))
 
     stocked.listener.handle_event = look
     stocked.put(image(), OCI_IMAGE, "v1")

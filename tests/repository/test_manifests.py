@@ -80,7 +80,7 @@ def test_manifest_written_by_distribution_is_served(stocked):
         (index(mediaType=""), OCI_INDEX),
     ):
         digest = Digest.of(content)
-        stocked.write(layout.blob(digest), content)
+        stocked.write(layout.blob_data(digest), content)
         stocked.write(layout.revision_link("a/b", digest), str(digest).encode())
         assert get(stocked, digest).media_type == media_type
 
@@ -88,7 +88,7 @@ def test_manifest_written_by_distribution_is_served(stocked):
 @pytest.mark.parametrize("damage", [b"", b"x", image()[:-1]])
 def test_damaged_manifest_is_unknown_until_the_next_push(stocked, damage):
     digest = stocked.put(image(), OCI_IMAGE, "v1")
-    stocked.write(layout.blob(digest), damage)
+    stocked.write(layout.blob_data(digest), damage)
     assert refusal(get, stocked, digest).code is ErrorCode.MANIFEST_UNKNOWN
     assert done(stocked.repo().manifests.get_parsed(digest)) is None
     stocked.put(image(), OCI_IMAGE)
@@ -106,7 +106,7 @@ def test_torn_revision_link_is_repaired_by_the_next_push(stocked):
 def test_invalid_stored_manifest_is_not_parsed(stocked):
     content = b"not what it says"
     digest = Digest.of(content)
-    stocked.write(layout.blob(digest), content)
+    stocked.write(layout.blob_data(digest), content)
     stocked.write(layout.revision_link("a/b", digest), str(digest).encode())
     assert done(stocked.repo().manifests.get_parsed(digest)) is None
     assert done(stocked.repo().manifests.get_parsed(Digest.of(b"none"))) is None

@@ -55,7 +55,7 @@ def test_precondition_decides_whether_a_tag_is_set(stocked, precondition, on_non
 
 
 def test_torn_tag_counts_as_absent_for_a_precondition(stocked):
-    stocked.write(layout.tag_current("a/b", "v1"), b"")
+    stocked.write(layout.tag_current_link("a/b", "v1"), b"")
     put_second(stocked, absent=True)
     assert done(stocked.repo().tags.resolve("v1")) == SECOND
 
@@ -114,11 +114,11 @@ def test_order_of_writes_of_a_push(stocked):
     before = len(stocked.driver.writes())
     stocked.put(content, OCI_IMAGE, "v1")
     assert [path for _, path in stocked.driver.writes()[before:]] == [
-        layout.blob(digest),
+        layout.blob_data(digest),
         layout.revision_link("a/b", digest),
         layout.referrer_link("a/b", Digest.of(b"subject"), digest),
-        layout.tag_index("a/b", "v1", digest),
-        layout.tag_current("a/b", "v1"),
+        layout.tag_index_link("a/b", "v1", digest),
+        layout.tag_current_link("a/b", "v1"),
     ]
 
 
@@ -224,12 +224,12 @@ def push_by_digest_whose_link_is_removed():
     """Push an image without a tag; a collector that comes late removes its link before the end."""
     world = world_with()
     digest = Digest.of(image())
-    pauses = Pauses("stat", layout.layers("a/b"))
+    pauses = Pauses("stat", layout.layers_folder("a/b"))
     world.driver.after = pauses
     push = begin(world.repo().manifests.put(digest, image(), OCI_IMAGE))
     assert pauses.waiting
     pauses.holding = False
-    result_of(world.driver.driver.delete(layout.revision("a/b", digest)))
+    result_of(world.driver.driver.delete(layout.revision_folder("a/b", digest)))
     return world, push, pauses
 
 
@@ -301,7 +301,7 @@ def test_manifest_stays_if_its_tag_cannot_be_deleted(stocked):
     digest = stocked.put(image(), OCI_IMAGE, "v1")
 
     def broken(number, action, path):
-        if action == "delete" and path == layout.tag("a/b", "v1"):
+        if action == "delete" and path == layout.tag_folder("a/b", "v1"):
             fails_at(number)(number, action, path)
 
     stocked.driver.before = broken
@@ -314,10 +314,10 @@ def test_manifest_stays_if_its_tag_cannot_be_deleted(stocked):
 @pytest.mark.parametrize("damage", [b"x", b"{}", image()[:-1]])
 def test_damaged_manifest_can_be_deleted(stocked, damage):
     digest = stocked.put(image(), OCI_IMAGE, "v1")
-    stocked.write(layout.blob(digest), damage)
+    stocked.write(layout.blob_data(digest), damage)
     assert done(stocked.repo().manifests.delete(digest)) == ["v1"]
     assert stocked.tags() == []
-    assert not stocked.paths(layout.revision("a/b", digest))
+    assert not stocked.paths(layout.revision_folder("a/b", digest))
 
 
 def test_concurrent_deletes_both_succeed(stocked):
@@ -334,6 +334,6 @@ def test_concurrent_deletes_both_succeed(stocked):
 def test_repository_may_contain_only_a_manifest(world):
     # Distribution 2.8.3 finds repositories by their _layers.
     world.put(b"text", OTHER, name="only")
-    assert world.exists(layout.layers("only"))
+    assert world.exists(layout.layers_folder("only"))
     assert done(world.repo("only").exists())
     assert not done(world.repo("none").exists())

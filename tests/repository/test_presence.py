@@ -66,7 +66,7 @@ def test_link_with_another_digest_counts_as_missing(world):
 
 def test_link_to_missing_bytes_counts_as_missing(world):
     digest = world.blob(b"x")
-    world.remove(layout.blob(digest))
+    world.remove(layout.blob_data(digest))
     assert blob_size(world, digest) is None
     assert code_of(world.repo().blobs.open(digest)) is ErrorCode.BLOB_UNKNOWN
     world.blob(b"x")
@@ -75,7 +75,7 @@ def test_link_to_missing_bytes_counts_as_missing(world):
 
 def test_empty_file_counts_as_missing(world):
     digest = world.blob(b"x")
-    world.write(layout.blob(digest), b"")
+    world.write(layout.blob_data(digest), b"")
     assert blob_size(world, digest) is None
     assert done(world.repo("other").blobs.mount(digest, None)) is None
     world.blob(b"x")
@@ -84,8 +84,8 @@ def test_empty_file_counts_as_missing(world):
 
 def test_folder_in_place_of_bytes_counts_as_missing(world):
     digest = world.blob(b"x")
-    world.remove(layout.blob(digest))
-    world.write(f"{layout.blob(digest)}/x", b"x")
+    world.remove(layout.blob_data(digest))
+    world.write(f"{layout.blob_data(digest)}/x", b"x")
     assert blob_size(world, digest) is None
 
 
@@ -246,9 +246,9 @@ def test_pull_of_a_missing_blob_closes_what_was_opened(world, fault):
     if fault == "no link":
         world.remove(layout.layer_link("a/b", digest))
     elif fault == "no bytes":
-        world.write(layout.blob(digest), b"")
+        world.write(layout.blob_data(digest), b"")
     else:
-        world.remove(layout.blob(digest))
+        world.remove(layout.blob_data(digest))
     opened = []
     opening = world.driver.open
 
@@ -280,10 +280,10 @@ def test_pull_caches_a_size_and_never_a_link():
     blobs = world.repo().blobs
     assert [done(blobs.size(digest, for_pull=True)) for _ in range(2)] == [5, 5]
     stats = [path for action, path in world.driver.calls if action == "stat"]
-    assert stats.count(layout.blob(digest)) == 1
+    assert stats.count(layout.blob_data(digest)) == 1
     # Queries before a push always ask the store.
     assert done(blobs.size(digest)) == 5
-    world.remove(layout.blob(digest))
+    world.remove(layout.blob_data(digest))
     assert code_of(blobs.size(digest)) is ErrorCode.BLOB_UNKNOWN
     world.remove(layout.layer_link("a/b", digest))
     assert code_of(blobs.size(digest, for_pull=True)) is ErrorCode.BLOB_UNKNOWN

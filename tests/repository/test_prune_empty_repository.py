@@ -49,7 +49,7 @@ def test_repository_leaves_the_catalog_after_delete_and_collection(store):
     assert not store.holds(b"other")
     assert listed(store) == ["a/b/c"]
     assert not done(world.repo("d").exists())
-    assert not world.exists(layout.repository("d"))
+    assert not world.exists(layout.repository_folder("d"))
     assert world.tags("a/b/c") == ["v1"]
     # A new push brings it back.
     digest = world.image("v1", "d")
@@ -62,7 +62,7 @@ def test_repository_with_any_file_stays(store):
     world = store.world
     world.blob(b"young", "blobs")
     world.image(name="manifests")
-    world.write(f"{layout.manifests('stray')}/note", b"unknown")
+    world.write(f"{layout.manifests_folder('stray')}/note", b"unknown")
     assert store.collect().vacated == 0
     assert listed(store) == ["blobs", "manifests", "stray"]
 

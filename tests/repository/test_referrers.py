@@ -31,16 +31,16 @@ def stocked(world):
 def write_as_distribution(world, content, tag=None, name="a/b"):
     """Store a manifest as a registry without referrers does."""
     digest = Digest.of(content)
-    world.write(layout.blob(digest), content)
+    world.write(layout.blob_data(digest), content)
     world.write(layout.revision_link(name, digest), str(digest).encode())
     if tag:
-        world.write(layout.tag_current(name, tag), str(digest).encode())
+        world.write(layout.tag_current_link(name, tag), str(digest).encode())
     return digest
 
 
 def delete_as_distribution(world, digest, name="a/b"):
     world.remove(layout.revision_link(name, digest))
-    world.remove(layout.revision(name, digest))
+    world.remove(layout.revision_folder(name, digest))
 
 
 def scans(world):
@@ -181,8 +181,8 @@ def test_links_to_missing_manifests_are_not_listed(stocked):
     found = stocked.put(referrer(), OCI_IMAGE)
     gone = Digest.of(b"gone")
     stocked.write(layout.referrer_link("a/b", SUBJECT, gone), str(gone).encode())
-    stocked.write(f"{layout.referrers('a/b', SUBJECT)}/sha256/nonsense/link", b"x")
-    stocked.write(f"{layout.referrers('a/b', SUBJECT)}/md5/{'a' * 32}/link", b"x")
+    stocked.write(f"{layout.subject_folder('a/b', SUBJECT)}/sha256/nonsense/link", b"x")
+    stocked.write(f"{layout.subject_folder('a/b', SUBJECT)}/md5/{'a' * 32}/link", b"x")
     assert stocked.referrers(SUBJECT) == [found]
     # A link under a subject that the manifest does not name.
     stocked.write(layout.referrer_link("a/b", gone, found), str(found).encode())
@@ -212,11 +212,11 @@ def test_valid_lines_of_a_torn_scanned_file_are_used(stocked):
 def test_unreadable_manifest_is_scanned_again(stocked, damage):
     found = write_as_distribution(stocked, referrer())
     if damage is None:
-        stocked.remove(layout.blob(found))
+        stocked.remove(layout.blob_data(found))
     else:
-        stocked.write(layout.blob(found), damage)
+        stocked.write(layout.blob_data(found), damage)
     assert stocked.referrers(SUBJECT) == []
-    stocked.write(layout.blob(found), referrer())
+    stocked.write(layout.blob_data(found), referrer())
     assert stocked.referrers(SUBJECT) == [found]
 
 
@@ -275,7 +275,7 @@ def test_a_store_without_manifests_has_no_referrers():
 
 
 def test_storage_error_is_unavailable(stocked):
-    stocked.write(layout.referrers("a/b", SUBJECT) + "/sha256", b"a file")
+    stocked.write(layout.subject_folder("a/b", SUBJECT) + "/sha256", b"a file")
     with pytest.raises(RegistryError) as caught:
         done(stocked.repo().referrers.list_referrers(SUBJECT))
     assert caught.value.code is ErrorCode.UNAVAILABLE

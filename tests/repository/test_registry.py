@@ -71,7 +71,7 @@ def test_url_of_a_blob_comes_from_the_driver():
     world = World(memory=Presigning(Clock()))
     digest = world.blob(b"x")
     url = done(world.repo().blobs.url(digest, "HEAD"))
-    assert url == f"HEAD {layout.blob(digest)} 1200"
+    assert url == f"HEAD {layout.blob_data(digest)} 1200"
     assert world.listener.brief()[-1] == ("pull", "blob", None)
 
 

@@ -42,7 +42,7 @@ def test_a_tag_names_a_manifest_and_moves(world):
     done(world.repo().tags.set("v1", other))
     assert done(world.repo().tags.resolve("v1")) == other
     for digest in (DIGEST, other):
-        assert world.read(layout.tag_index("a/b", "v1", digest)).decode() == str(digest)
+        assert world.read(layout.tag_index_link("a/b", "v1", digest)).decode() == str(digest)
     assert page(world) == (["v1"], False)
 
 
@@ -51,7 +51,7 @@ def test_only_new_does_not_move_a_tag(world):
     assert done(store.set("v1", DIGEST, only_new=True))
     assert not done(store.set("v1", Digest.of(b"other"), only_new=True))
     assert done(store.resolve("v1")) == DIGEST
-    world.write(layout.tag_current("a/b", "v1"), b"torn")
+    world.write(layout.tag_current_link("a/b", "v1"), b"torn")
     assert done(store.set("v1", Digest.of(b"other"), only_new=True))
     assert done(store.resolve("v1")) == Digest.of(b"other")
 
@@ -79,7 +79,7 @@ def test_pages_of_any_length_give_every_tag_once(names, torn, limit, after):
     set_tags(world, *names)
     for name in torn - names:
         # A folder without a link: a crash between the two links of a push.
-        world.write(layout.tag_index("a/b", name, DIGEST), b"x")
+        world.write(layout.tag_index_link("a/b", name, DIGEST), b"x")
     found, last = [], after
     while True:
         some, more = page(world, last, limit)
@@ -94,7 +94,7 @@ def test_pages_of_any_length_give_every_tag_once(names, torn, limit, after):
 def test_many_invalid_names_do_not_end_the_list(world, monkeypatch):
     monkeypatch.setattr(inventory, "_PAGE_ENTRIES", 3)
     for number in range(20):
-        world.write(layout.tag_index("a/b", f"b{number:02}", DIGEST), b"x")
+        world.write(layout.tag_index_link("a/b", f"b{number:02}", DIGEST), b"x")
     set_tags(world, "a", "c", "d")
     assert page(world, "", 2) == (["a", "c"], True)
     assert page(world, "a", 5) == (["c", "d"], False)
@@ -105,7 +105,7 @@ def test_many_invalid_names_do_not_end_the_list(world, monkeypatch):
 
 def test_folders_that_are_no_tags_are_not_listed(world):
     set_tags(world, "good")
-    folder = layout.tags("a/b")
+    folder = layout.tags_folder("a/b")
     world.write(f"{folder}/file", b"x")
     world.write(f"{folder}/-bad/current/link", b"x")
     world.write(f"{folder}/{'a' * 129}/current/link", b"x")
@@ -120,7 +120,7 @@ def test_deleted_tag_leaves_no_files(world):
     set_tags(world, "v1", "v2")
     done(world.repo().tags.delete("v1"))
     assert page(world) == (["v2"], False)
-    assert not world.paths(layout.tag("a/b", "v1"))
+    assert not world.paths(layout.tag_folder("a/b", "v1"))
     with pytest.raises(RegistryError) as caught:
         done(world.repo().tags.delete("v1"))
     assert caught.value.code is ErrorCode.MANIFEST_UNKNOWN
@@ -130,7 +130,7 @@ def test_all_tags_of_a_digest_are_deleted(world, monkeypatch):
     monkeypatch.setattr(inventory, "_PAGE_ENTRIES", 4)
     set_tags(world, *(f"old{number:02}" for number in range(20)))
     done(world.repo().tags.set("new", Digest.of(b"other")))
-    world.write(layout.tag_current("a/b", "torn"), b"")
+    world.write(layout.tag_current_link("a/b", "torn"), b"")
     removed = done(world.repo().tags.delete_tags_of(DIGEST))
     assert removed == [f"old{number:02}" for number in range(20)]
     assert page(world) == (["new"], False)
@@ -222,7 +222,7 @@ def test_an_immutable_tag_is_set_once(world):
 def test_torn_immutable_tag_may_be_set_again(world):
     store = immutable_world(world)
     assert done(store.set("v1", DIGEST))
-    world.write(layout.tag_current("a/b", "v1"), b"")
+    world.write(layout.tag_current_link("a/b", "v1"), b"")
     assert done(store.set("v1", Digest.of(b"other")))
 
 
@@ -231,7 +231,7 @@ def test_tag_is_deleted_only_if_it_is_unchanged(world):
     store = world.repo().tags
 
     def pushed():
-        return result_of(world.driver.stat(layout.tag_current("a/b", "v1"))).modified / 1e9
+        return result_of(world.driver.stat(layout.tag_current_link("a/b", "v1"))).modified / 1e9
 
     first = pushed()
     assert not done(store.delete_if_unchanged("v1", Digest.of(b"other"), first))

@@ -34,7 +34,7 @@ def test_collected_blobs_are_in_the_trash(store):
     assert store.world.read(layer.path) == str(blob.digest).encode()
     # Moving leaves no empty folder.
     assert not store.world.exists(layout.blob_folder(blob.digest))
-    assert not store.world.exists(layout.layer("a/b", blob.digest))
+    assert not store.world.exists(layout.layer_folder("a/b", blob.digest))
 
 
 def test_collected_manifests_are_in_the_trash(store):

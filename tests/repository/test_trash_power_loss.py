@@ -49,33 +49,39 @@ async def there_and_back(trash):
 
 #: The operation, the path before, the folder in the trash, and the content of each.
 CASES = [
-    (blob, layout.blob(LAYER), layout.trashed_blob(LAYER), b"layer", b"layer"),
+    (blob, layout.blob_data(LAYER), layout.trashed_blob_folder(LAYER), b"layer", b"layer"),
     (
         layer,
         layout.layer_link("a/b", LAYER),
-        layout.trashed_layer("a/b", LAYER),
+        layout.trashed_layer_folder("a/b", LAYER),
         str(LAYER).encode(),
         str(LAYER).encode(),
     ),
     (
         revision,
         layout.revision_link("a/b", MANIFEST),
-        layout.trashed_revision("a/b", MANIFEST),
+        layout.trashed_revision_folder("a/b", MANIFEST),
         str(MANIFEST).encode(),
         b"",
     ),
     (
         tag,
-        layout.tag_current("a/b", "v1"),
-        layout.trashed_tag("a/b", "v1"),
+        layout.tag_current_link("a/b", "v1"),
+        layout.trashed_tag_folder("a/b", "v1"),
         str(MANIFEST).encode(),
         TagChange(None, MANIFEST).to_bytes(),
     ),
-    (there_and_back, layout.blob(LAYER), layout.trashed_blob(LAYER), b"layer", b"layer"),
+    (
+        there_and_back,
+        layout.blob_data(LAYER),
+        layout.trashed_blob_folder(LAYER),
+        b"layer",
+        b"layer",
+    ),
     (
         there_and_back,
         layout.layer_link("a/b", LAYER),
-        layout.trashed_layer("a/b", LAYER),
+        layout.trashed_layer_folder("a/b", LAYER),
         str(LAYER).encode(),
         str(LAYER).encode(),
     ),

@@ -35,7 +35,7 @@ def test_upload_in_chunks(world):
     assert find(world, upload_id).size == 10
     assert append(world, upload_id, B, start=10) == 20
     assert finish(world, upload_id, BOTH) == 20
-    assert world.read(layout.blob(BOTH)) == A + B
+    assert world.read(layout.blob_data(BOTH)) == A + B
     assert size_of(world, BOTH) == 20
     assert not is_known(world, upload_id)
     assert not world.paths(folder(upload_id))

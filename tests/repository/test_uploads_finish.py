@@ -135,7 +135,7 @@ def test_no_race_puts_other_bytes_under_a_digest(world, ending):
         done(late.append(Body(B)))
     assert not is_known(world, upload_id)
     if ending == "finish":
-        assert world.read(layout.blob(Digest.of(A))) == A
+        assert world.read(layout.blob_data(Digest.of(A))) == A
     world.check()
 
 
@@ -156,7 +156,7 @@ def moved_and_stopped(world, known_by="append"):
     with pytest.raises(CancelledError):
         result_of(moving)
     pauses.holding = False
-    assert world.read(layout.blob(Digest.of(A))) == A
+    assert world.read(layout.blob_data(Digest.of(A))) == A
     return upload_id
 
 

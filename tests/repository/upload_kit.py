@@ -48,4 +48,4 @@ def reads(world):
 
 
 def folder(upload_id):
-    return layout.upload("a/b", upload_id)
+    return layout.upload_folder("a/b", upload_id)

@@ -38,7 +38,7 @@ def shared():
 async def test_stored_record_does_not_contain_the_token(shared):
     record, token = await shared.records.create("robot", "ci", 60, rights=RIGHTS)
     assert is_stored_token(token)
-    content = await shared.driver.get(layout.token(record.id), 10_000)
+    content = await shared.driver.get(layout.token_record(record.id), 10_000)
     secret = token.rpartition("_")[2]
     assert len(secret) == 64
     assert secret.encode() not in content
@@ -134,7 +134,7 @@ async def test_expired_refresh_tokens_are_purged(shared):
 @pytest_twisted.ensureDeferred
 async def test_malformed_record_is_rejected(shared, content):
     record, token = await shared.records.create("robot", "ci", None)
-    await shared.driver.put(layout.token(record.id), content)
+    await shared.driver.put(layout.token_record(record.id), content)
     assert await shared.open_store().verify(token, "robot") is None
     assert await shared.open_store().list_records() == []
 
@@ -142,8 +142,8 @@ async def test_malformed_record_is_rejected(shared, content):
 @pytest_twisted.ensureDeferred
 async def test_record_under_another_id_is_rejected(shared):
     record, token = await shared.records.create("robot", "ci", None)
-    document = json.loads(await shared.driver.get(layout.token(record.id), 10_000))
-    await shared.driver.put(layout.token("0" * 16), json.dumps(document).encode())
+    document = json.loads(await shared.driver.get(layout.token_record(record.id), 10_000))
+    await shared.driver.put(layout.token_record("0" * 16), json.dumps(document).encode())
     moved = token.replace(record.id, "0" * 16)
     assert await shared.open_store().verify(moved, "robot") is None
 

@@ -214,7 +214,7 @@ async def read_leases(driver: IStorageDriver, list_id: str) -> set[Digest]:
     """
     found: set[Digest] = set()
     for algorithm in ALGORITHMS:
-        for entry in await _list_folder(driver, f"{layout.leases(list_id)}/{algorithm}"):
+        for entry in await _list_folder(driver, f"{layout.leases_folder(list_id)}/{algorithm}"):
             with suppress(DigestInvalid):
                 found.add(Digest.parse(f"{algorithm}:{entry.path}"))
     return found
@@ -281,7 +281,7 @@ class DeleteListProtocol:
             with suppress(PathNotFound):
                 await self.driver.delete(layout.DELETE_LIST)
         with suppress(PathNotFound):
-            await self.driver.delete(layout.leases(list_id))
+            await self.driver.delete(layout.leases_folder(list_id))
 
     async def _create(self, proposed: DeleteList) -> bool:
         """Publish a list unless one is published, and return whether that is done."""
@@ -326,7 +326,7 @@ class DeleteListProtocol:
         now, count = await store_time(self.driver), 0
         for entry in await _list_folder(self.driver, layout.PROCESSES):
             age = None if entry.modified is None else now - entry.modified / 1e9
-            path = layout.process(entry.path)
+            path = layout.process_record(entry.path)
             with suppress(PathNotFound):
                 content = await self.driver.get(path, _MAX_RECORD_BYTES)
                 acknowledged, _, owner = content.decode("utf-8", "replace").partition(" ")

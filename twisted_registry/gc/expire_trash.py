@@ -113,7 +113,7 @@ class _TagRecordLimiter:
         for item in items:
             if item.kind is not TrashedKind.TAG or item in expired:
                 continue
-            folder = layout.trashed_tag(item.repository, item.tag)
+            folder = layout.trashed_tag_folder(item.repository, item.tag)
             if folder != self._folder:
                 self._folder = folder
                 self._latest.clear()

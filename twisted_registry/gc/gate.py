@@ -379,7 +379,7 @@ class CollectorGate:
         """
         self._record_written_at_s = None
         with suppress(PathNotFound):
-            await self.driver.delete(layout.process(self.id))
+            await self.driver.delete(layout.process_record(self.id))
 
     async def _read_list(self) -> DeleteListView | None:
         self._last_read = await read_delete_list(self.driver, self._last_read)
@@ -410,7 +410,7 @@ class CollectorGate:
         # One at a time, so that an older record never replaces a newer one.
         async with self._record_lock:
             content = f"{self._acknowledged_id} {process_identity()}"
-            await self.driver.put(layout.process(self.id), content.encode(), durable=False)
+            await self.driver.put(layout.process_record(self.id), content.encode(), durable=False)
 
     async def _lease_and_report(self, known: DeleteListView, digest: Digest) -> bool:
         with self._operation():
@@ -420,7 +420,7 @@ class CollectorGate:
 
     async def _write_leases(self, known: DeleteListView, digests: Iterable[Digest]) -> None:
         for digest in digests:
-            await self.driver.put(layout.lease(known.id, digest), b"", durable=False)
+            await self.driver.put(layout.lease_file(known.id, digest), b"", durable=False)
 
     @contextmanager
     def _operation(self) -> Iterator[None]:

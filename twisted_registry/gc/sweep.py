@@ -58,7 +58,7 @@ class Sweeper:
         :returns: the number of bytes removed; None if the blob stays or does not exist.
         """
         try:
-            entry = await self.driver.stat(layout.blob(digest))
+            entry = await self.driver.stat(layout.blob_data(digest))
             if entry.modified is None or entry.modified / 1e9 >= before:
                 return None
             removed = await self.deleter.delete_blob(digest, still)
@@ -79,7 +79,7 @@ class Sweeper:
             try:
                 entry = await self.driver.stat(layout.revision_link(name, digest))
             except PathNotFound:
-                await self.driver.delete(layout.revision(name, digest))
+                await self.driver.delete(layout.revision_folder(name, digest))
                 return True
             if entry.modified is None or entry.modified / 1e9 >= before:
                 return False
@@ -109,7 +109,7 @@ class Sweeper:
             digest = Digest(algorithm, hex_digest)
             await self.deleter.delete_layer(name, digest, TrashReason.COLLECTED)
 
-        folder = f"{layout.layers(name)}/{algorithm}"
+        folder = f"{layout.layers_folder(name)}/{algorithm}"
         async for names in iterate_folders(self._bulk, folder):
             await map_in_batches(
                 delete_link, [hex_digest for hex_digest in names if hex_digest in removed]

@@ -148,10 +148,10 @@ class BlobCheck:
 
     async def _move_to_digest_path(self, path: str, held: Digest) -> bool:
         try:
-            await self.driver.stat(layout.blob(held))
+            await self.driver.stat(layout.blob_data(held))
         except PathNotFound:
             try:
-                await self.driver.copy(path, layout.blob(held))
+                await self.driver.copy(path, layout.blob_data(held))
             except PathNotFound:
                 return False
         return await self.quarantine.isolate(path)
@@ -194,7 +194,7 @@ class Quarantine:
         :returns: whether the file existed.
         """
         try:
-            await self.driver.move(path, layout.quarantine_path(self.run_name, path))
+            await self.driver.move(path, layout.quarantined_file(self.run_name, path))
         except PathNotFound:
             return False
         await folders(self.driver).prune([path.rpartition("/")[0]])
@@ -223,7 +223,7 @@ class BlobSizes:
             self._known.move_to_end(digest)
             return known
         try:
-            size = (await self.driver.stat(layout.blob(digest))).size
+            size = (await self.driver.stat(layout.blob_data(digest))).size
         except PathNotFound:
             return None
         except StorageError:

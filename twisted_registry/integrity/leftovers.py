@@ -72,7 +72,7 @@ class LeftoverCheck:
             )
 
     async def _upload(self, upload: AbandonedUpload) -> Finding | None:
-        path = layout.upload(upload.repository, upload.id)
+        path = layout.upload_folder(upload.repository, upload.id)
         try:
             names = {entry.path for entry in await list_folder(self.driver, path)}
         except StorageError as error:
@@ -127,7 +127,7 @@ class LeftoverCheck:
             # Unknown which leases are in use; the unreadable list was reported.
             return
         for entry in await list_folder(self.driver, layout.LEASES):
-            folder = layout.leases(entry.path)
+            folder = layout.leases_folder(entry.path)
             if published is not None and published.id == entry.path:
                 continue
             if await self._last_change(folder, entry.modified) < self.before:

@@ -108,7 +108,7 @@ class LinkCheck:
         True also if that cannot be read, so that nothing is removed because of it.
         """
         try:
-            entry = await self.driver.stat(layout.blob(digest))
+            entry = await self.driver.stat(layout.blob_data(digest))
         except PathNotFound:
             return False
         except StorageError:

@@ -99,7 +99,7 @@ class TagCheck:
         )
 
     def _without_link(self, file: ClassifiedPath) -> Finding:
-        folder = layout.tag(file.repository, file.tag)
+        folder = layout.tag_folder(file.repository, file.tag)
         return Finding(
             FindingKind.TAG_UNFINISHED,
             folder,
@@ -111,7 +111,7 @@ class TagCheck:
         """Link a manifest that a tag names into the repository, if it is stored intact."""
         if not await self.links.has_bytes(digest):
             return False
-        content = await self.links.driver.get(layout.blob(digest), _MAX_MANIFEST_BYTES)
+        content = await self.links.driver.get(layout.blob_data(digest), _MAX_MANIFEST_BYTES)
         if digest.matches(content):
             path = layout.revision_link(self.state.name, digest)
             await write_link(self.links.driver, path, digest)
@@ -120,7 +120,7 @@ class TagCheck:
 
     async def _restore_from_index(self, file: ClassifiedPath) -> bool:
         """Point a tag to the only manifest in its index, if there is exactly one."""
-        folder = f"{layout.tag(file.repository, file.tag)}/index"
+        folder = f"{layout.tag_folder(file.repository, file.tag)}/index"
         named = [
             Digest(algorithm, entry.path)
             for algorithm in ALGORITHMS
@@ -253,7 +253,7 @@ class RepositoryCheck:
             digest = file.digest
             assert digest is not None
             try:
-                content = await self.links.driver.get(layout.blob(digest), _MAX_MANIFEST_BYTES)
+                content = await self.links.driver.get(layout.blob_data(digest), _MAX_MANIFEST_BYTES)
             except PathNotFound:
                 if await self.links.is_there(file):
                     state.add_lost_manifest(digest)
@@ -261,7 +261,7 @@ class RepositoryCheck:
             except StorageError as error:
                 state.add_cause(digest, digest)
                 yield Finding(
-                    FindingKind.FILE_UNREADABLE, layout.blob(digest), error.reason, digest
+                    FindingKind.FILE_UNREADABLE, layout.blob_data(digest), error.reason, digest
                 )
                 continue
             async for finding, part in self.manifest_check.examine(state.name, digest, content):
@@ -337,7 +337,7 @@ class RepositoryCheck:
 
     async def _unmarked(self, name: str) -> Finding | None:
         try:
-            await self.links.driver.stat(layout.layers(name))
+            await self.links.driver.stat(layout.layers_folder(name))
         except PathNotFound:
             pass
         else:
@@ -348,7 +348,7 @@ class RepositoryCheck:
             return True
 
         return Finding(
-            FindingKind.REPOSITORY_UNMARKED, layout.repository(name),
+            FindingKind.REPOSITORY_UNMARKED, layout.repository_folder(name),
             "without _layers Distribution does not list it", repository=name, repair=repair,
         )  # fmt: skip
 

@@ -86,7 +86,7 @@ class BlobCopier:
         """
         for _ in range(_ATTEMPTS):
             try:
-                reader: IReader = await self.source.open(layout.blob(digest))
+                reader: IReader = await self.source.open(layout.blob_data(digest))
             except PathNotFound as error:
                 raise BlobMissing from error
             except StorageError as error:
@@ -122,7 +122,7 @@ class BlobCopier:
             await writer.cancel()
 
     async def _writer(self, digest: Digest, running_hash: RunningHash) -> IWriter:
-        path, destination = layout.incoming(digest), layout.blob(digest)
+        path, destination = layout.incoming_blob(digest), layout.blob_data(digest)
         try:
             return await self.destination.writer(
                 path, 0, running_hash.update, destination=destination
@@ -165,7 +165,7 @@ class _MoveIfVerified:
         found = self.running_hash.digest()
         if found != self.digest or self.running_hash.size != size:
             raise _DigestMismatch(f"its bytes are those of {found}")
-        return [Move(layout.incoming(self.digest), layout.blob(self.digest))]
+        return [Move(layout.incoming_blob(self.digest), layout.blob_data(self.digest))]
 
 
 @define(eq=False)
@@ -269,13 +269,13 @@ class StoreCopy:
         self.name = name
         self.done.repositories += 1
         copy = _RepositoryCopy(self, name)
-        async for entries in self._pages(layout.layers(name)):
-            await copy.layers(await self._missing(layout.layers(name), entries))
-        revisions = layout.all_revisions(name)
+        async for entries in self._pages(layout.layers_folder(name)):
+            await copy.layers(await self._missing(layout.layers_folder(name), entries))
+        revisions = layout.revisions_folder(name)
         async for entries in self._pages(revisions):
             await copy.revisions(await self._missing(revisions, entries))
-        async for entries in self._pages(layout.tags(name)):
-            await copy.tags(entries, await self._missing(layout.tags(name), entries))
+        async for entries in self._pages(layout.tags_folder(name)):
+            await copy.tags(entries, await self._missing(layout.tags_folder(name), entries))
         await catalog.mark_repository(self.destination, name)
 
     @translate_storage_errors
@@ -283,11 +283,11 @@ class StoreCopy:
         """Copy a blob if the destination lacks it; return False if the source lacks it."""
         async with self._locks.lock(digest):
             try:
-                size = (await self.source.stat(layout.blob(digest))).size
+                size = (await self.source.stat(layout.blob_data(digest))).size
             except PathNotFound:
                 return False
             try:
-                if (await self.destination.stat(layout.blob(digest))).size == size:
+                if (await self.destination.stat(layout.blob_data(digest))).size == size:
                     return True
             except PathNotFound:
                 pass
@@ -388,7 +388,7 @@ class _RepositoryCopy:
                 return True
             if digest in self._skipped or not await _is_link_valid(source, path, digest):
                 return False
-            content = await _content(source, layout.blob(digest))
+            content = await _content(source, layout.blob_data(digest))
             if content is None or not digest.matches(content):
                 self._skip_manifest(digest, "its content is missing or damaged")
                 return False

@@ -98,13 +98,13 @@ class Undelete:
             link = layout.layer_link(name, digest)
             if await read_link(self.trash.driver, link) != digest:
                 await write_link(self.trash.driver, link, digest)
-        kept = await self.trash.list_folder(layout.trashed_layer(name, digest))
+        kept = await self.trash.list_folder(layout.trashed_layer_folder(name, digest))
         if kept:
             await self.trash.remove_entries(kept)
 
     async def has_trashed_layer(self, name: str, digest: Digest) -> bool:
         """Return whether the trash has a repository's link to a blob."""
-        return bool(await self.trash.list_folder(layout.trashed_layer(name, digest)))
+        return bool(await self.trash.list_folder(layout.trashed_layer_folder(name, digest)))
 
     async def repository(self, name: str) -> list[str]:
         """Restore everything that was deleted in a repository: tags, manifests, links to blobs.
@@ -124,7 +124,9 @@ class Undelete:
                     problems += [f"{name}:{tag}: {error}" for tag in batch]
         for kind, digest in others:
             folder_of = (
-                layout.trashed_revision if kind is TrashedKind.MANIFEST else layout.trashed_layer
+                layout.trashed_revision_folder
+                if kind is TrashedKind.MANIFEST
+                else layout.trashed_layer_folder
             )
             if not await self.trash.list_folder(folder_of(name, digest)):
                 # It was restored with a manifest before.
@@ -142,7 +144,7 @@ class Undelete:
         """Return tags that ever changed, and manifests and links to blobs that were deleted."""
         tags: set[str] = set()
         others: list[tuple[TrashedKind, Digest]] = []
-        async for items in self.trash.pages(layout.trashed_repository(name)):
+        async for items in self.trash.pages(layout.trashed_repository_folder(name)):
             for item in items:
                 if item.repository != name or item.entry_name.reason is TrashReason.COLLECTED:
                     continue
@@ -171,7 +173,7 @@ class Undelete:
     async def _plan_manifest(self, name: str, digest: Digest, plan: _UndeletePlan) -> None:
         if digest in plan.manifests or digest in plan.missing:
             return
-        records = await self.trash.list_folder(layout.trashed_revision(name, digest))
+        records = await self.trash.list_folder(layout.trashed_revision_folder(name, digest))
         kept = await self.trash.find_manifest(digest, records[-1] if records else None)
         manifest = None if kept is None else _parse_kept(kept)
         if kept is None or manifest is None:

@@ -70,7 +70,7 @@ class Blobs:
         :raises RegistryError: BLOB_UNKNOWN if it no longer exists.
         """
         try:
-            reader = await self.store.driver.open(layout.blob(digest), offset, length)
+            reader = await self.store.driver.open(layout.blob_data(digest), offset, length)
         except PathNotFound as error:
             raise _blob_unknown(digest) from error
         self.publish_event("pull", "blob", digest, size=reader.size)
@@ -88,7 +88,7 @@ class Blobs:
             return None
         try:
             url = await presigner.presign(
-                layout.blob(digest), method, self.store.url_lifetime_s, client
+                layout.blob_data(digest), method, self.store.url_lifetime_s, client
             )
         except MethodUnsupported:
             return None

@@ -242,7 +242,7 @@ class MetadataCache:
         """
         links = [layout.revision_link(repository, digest)]
         if isinstance(reference, str):
-            links.insert(0, layout.tag_current(repository, reference))
+            links.insert(0, layout.tag_current_link(repository, reference))
         versions: list[tuple[str, FileVersion]] = []
         for path in links:
             link = self._links.get(path)
@@ -252,7 +252,7 @@ class MetadataCache:
         cached = self._manifests.get(digest)
         if cached is None or not cached[1].media_type:
             return
-        versions.append((layout.blob(digest), cached[0]))
+        versions.append((layout.blob_data(digest), cached[0]))
         self._pulls.put((repository, reference), _CachedPull(digest, tuple(versions)))
 
     def reopen_blob(self, repository: str, digest: Digest) -> IReader | None:
@@ -278,7 +278,7 @@ class MetadataCache:
 
         Nothing is cached if the link is not cached, or if the driver does not keep the blob open.
         """
-        link_path, path = layout.layer_link(repository, digest), layout.blob(digest)
+        link_path, path = layout.layer_link(repository, digest), layout.blob_data(digest)
         link, version = self._links.get(link_path), self.lookup.peek(path)
         if link is None or link[1] != digest or version is None or not version.size:
             return
@@ -308,7 +308,7 @@ class MetadataCache:
         An empty file counts as missing, unless the digest is that of empty content: a crash of a
         registry that does not sync leaves such files.
         """
-        path = layout.blob(digest)
+        path = layout.blob_data(digest)
         version = self.lookup.peek(path)
         if version is not None:
             size: int | None = version.size
@@ -324,7 +324,7 @@ class MetadataCache:
 
         Only for pulls: a cached size does not prove that the blob still exists.
         """
-        if self.lookup.peek(layout.blob(digest)) is not None:
+        if self.lookup.peek(layout.blob_data(digest)) is not None:
             return await self.blob_size(digest)
         size: int | None = await self.descriptors.size(digest)
         if size is None:
@@ -336,7 +336,7 @@ class MetadataCache:
     async def open_blob(self, digest: Digest) -> IReader | None:
         """Open a blob in the store, or return None if there is none; see :meth:`blob_size`."""
         try:
-            reader: IReader = await self.driver.open(layout.blob(digest))
+            reader: IReader = await self.driver.open(layout.blob_data(digest))
         except PathNotFound:
             return None
         if reader.size == 0 and not digest.is_of_empty_content:
@@ -346,7 +346,7 @@ class MetadataCache:
 
     async def read_manifest(self, digest: Digest) -> StoredManifest | None:
         """Return a manifest of the store, or None if it is missing or damaged."""
-        path = layout.blob(digest)
+        path = layout.blob_data(digest)
         version = self.lookup.peek(path)
         if version is not None:
             cached = self._manifests.get(digest)

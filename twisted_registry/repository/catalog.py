@@ -122,7 +122,7 @@ async def list_repositories(
 async def mark_repository(driver: IStorageDriver, name: str) -> None:
     """Make a repository one for CNCF Distribution 2.8.3 too, even if it links no blob."""
     try:
-        await driver.stat(layout.layers(name))
+        await driver.stat(layout.layers_folder(name))
     except PathNotFound:
         await driver.put(layout.layers_marker(name), b"")
 
@@ -136,7 +136,7 @@ async def is_repository(
     :param markers: names of folders. A folder that contains one of them is a repository.
     :raises RegistryError: if the store fails.
     """
-    folder = layout.repository(name)
+    folder = layout.repository_folder(name)
     for marker in markers:
         with suppress(PathNotFound):
             if (await driver.stat(f"{folder}/{marker}")).is_folder:
@@ -227,7 +227,7 @@ class _CatalogWalk:
         if subfolders is not None:
             start = bisect_right(subfolders, last)
             return subfolders[start : start + limit]
-        folder = layout.repository(prefix[:-1]) if prefix else layout.REPOSITORIES
+        folder = layout.repository_folder(prefix[:-1]) if prefix else layout.REPOSITORIES
         try:
             return await self._bulk.list_folders(folder, last, limit)
         except PathNotFound:
@@ -248,7 +248,7 @@ class _CatalogWalk:
         unknown = (path for path in upcoming if path not in self._prefetched)
         requested = list(islice(chain(unknown, self._not_prefetched()), limit))
         while requested:
-            folders = [layout.repository(path) for path in requested]
+            folders = [layout.repository_folder(path) for path in requested]
             found = await self._bulk.list_folders_many(folders, _MAX_SUBFOLDERS)
             self._prefetched.update(zip(requested, found, strict=True))
             if len(self._prefetched) > _MAX_PREFETCHED:

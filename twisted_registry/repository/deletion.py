@@ -100,10 +100,10 @@ class RepositoryDeletion:
         async for digests in inventory.layers(self.name):
             await self._delete_layers(digests)
             self._report(blobs=len(digests))
-        async for names in iterate_folders(self.store.bulk, layout.uploads(self.name)):
+        async for names in iterate_folders(self.store.bulk, layout.uploads_folder(self.name)):
             for upload_id in filter(is_upload_id, names):
                 await self.uploads.resume(upload_id, 0).discard()
-        for folder in layout.manifests(self.name), layout.layers(self.name):
+        for folder in layout.manifests_folder(self.name), layout.layers_folder(self.name):
             await self._delete_stray_files(folder)
 
     def _report(self, tags: int = 0, manifests: int = 0, blobs: int = 0) -> None:
@@ -142,7 +142,7 @@ class RepositoryDeletion:
 
     def _is_content(self, path: str) -> bool:
         """Return whether a file belongs to content that a push has stored."""
-        parts = path.removeprefix(f"{layout.repository(self.name)}/").split("/")
+        parts = path.removeprefix(f"{layout.repository_folder(self.name)}/").split("/")
         if parts[0] == "_layers":
             return len(parts) == 4 and parts[3] == "link" and _is_digest(*parts[1:3])
         if parts[1] == "tags":
@@ -160,19 +160,23 @@ async def prune_empty_repository(driver: IStorageDriver, name: str) -> bool:
     """
     marker = layout.layers_marker(name)
     bulk, pruner = bulk_lookup(driver), folders(driver)
-    if await _has_files(driver, layout.layers(name), except_path=marker):
+    if await _has_files(driver, layout.layers_folder(name), except_path=marker):
         return False
-    if await _has_files(driver, layout.manifests(name)):
+    if await _has_files(driver, layout.manifests_folder(name)):
         return False
-    async for entries in iterate_files(driver, layout.all_referrers(name)):
+    async for entries in iterate_files(driver, layout.referrers_folder(name)):
         await bulk.delete_many([entry.path for entry in entries])
     await bulk.delete_many([marker])
-    for folder in layout.layers(name), layout.manifests(name), layout.all_referrers(name):
+    for folder in (
+        layout.layers_folder(name),
+        layout.manifests_folder(name),
+        layout.referrers_folder(name),
+    ):
         await pruner.prune(await _list_tree(bulk, folder))
     parts = name.split("/")
     above = ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
-    await pruner.prune([layout.uploads(name), *map(layout.repository, above)])
-    if not await _has_files(driver, layout.manifests(name)):
+    await pruner.prune([layout.uploads_folder(name), *map(layout.repository_folder, above)])
+    if not await _has_files(driver, layout.manifests_folder(name)):
         return True
     await mark_repository(driver, name)
     return False

@@ -151,7 +151,7 @@ class Inventory:
     async def stat_blob(self, digest: Digest) -> StoredBlob | None:
         """Return a blob or manifest, or None if the store has none."""
         try:
-            entry = await self.driver.stat(layout.blob(digest))
+            entry = await self.driver.stat(layout.blob_data(digest))
         except PathNotFound:
             return None
         return StoredBlob(digest, entry.size or 0, entry.modified_s)
@@ -161,17 +161,17 @@ class Inventory:
 
         A manifest counts if it has a folder, also without a link: this errs on the safe side.
         """
-        return iterate_digests(self._bulk, layout.all_revisions(name))
+        return iterate_digests(self._bulk, layout.revisions_folder(name))
 
     def layers(self, name: str) -> AsyncIterator[Sequence[Digest]]:
         """Yield the blobs that a repository links, in batches."""
-        return iterate_digests(self._bulk, layout.layers(name))
+        return iterate_digests(self._bulk, layout.layers_folder(name))
 
     async def tags(self, name: str) -> AsyncIterator[Sequence[tuple[str, Digest]]]:
         """Yield the tags of a repository and the digests that they name, in batches."""
-        async for names in iterate_folders(self._bulk, layout.tags(name)):
+        async for names in iterate_folders(self._bulk, layout.tags_folder(name)):
             links = await self._read_many(
-                [layout.tag_current(name, tag) for tag in names], layout.MAX_LINK_BYTES
+                [layout.tag_current_link(name, tag) for tag in names], layout.MAX_LINK_BYTES
             )
             found = []
             for tag, content in zip(names, links, strict=True):
@@ -187,7 +187,7 @@ class Inventory:
         for start in range(0, len(digests), _MANIFESTS_PER_READ):
             batch = digests[start : start + _MANIFESTS_PER_READ]
             contents = await self._read_many(
-                [layout.blob(digest) for digest in batch], layout.MAX_MANIFEST_READ_BYTES
+                [layout.blob_data(digest) for digest in batch], layout.MAX_MANIFEST_READ_BYTES
             )
             for digest, content in zip(batch, contents, strict=True):
                 if content is None or not digest.matches(content):

@@ -122,7 +122,7 @@ def _digest_path(folder: str, digest: Digest) -> str:
     return f"{folder}/{digest.algorithm}/{digest.hex}"
 
 
-def blob(digest: Digest) -> str:
+def blob_data(digest: Digest) -> str:
     """Return the file with the bytes of a blob or manifest."""
     return f"{blob_folder(digest)}/data"
 
@@ -141,57 +141,57 @@ def digest_of_blob(path: str) -> Digest | None:
         digest = Digest.parse(f"{parts[0]}:{parts[2]}")
     except DigestInvalid:
         return None
-    return digest if blob(digest) == path else None
+    return digest if blob_data(digest) == path else None
 
 
-def repository(name: str) -> str:
+def repository_folder(name: str) -> str:
     """Return the folder of a repository and of those below it."""
     return f"{REPOSITORIES}/{name}"
 
 
-def layers(name: str) -> str:
+def layers_folder(name: str) -> str:
     """Return the folder of links to blobs. It makes a repository for Distribution 2.8.3."""
-    return f"{repository(name)}/_layers"
+    return f"{repository_folder(name)}/_layers"
 
 
 def layers_marker(name: str) -> str:
     """Return the file that creates that folder in a repository that links no blob."""
-    return f"{layers(name)}/repository"
+    return f"{layers_folder(name)}/repository"
 
 
-def layer(name: str, digest: Digest) -> str:
+def layer_folder(name: str, digest: Digest) -> str:
     """Return the folder of the link of a repository to a blob."""
-    return _digest_path(layers(name), digest)
+    return _digest_path(layers_folder(name), digest)
 
 
 def layer_link(name: str, digest: Digest) -> str:
     """Return the link that makes a repository hold a blob."""
-    return f"{layer(name, digest)}/link"
+    return f"{layer_folder(name, digest)}/link"
 
 
-def manifests(name: str) -> str:
+def manifests_folder(name: str) -> str:
     """Return the folder of a repository's revisions and tags."""
-    return f"{repository(name)}/_manifests"
+    return f"{repository_folder(name)}/_manifests"
 
 
-def all_revisions(name: str) -> str:
+def revisions_folder(name: str) -> str:
     """Return the folder of a repository's manifests: a folder for each digest algorithm."""
-    return f"{manifests(name)}/revisions"
+    return f"{manifests_folder(name)}/revisions"
 
 
-def revision(name: str, digest: Digest) -> str:
+def revision_folder(name: str, digest: Digest) -> str:
     """Return the folder of one manifest."""
-    return _digest_path(all_revisions(name), digest)
+    return _digest_path(revisions_folder(name), digest)
 
 
 def revision_link(name: str, digest: Digest) -> str:
     """Return the link that makes a repository hold a manifest."""
-    return f"{revision(name, digest)}/link"
+    return f"{revision_folder(name, digest)}/link"
 
 
 def revision_media_type(name: str, digest: Digest) -> str:
     """Return the file with the media type of a manifest that does not declare one."""
-    return f"{revision(name, digest)}/mediatype"
+    return f"{revision_folder(name, digest)}/mediatype"
 
 
 def digest_of_link(path: str) -> Digest | None:
@@ -205,92 +205,92 @@ def digest_of_link(path: str) -> Digest | None:
         return None
 
 
-def tags(name: str) -> str:
+def tags_folder(name: str) -> str:
     """Return the folder of a repository's tags."""
-    return f"{manifests(name)}/tags"
+    return f"{manifests_folder(name)}/tags"
 
 
-def tag(name: str, tag_name: str) -> str:
+def tag_folder(name: str, tag_name: str) -> str:
     """Return the folder of a tag."""
-    return f"{tags(name)}/{tag_name}"
+    return f"{tags_folder(name)}/{tag_name}"
 
 
-def tag_current(name: str, tag_name: str) -> str:
+def tag_current_link(name: str, tag_name: str) -> str:
     """Return the link to the manifest that a tag names."""
-    return f"{tag(name, tag_name)}/{CURRENT_LINK}"
+    return f"{tag_folder(name, tag_name)}/{CURRENT_LINK}"
 
 
-def index(digest: Digest) -> str:
+def index_link(digest: Digest) -> str:
     """Return the path in the folder of a tag that says that it names or named a manifest."""
     return f"{_digest_path('index', digest)}/link"
 
 
-def tag_index(name: str, tag_name: str, digest: Digest) -> str:
+def tag_index_link(name: str, tag_name: str, digest: Digest) -> str:
     """Return the link that says that a tag names or named a manifest."""
-    return f"{tag(name, tag_name)}/{index(digest)}"
+    return f"{tag_folder(name, tag_name)}/{index_link(digest)}"
 
 
-def uploads(name: str) -> str:
+def uploads_folder(name: str) -> str:
     """Return the folder of a repository's uploads."""
-    return f"{repository(name)}/_uploads"
+    return f"{repository_folder(name)}/_uploads"
 
 
-def upload(name: str, upload_id: str) -> str:
+def upload_folder(name: str, upload_id: str) -> str:
     """Return the folder of an upload."""
-    return f"{uploads(name)}/{upload_id}"
+    return f"{uploads_folder(name)}/{upload_id}"
 
 
 def upload_data(name: str, upload_id: str) -> str:
     """Return the file with the bytes of an upload so far."""
-    return f"{upload(name, upload_id)}/data"
+    return f"{upload_folder(name, upload_id)}/data"
 
 
 def upload_started(name: str, upload_id: str) -> str:
     """Return the file with the time at which an upload began (RFC 3339)."""
-    return f"{upload(name, upload_id)}/startedat"
+    return f"{upload_folder(name, upload_id)}/startedat"
 
 
 def upload_checkpoint(name: str, upload_id: str) -> str:
     """Return the file with the digest of an upload's bytes so far."""
-    return f"{upload(name, upload_id)}/checkpoint"
+    return f"{upload_folder(name, upload_id)}/checkpoint"
 
 
-def all_referrers(name: str) -> str:
+def referrers_folder(name: str) -> str:
     """Return the folder of the referrers of a repository."""
-    return f"{repository(name)}/_referrers"
+    return f"{repository_folder(name)}/_referrers"
 
 
-def referrers(name: str, subject: Digest) -> str:
+def subject_folder(name: str, subject: Digest) -> str:
     """Return the folder of the referrers of a subject: a folder for each digest algorithm."""
-    return _digest_path(all_referrers(name), subject)
+    return _digest_path(referrers_folder(name), subject)
 
 
 def referrer_link(name: str, subject: Digest, digest: Digest) -> str:
     """Return the link that says that a manifest names a subject."""
-    return f"{_digest_path(referrers(name, subject), digest)}/link"
+    return f"{_digest_path(subject_folder(name, subject), digest)}/link"
 
 
 def referrers_scanned(name: str) -> str:
     """Return the file that lists the revisions that were searched for a subject."""
-    return f"{all_referrers(name)}/scanned"
+    return f"{referrers_folder(name)}/scanned"
 
 
-def leases(list_id: str) -> str:
+def leases_folder(list_id: str) -> str:
     """Return the folder of the leases on the content of a list."""
     return f"{LEASES}/{list_id}"
 
 
-def lease(list_id: str, digest: Digest) -> str:
+def lease_file(list_id: str, digest: Digest) -> str:
     """Return the file that says that listed content was reported present to a client."""
-    return _digest_path(leases(list_id), digest)
+    return _digest_path(leases_folder(list_id), digest)
 
 
-def token(token_id: str) -> str:
+def token_record(token_id: str) -> str:
     """Return the record of a token, which does not contain the token."""
     return f"{TOKENS}/{token_id}"
 
 
-def process(process_id: str) -> str:
+def process_record(process_id: str) -> str:
     """Return the record of a serving process: its list, and by its time that it still runs."""
     return f"{PROCESSES}/{process_id}"
 
@@ -305,7 +305,7 @@ def task_last(task: str) -> str:
     return f"{_TASKS}/{task}/last"
 
 
-def quarantine_path(stamp: str, path: str) -> str:
+def quarantined_file(stamp: str, path: str) -> str:
     """Return the path to which a damaged file is moved.
 
     :param stamp: identifies the run that found it.
@@ -314,7 +314,7 @@ def quarantine_path(stamp: str, path: str) -> str:
     return f"{QUARANTINE}/{stamp}/{path}"
 
 
-def incoming(digest: Digest) -> str:
+def incoming_blob(digest: Digest) -> str:
     """Return the file with the bytes of a blob that is being copied from another store."""
     return _digest_path(INCOMING, digest)
 
@@ -329,26 +329,26 @@ def pull_times(name: str) -> str:
     return f"{_PULLS}/times/{name}/_times"
 
 
-def trashed_blob(digest: Digest) -> str:
+def trashed_blob_folder(digest: Digest) -> str:
     """Return the folder of the trashed bytes of a blob or manifest: each file has all of them."""
     return f"{TRASHED_BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
 
 
-def trashed_repository(name: str) -> str:
+def trashed_repository_folder(name: str) -> str:
     """Return the folder of the trash of a repository, and of those below it."""
     return f"{TRASHED_REPOSITORIES}/{name}"
 
 
-def trashed_layer(name: str, digest: Digest) -> str:
+def trashed_layer_folder(name: str, digest: Digest) -> str:
     """Return the folder of a repository's trashed links to a blob."""
-    return _digest_path(f"{trashed_repository(name)}/_layers", digest)
+    return _digest_path(f"{trashed_repository_folder(name)}/_layers", digest)
 
 
-def trashed_revision(name: str, digest: Digest) -> str:
+def trashed_revision_folder(name: str, digest: Digest) -> str:
     """Return the folder of records of a trashed manifest: its media type if it declares none."""
-    return _digest_path(f"{trashed_repository(name)}/_revisions", digest)
+    return _digest_path(f"{trashed_repository_folder(name)}/_revisions", digest)
 
 
-def trashed_tag(name: str, tag_name: str) -> str:
+def trashed_tag_folder(name: str, tag_name: str) -> str:
     """Return the folder of the changes of a tag: a file for each."""
-    return f"{trashed_repository(name)}/_tags/{tag_name}"
+    return f"{trashed_repository_folder(name)}/_tags/{tag_name}"

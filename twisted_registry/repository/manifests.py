@@ -211,7 +211,7 @@ class Manifests:
 
     async def _store(self, digest: Digest, content: bytes, manifest: Manifest) -> None:
         if await self.store.cache.read_manifest(digest) is None:
-            await self.store.driver.put(layout.blob(digest), content)
+            await self.store.driver.put(layout.blob_data(digest), content)
         if declared_media_type(content) is None:
             await self._store_media_type(digest, content, manifest.media_type)
         await write_link(self.store.driver, layout.revision_link(self.name, digest), digest)

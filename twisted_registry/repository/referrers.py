@@ -72,7 +72,7 @@ class Referrers:
         """
         await self._scan_new_revisions()
         found: list[Digest] = []
-        folder = layout.referrers(self.name, subject)
+        folder = layout.subject_folder(self.name, subject)
         async for digests in iterate_digests(self.store.bulk, folder):
             found += digests
         return [digest for digest in found if str(digest) > after]
@@ -81,7 +81,7 @@ class Referrers:
         async with self.store.locks.lock(("referrers", self.name)):
             scanned = await self._load_scanned()
             present: set[Digest] = set()
-            folder = layout.all_revisions(self.name)
+            folder = layout.revisions_folder(self.name)
             async for digests in iterate_digests(self.store.bulk, folder):
                 present.update(digests)
             if present == scanned:
@@ -93,7 +93,7 @@ class Referrers:
         """Link a manifest to its subject; return its digest if it has to be read again."""
         try:
             content = await self.store.driver.get(
-                layout.blob(digest), layout.MAX_MANIFEST_READ_BYTES
+                layout.blob_data(digest), layout.MAX_MANIFEST_READ_BYTES
             )
         except StorageError:
             # It is missing or unreadable now.

@@ -69,7 +69,7 @@ class Tags:
     @translate_storage_errors
     async def resolve(self, tag: str) -> Digest | None:
         """Return the digest that a tag names, or None if there is no such tag."""
-        return await self.store.cache.read_link(layout.tag_current(self.name, tag))
+        return await self.store.cache.read_link(layout.tag_current_link(self.name, tag))
 
     @translate_storage_errors
     async def set(self, tag: str, digest: Digest, *, only_new: bool = False) -> bool:
@@ -89,7 +89,7 @@ class Tags:
 
     async def _set(self, tag: str, digest: Digest, *, only_new: bool) -> bool:
         driver = self.store.driver
-        await write_link(driver, layout.tag_index(self.name, tag, digest), digest)
+        await write_link(driver, layout.tag_index_link(self.name, tag, digest), digest)
         if self.is_immutable(tag):
             # If two machines set it at the same time, one of the two remains.
             if await self._create(tag, digest):
@@ -98,11 +98,11 @@ class Tags:
             return not only_new
         if only_new:
             return await self._create(tag, digest)
-        await write_link(driver, layout.tag_current(self.name, tag), digest)
+        await write_link(driver, layout.tag_current_link(self.name, tag), digest)
         return True
 
     async def _create(self, tag: str, digest: Digest) -> bool:
-        driver, current = self.store.driver, layout.tag_current(self.name, tag)
+        driver, current = self.store.driver, layout.tag_current_link(self.name, tag)
         try:
             await driver.create(current, str(digest).encode("ascii"))
         except (PathExists, MethodUnsupported):
@@ -143,7 +143,9 @@ class Tags:
         :returns: None if there is no such tag, or if the store has no times.
         """
         try:
-            return (await self.store.driver.stat(layout.tag_current(self.name, tag))).modified_s
+            return (
+                await self.store.driver.stat(layout.tag_current_link(self.name, tag))
+            ).modified_s
         except PathNotFound:
             return None
 
@@ -157,7 +159,7 @@ class Tags:
             return
         async for names in self.pages():
             immutable = list(filter(self.is_immutable, names))
-            paths = [layout.tag_current(self.name, tag) for tag in immutable]
+            paths = [layout.tag_current_link(self.name, tag) for tag in immutable]
             for tag in compress(immutable, await match_links(self.store.bulk, digest, paths)):
                 raise immutable_error(tag)
 
@@ -205,8 +207,8 @@ class Tags:
                 return await self.resolve(tag) == digest and await self.remove(tag)
 
         deleted: list[str] = []
-        async for names in self.pages(containing=layout.index(digest) if indexed else ""):
-            paths = [layout.tag_current(self.name, tag) for tag in names]
+        async for names in self.pages(containing=layout.index_link(digest) if indexed else ""):
+            paths = [layout.tag_current_link(self.name, tag) for tag in names]
             found = list(compress(names, await match_links(self.store.bulk, digest, paths)))
             deleted += compress(found, await map_concurrently(delete, found))
         return deleted
@@ -220,7 +222,7 @@ class Tags:
         :param containing: a path in the folder of each tag, where a file must be that is not empty.
             Without it, folders that only look like a tag are yielded too.
         """
-        folder = layout.tags(self.name)
+        folder = layout.tags_folder(self.name)
         async for names in iterate_folders(self.store.bulk, folder, after, containing):
             yield list(filter(is_tag, names))
 
@@ -240,7 +242,7 @@ class Tags:
             missing = limit + 1 - len(names)
             try:
                 found = await self.store.bulk.list_folders(
-                    layout.tags(self.name), after, missing, layout.CURRENT_LINK
+                    layout.tags_folder(self.name), after, missing, layout.CURRENT_LINK
                 )
             except PathNotFound:
                 break

@@ -242,15 +242,17 @@ class Deleter:
     async def delete_layer(self, name: str, digest: Digest, reason: TrashReason) -> bool:
         """Delete the link."""
         durable = reason is not TrashReason.COLLECTED
-        return await _delete_existing(self.driver, layout.layer(name, digest), durable=durable)
+        return await _delete_existing(
+            self.driver, layout.layer_folder(name, digest), durable=durable
+        )
 
     async def delete_revision(self, name: str, digest: Digest, reason: TrashReason) -> bool:  # noqa: ARG002
         """Delete the link and the media type."""
-        return await _delete_existing(self.driver, layout.revision(name, digest))
+        return await _delete_existing(self.driver, layout.revision_folder(name, digest))
 
     async def delete_tag(self, name: str, tag: str) -> bool:
         """Delete the tag."""
-        return await _delete_existing(self.driver, layout.tag(name, tag))
+        return await _delete_existing(self.driver, layout.tag_folder(name, tag))
 
     async def record_tag_change(
         self, name: str, tag: str, before: Digest | None, now: Digest
@@ -278,9 +280,9 @@ class TrashDeleter:
 
     async def delete_blob(self, digest: Digest, may_delete: Callable[[], bool]) -> bool:
         """Move the bytes. If the driver copies them, ``may_delete`` is called after the copy."""
-        path = self._new_path(layout.trashed_blob(digest), TrashReason.COLLECTED)
+        path = self._new_path(layout.trashed_blob_folder(digest), TrashReason.COLLECTED)
         try:
-            await self.driver.move(layout.blob(digest), path, still=may_delete)
+            await self.driver.move(layout.blob_data(digest), path, still=may_delete)
         except MoveRefused:
             return False
         await self._folders.prune([layout.blob_folder(digest)])
@@ -288,14 +290,14 @@ class TrashDeleter:
 
     async def delete_layer(self, name: str, digest: Digest, reason: TrashReason) -> bool:
         """Move the link."""
-        path = self._new_path(layout.trashed_layer(name, digest), reason)
+        path = self._new_path(layout.trashed_layer_folder(name, digest), reason)
         try:
             await self.driver.move(layout.layer_link(name, digest), path)
         except PathNotFound:
             deleted = False
         else:
             deleted = True
-        await self._folders.prune([layout.layer(name, digest)])
+        await self._folders.prune([layout.layer_folder(name, digest)])
         return deleted
 
     async def delete_revision(self, name: str, digest: Digest, reason: TrashReason) -> bool:
@@ -305,23 +307,23 @@ class TrashDeleter:
             media_type = await self.driver.get(
                 layout.revision_media_type(name, digest), layout.MAX_MEDIA_TYPE_BYTES
             )
-        path = self._new_path(layout.trashed_revision(name, digest), reason)
+        path = self._new_path(layout.trashed_revision_folder(name, digest), reason)
         await self.driver.put(path, media_type)
-        return await _delete_existing(self.driver, layout.revision(name, digest))
+        return await _delete_existing(self.driver, layout.revision_folder(name, digest))
 
     async def delete_tag(self, name: str, tag: str) -> bool:
         """Record the digest that the tag names, and delete the tag."""
-        before = await read_link(self.driver, layout.tag_current(name, tag))
+        before = await read_link(self.driver, layout.tag_current_link(name, tag))
         if before is not None:
-            path = self._new_path(layout.trashed_tag(name, tag), TrashReason.DELETED)
+            path = self._new_path(layout.trashed_tag_folder(name, tag), TrashReason.DELETED)
             await self.driver.put(path, TagChange(None, before).to_bytes())
-        return await _delete_existing(self.driver, layout.tag(name, tag))
+        return await _delete_existing(self.driver, layout.tag_folder(name, tag))
 
     async def record_tag_change(
         self, name: str, tag: str, before: Digest | None, now: Digest
     ) -> None:
         """Store a record. It is not synced: a power cut may lose it."""
-        path = self._new_path(layout.trashed_tag(name, tag), TrashReason.MOVED)
+        path = self._new_path(layout.trashed_tag_folder(name, tag), TrashReason.MOVED)
         await self.driver.put(path, TagChange(now, before).to_bytes(), durable=False)
 
     def _new_path(self, folder: str, reason: TrashReason) -> str:
@@ -402,14 +404,14 @@ class Trash:
         An empty file counts as missing, unless the digest is that of empty content.
         """
         try:
-            size = (await self.driver.stat(layout.blob(digest))).size
+            size = (await self.driver.stat(layout.blob_data(digest))).size
         except PathNotFound:
             return None
         return None if not size and not digest.is_of_empty_content else size
 
     async def has_blob(self, digest: Digest) -> bool:
         """Return whether the trash has the bytes of a digest."""
-        return bool(await self.list_folder(layout.trashed_blob(digest)))
+        return bool(await self.list_folder(layout.trashed_blob_folder(digest)))
 
     @translate_storage_errors
     async def restore_blob(self, digest: Digest) -> int | None:
@@ -420,10 +422,10 @@ class Trash:
         size = await self.blob_size(digest)
         if size is not None:
             return size
-        entries = await self.list_folder(layout.trashed_blob(digest))
+        entries = await self.list_folder(layout.trashed_blob_folder(digest))
         for entry in reversed(entries):
             try:
-                await self.driver.copy(entry.path, layout.blob(digest))
+                await self.driver.copy(entry.path, layout.blob_data(digest))
             except PathNotFound:
                 # It was removed or restored meanwhile.
                 continue
@@ -451,13 +453,15 @@ class Trash:
 
         :returns: an empty list if a client has deleted it since.
         """
-        return _if_collected(await self.list_folder(layout.trashed_layer(name, digest)))
+        return _if_collected(await self.list_folder(layout.trashed_layer_folder(name, digest)))
 
     async def find_collected_manifest(
         self, name: str, digest: Digest
     ) -> RecoverableManifest | None:
         """Return a manifest that a collector has removed from a repository, or None."""
-        entries = _if_collected(await self.list_folder(layout.trashed_revision(name, digest)))
+        entries = _if_collected(
+            await self.list_folder(layout.trashed_revision_folder(name, digest))
+        )
         return await self.find_manifest(digest, entries[-1]) if entries else None
 
     @translate_storage_errors
@@ -479,7 +483,10 @@ class Trash:
 
     async def discard_restored(self, name: str, digest: Digest) -> None:
         """Remove the entries of a manifest that is in its repository again."""
-        for folder in layout.trashed_revision(name, digest), layout.trashed_blob(digest):
+        for folder in (
+            layout.trashed_revision_folder(name, digest),
+            layout.trashed_blob_folder(digest),
+        ):
             entries = await self.list_folder(folder)
             if entries:
                 await self.remove_entries(entries)
@@ -487,7 +494,7 @@ class Trash:
     async def tag_changes(self, name: str, tag: str) -> list[TagChange]:
         """Return the recorded changes of a tag in the order of time, without torn records."""
         changes = []
-        for entry in await self.list_folder(layout.trashed_tag(name, tag)):
+        for entry in await self.list_folder(layout.trashed_tag_folder(name, tag)):
             content = await self.read_entry(entry, MAX_TAG_RECORD_BYTES)
             change = TagChange.from_bytes(content or b"", entry.entry_name.seconds)
             if change is not None:
@@ -507,13 +514,13 @@ class Trash:
         for change in changes:
             if change.seconds > seconds:
                 return change.before
-        return await read_link(self.driver, layout.tag_current(name, tag))
+        return await read_link(self.driver, layout.tag_current_link(name, tag))
 
     async def _find_content(self, digest: Digest) -> bytes | None:
         try:
-            return await self.driver.get(layout.blob(digest), layout.MAX_MANIFEST_READ_BYTES)
+            return await self.driver.get(layout.blob_data(digest), layout.MAX_MANIFEST_READ_BYTES)
         except PathNotFound:
-            for entry in reversed(await self.list_folder(layout.trashed_blob(digest))):
+            for entry in reversed(await self.list_folder(layout.trashed_blob_folder(digest))):
                 content = await self.read_entry(entry, layout.MAX_MANIFEST_READ_BYTES)
                 if content is not None:
                     return content

@@ -277,7 +277,7 @@ class Upload:
         :raises UploadOutOfOrder: as :meth:`append`.
         """
         # The final path of an upload in a single request is known before it is written.
-        destination = layout.blob(digest) if body is not None and self.size == 0 else None
+        destination = layout.blob_data(digest) if body is not None and self.size == 0 else None
         writer, running_hash = await self._open(start, digest.algorithm, destination)
         commit = _Commit(self, digest, running_hash)
         is_over = self.is_single_request
@@ -316,7 +316,7 @@ class Upload:
         """Delete the upload (end-14). It is no error if it does not exist."""
         self.uploads.store.running_hashes.pop(self.id, 0, CANONICAL)
         # In this order, see Uploads.is_started().
-        for path in self._started_path, layout.upload(self.uploads.name, self.id):
+        for path in self._started_path, layout.upload_folder(self.uploads.name, self.id):
             with suppress(PathNotFound):
                 await self.uploads.store.driver.delete(path)
 
@@ -449,10 +449,10 @@ class _Commit:
             changes.append(Remove(layout.upload_started(name, upload.id)))
         if self.found == self.digest:
             changes += (
-                Move(layout.upload_data(name, upload.id), layout.blob(self.digest)),
+                Move(layout.upload_data(name, upload.id), layout.blob_data(self.digest)),
                 put_link(layout.layer_link(name, self.digest), self.digest),
             )
-        changes.append(Remove(layout.upload(name, upload.id)))
+        changes.append(Remove(layout.upload_folder(name, upload.id)))
         self.is_decided = True
         return changes
 
@@ -553,7 +553,7 @@ class AbandonedUpload:
             if last_activity is None or last_activity >= self.before:
                 return False
             with suppress(PathNotFound):
-                await self.driver.delete(layout.upload(self.repository, self.id))
+                await self.driver.delete(layout.upload_folder(self.repository, self.id))
             return True
         finally:
             if writer is not None:
@@ -570,7 +570,7 @@ async def find_abandoned_uploads(
     """
     bulk = bulk_lookup(driver)
     async for name in catalog.walk_repositories(driver, markers=layout.UPLOAD_MARKERS):
-        async for folders in iterate_folders(bulk, layout.uploads(name)):
+        async for folders in iterate_folders(bulk, layout.uploads_folder(name)):
             for upload_id in filter(is_upload_id, folders):
                 last_activity = await _last_activity(driver, name, upload_id)
                 if last_activity is not None and last_activity < before:
@@ -581,7 +581,7 @@ async def find_abandoned_uploads(
 async def _last_activity(driver: IStorageDriver, name: str, upload_id: str) -> float | None:
     """Return the time of the last activity in seconds since the epoch, or None."""
     try:
-        entries = await driver.list(layout.upload(name, upload_id))
+        entries = await driver.list(layout.upload_folder(name, upload_id))
     except PathNotFound:
         return None
     times = [entry.modified_s for entry in entries if entry.modified_s is not None]
@@ -592,5 +592,5 @@ async def _last_activity(driver: IStorageDriver, name: str, upload_id: str) -> f
         started = datetime.fromisoformat(content.decode("ascii").strip())
         return started.astimezone(UTC).timestamp()
     with suppress(PathNotFound):
-        return (await driver.stat(layout.upload(name, upload_id))).modified_s
+        return (await driver.stat(layout.upload_folder(name, upload_id))).modified_s
     return None

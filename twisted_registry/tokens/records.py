@@ -138,7 +138,7 @@ class TokenStore:
             rights,
             stamp,
         )
-        await self._driver.put(layout.token(token_id), record.to_bytes())
+        await self._driver.put(layout.token_record(token_id), record.to_bytes())
         return record, f"{TOKEN_PREFIX}{token_id}_{secret}"
 
     async def create_refresh(self, name: str, lifetime: float, account_version: str) -> str:
@@ -210,7 +210,7 @@ class TokenStore:
             return False
         self._cache.pop(token_id, None)
         try:
-            await self._driver.delete(layout.token(token_id))
+            await self._driver.delete(layout.token_record(token_id))
         except PathNotFound:
             return False
         return True
@@ -246,7 +246,7 @@ class TokenStore:
         if not _ID_PATTERN.fullmatch(token_id):
             return None
         try:
-            content = await self._driver.get(layout.token(token_id), _MAX_RECORD_BYTES)
+            content = await self._driver.get(layout.token_record(token_id), _MAX_RECORD_BYTES)
         except PathNotFound:
             return None
         try:
