@@ -12,11 +12,8 @@ from zope.interface import directlyProvides
 from zope.interface.verify import verifyClass, verifyObject
 
 from tests.tls.socket_pair import AUTHORITY, MUCH
-from twisted_registry.tls.interfaces import (
-    IBlockingTLSConnection,
-    IClientCertificateTransport,
-    ITLSConnection,
-)
+from twisted_registry.http.interfaces import IBlockingTLSConnection, ITLSConnection
+from twisted_registry.tls.interfaces import IClientCertificateTransport
 from twisted_registry.tls.socket import BlockingTLSConnection, TLSConnection
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-    from twisted_registry.tls.interfaces import IBlockingTLSConnection
+    from twisted_registry.http.interfaces import IBlockingTLSConnection
 
 log = Logger()
 

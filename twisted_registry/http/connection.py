@@ -35,13 +35,12 @@ from zope.interface import implementer
 
 from twisted_registry.http.body import DirectRead
 from twisted_registry.http.framing import CONTINUE, ResponseHead, error_response, response_head
-from twisted_registry.http.interfaces import BodyAborted
+from twisted_registry.http.interfaces import BodyAborted, ITLSConnection
 from twisted_registry.http.output import Output, TransportOutput
 from twisted_registry.http.parser import END_OF_BODY, ParseError, RequestHead, RequestParser
 from twisted_registry.http.request import StreamingRequest
 from twisted_registry.http.socket_output import SocketOutput
 from twisted_registry.http.tls_output import TLSOutput
-from twisted_registry.tls.interfaces import ITLSConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -142,3 +142,48 @@ class IAccessLog(Interface):
         server refused the request. ``sentLength``, ``duration`` (seconds), ``user`` and everything
         that the client sent are available as well.
         """
+
+
+class IBlockingTLSConnection(Interface):
+    """A TLS connection for a thread, which sends and receives plain text.
+
+    The thread makes one call at a time. When ``send`` raises BlockingIOError, the next call of
+    ``send``, by any caller, must pass the same bytes. ``send`` and ``recv_into`` raise OSError when
+    the connection is lost, or is to be closed.
+    """
+
+    def fileno() -> int:
+        """Return the descriptor to poll after a BlockingIOError."""
+
+    def send(octets: memoryview) -> int:
+        """Send the beginning of ``octets`` and return the number of sent bytes."""
+
+    def recv_into(room: memoryview) -> int:
+        """Fill the beginning of ``room`` and return the number of bytes; 0 at the end."""
+
+    def close() -> None:
+        """Return the connection to the reactor. Called once, in the reactor thread."""
+
+
+class ITLSConnection(Interface):
+    """A TLS connection that a thread can borrow from the reactor."""
+
+    bufferSize: int = Attribute("The maximum number of bytes per delivery.")
+    lendable: bool = Attribute("Whether the connection is up and has nothing waiting to be sent.")
+
+    def borrow() -> IBlockingTLSConnection:
+        """Lend the connection, if it is lendable. The reactor does not use it until its return.
+
+        Data written meanwhile is sent after the return. Aborting the connection makes the calls
+        of the borrower fail, and takes effect after the return.
+        """
+
+    def whenWritable() -> object:
+        """Return a Deferred that fires with None when the socket accepts data again.
+
+        All data written before has been sent then. The Deferred fails if the connection is lost.
+        Only one can be pending.
+        """
+
+    def hangUp() -> None:
+        """Close the connection without waiting for the close_notify alert of the peer."""

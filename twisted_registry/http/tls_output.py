@@ -22,7 +22,7 @@ from twisted_registry.http.output import FileRange, TransportOutput, read_cached
 if TYPE_CHECKING:
     from twisted.internet.defer import DeferredSemaphore
 
-    from twisted_registry.tls.interfaces import IBlockingTLSConnection
+    from twisted_registry.http.interfaces import IBlockingTLSConnection
 
 # Read and encrypted at a time: fits into the cache of a processor.
 _PIECE_BYTES = 128 * 1024

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 class ClientCertificateTransport(BufferingTLSTransport):
     """Twisted's TLS transport with the client certificate, for transports without a socket.
 
-    If the transport is one of Twisted's sockets, a :class:`TLSConnection` takes its place, and this
-    object only tells the factory about the end of the connection.
+    ``haproxy:`` endpoints have such transports. If the transport is one of Twisted's sockets, a
+    :class:`TLSConnection` takes its place, and this object only tells the factory about the end of
+    the connection.
 
     :ivar verifies: whether OpenSSL verifies client certificates. If not, they are ignored.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.application.internet import TimerService
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import LoopingCall
@@ -28,7 +29,7 @@ RELOAD_INTERVAL_S: Final = 5.0
 WARNING_INTERVAL_S: Final = 24 * 3600.0
 
 
-class CertificateReloader(Service):
+class CertificateReloader(TimerService):
     """Loads the certificate again when its files have changed; existing connections continue.
 
     The files are checked every few seconds, and loaded when they have changed and then stayed the
@@ -48,23 +49,13 @@ class CertificateReloader(Service):
         :param load: loads and checks the bundle of the source on a thread.
         :param use: called with each new bundle.
         """
+        super().__init__(RELOAD_INTERVAL_S, self._check_files)
+        self.clock = clock
         self._source = source
         self._load = load
         self._use = use
         self._seen_versions = self._tried_versions = source.file_versions()
         self._lock = DeferredLock()
-        self._loop = LoopingCall(self._check_files)
-        self._loop.clock = clock
-
-    def startService(self) -> None:
-        """Start checking the files."""
-        super().startService()
-        self._loop.start(RELOAD_INTERVAL_S, now=False)
-
-    def stopService(self) -> None:
-        """Stop checking the files."""
-        super().stopService()
-        self._loop.stop()
 
     def reload(self) -> Deferred[None]:
         """Load the files now, changed or not; fire when that is done."""

@@ -3,7 +3,7 @@
 Twisted's TLS is a protocol over any transport: OpenSSL works between two buffers in memory, and
 the encrypted data is copied, joined, queued and sent from there. :class:`TLSConnection` lets
 OpenSSL read and write the socket itself, and can lend the connection to a thread
-(:class:`~twisted_registry.tls.interfaces.ITLSConnection`).
+(:class:`~twisted_registry.http.interfaces.ITLSConnection`).
 """
 
 from __future__ import annotations
@@ -39,12 +39,9 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_registry.http.interfaces import IBlockingTLSConnection, ITLSConnection
 from twisted_registry.tls.certificates import peer_certificate
-from twisted_registry.tls.interfaces import (
-    IBlockingTLSConnection,
-    IClientCertificateTransport,
-    ITLSConnection,
-)
+from twisted_registry.tls.interfaces import IClientCertificateTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -154,6 +151,7 @@ class TLSConnection:
     Twisted's connection below only keeps the socket and closes it. The reactor watches this object
     instead.
 
+    :ivar certificate: the verified certificate of the peer; None before the handshake.
     :ivar disconnecting: whether the connection is being closed, so that nothing may be written.
     """
 
@@ -174,8 +172,7 @@ class TLSConnection:
         self._protocol: Any = protocol
         self._verifies = verifies
         self._reactor = transport.reactor
-        self._certificate: ClientCertificate | None = None
-        self._certificate_read = False
+        self.certificate: ClientCertificate | None = None
 
         # States of the connection.
         self.disconnecting = False
@@ -248,15 +245,6 @@ class TLSConnection:
     def negotiatedProtocol(self) -> bytes | None:
         """The protocol agreed on by ALPN (RFC 7301)."""
         return self._connection.get_alpn_proto_negotiated() or None
-
-    @property
-    def certificate(self) -> ClientCertificate | None:
-        """The verified certificate of the peer, parsed once."""
-        if not self._certificate_read and self._handshake_done:
-            self._certificate_read = True
-            if self._verifies:
-                self._certificate = peer_certificate(self._connection)
-        return self._certificate
 
     def doRead(self) -> Any:
         """Read and deliver data. Called by the reactor."""
@@ -504,6 +492,8 @@ class TLSConnection:
         except Error as error:
             return twisted_reason(error)
         self._handshake_done = True
+        if self._verifies:
+            self.certificate = peer_certificate(self._connection)
         self._stop_writing()
         self._update_reading()
         if self._queue or self._producer is not None or self._waiting is not None:
