@@ -3,7 +3,7 @@
     python -m tests.fuzz.fuzz_connection --seconds 600 --seed 1
 
 Every input is a mutation of the corpus or of requests from a grammar. The connection receives it
-whole and in random pieces. These properties must hold:
+in one piece and in random pieces. These properties must hold:
 
 - nothing is raised, and nothing is logged as a failure;
 - the responses are well-formed HTTP, one for each request, and at most one refusal, the last;
@@ -36,7 +36,7 @@ from twisted_registry.http.site import HTTPSite
 
 FOUND = Path(__file__).parent / "found"
 
-# Small, so that inputs reach them.
+# Small limits, so that inputs exceed them.
 LIMITS = Limits(
     url_bytes=300, header_bytes=600, header_count=12, content_bytes=400, linger_bytes=500
 )
@@ -62,15 +62,15 @@ class Echo(Resource):
 
     isLeaf = True
 
-    def __init__(self, seen):
+    def __init__(self, recorded):
         super().__init__()
-        self.seen = seen
+        self.recorded = recorded
 
     def render(self, request):
-        return self.answer(request, request.content.read())
+        return self.respond(request, request.content.read())
 
-    def answer(self, request, body):
-        self.seen.append((request.method, request.uri, body))
+    def respond(self, request, body):
+        self.recorded.append((request.method, request.uri, body))
         return b"%b %b %d" % (request.method, request.uri, len(body))
 
 
@@ -81,14 +81,14 @@ class Streaming(Echo):
     def render(self, request):
         if request.path.startswith(b"/s/refuse"):
             request.setResponseCode(401)
-            self.seen.append((request.method, request.uri, None))
+            self.recorded.append((request.method, request.uri, None))
             return b"no"
         sink = Sink()
 
         def done(_):
-            answer = self.answer(request, sink.received)
-            request.setHeader(b"Content-Length", b"%d" % len(answer))
-            request.write(answer)
+            response = self.respond(request, sink.received)
+            request.setHeader(b"Content-Length", b"%d" % len(response))
+            request.write(response)
             request.finish()
 
         request.body.startProducing(sink).addCallbacks(done, lambda _: None)
@@ -96,12 +96,12 @@ class Streaming(Echo):
 
 
 class Root(Resource):
-    def __init__(self, seen):
+    def __init__(self, recorded):
         super().__init__()
-        self.seen = seen
+        self.recorded = recorded
 
     def getChild(self, name, request):
-        return (Streaming if name == b"s" else Echo)(self.seen)
+        return (Streaming if name == b"s" else Echo)(self.recorded)
 
 
 class Transport(StringTransport):
@@ -109,20 +109,20 @@ class Transport(StringTransport):
         self.disconnecting = True
 
 
-class Broken(Exception):
+class PropertyViolated(Exception):
     """A property does not hold."""
 
 
 def run(data, cuts):
     """Feed ``data``, split at ``cuts``; return recorded requests, sent bytes, whether it closed."""
-    seen, failures = [], []
+    recorded, failures = [], []
 
     def observe(event):
         if event.get("log_level") in {LogLevel.critical, LogLevel.error}:
             failures.append(event)
 
     clock = Clock()
-    site = HTTPSite(Root(seen), clock, limits=LIMITS, make_error_body=make_error_body)
+    site = HTTPSite(Root(recorded), clock, limits=LIMITS, make_error_body=make_error_body)
     transport = Transport()
     channel = site.buildProtocol(None)
     globalLogPublisher.addObserver(observe)
@@ -132,27 +132,27 @@ def run(data, cuts):
             if start < end:
                 channel.dataReceived(data[start:end])
             if transport.producerState == "paused":
-                raise Broken("the connection is paused, but no request is unfinished")
+                raise PropertyViolated("the connection is paused, but no request is unfinished")
         sent = transport.value()
         closed = transport.disconnecting
         channel.connectionLost(None)
     finally:
         globalLogPublisher.removeObserver(observe)
     if failures:
-        raise Broken(f"logged: {failures[0]}")
+        raise PropertyViolated(f"logged: {failures[0]}")
     if clock.getDelayedCalls():
-        raise Broken("a delayed call is left")
-    return seen, sent, closed
+        raise PropertyViolated("a delayed call is left")
+    return recorded, sent, closed
 
 
-def check_answers(methods, sent, closed):
+def check_responses(methods, sent, closed):
     """Check that ``sent`` is one response for each request, with at most one refusal at the end."""
     text = sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
     count = 0
     while text:
         head, blank, rest = text.partition(b"\r\n\r\n")
         if not blank or not head.startswith(b"HTTP/1.1 "):
-            raise Broken(f"not an answer: {text[:60]!r}")
+            raise PropertyViolated(f"not a response: {text[:60]!r}")
         length = re.search(rb"\r\nContent-Length: (\d+)", head)
         # A request line that is refused is not known to be a HEAD.
         bodiless = (
@@ -160,15 +160,15 @@ def check_answers(methods, sent, closed):
         )
         size = 0 if bodiless or length is None else int(length[1])
         close = b"\r\nConnection: close" in head
-        # A HEAD that was refused has not been seen.
+        # A HEAD that was refused is not recorded.
         if len(rest) < size and not (close and not rest):
-            raise Broken("an answer is cut off")
+            raise PropertyViolated("a response is cut off")
         text = rest[size:]
         count += 1
         if close and text:
-            raise Broken("an answer follows the last one")
+            raise PropertyViolated("a response follows the last one")
         if close and not closed:
-            raise Broken("the connection was to be closed")
+            raise PropertyViolated("the connection is not closed")
 
 
 _REFUSAL = re.compile(rb"HTTP/1\.1 (?:400|413|414|431|501|505) .*\Z", re.DOTALL)
@@ -177,7 +177,7 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\Z
 _SIZE = re.compile(rb"([0-9A-Fa-f]+)(?:;[^\r\n]*)?\Z")
 
 
-def reference(data):
+def parse_independently(data):
     """Return the requests in ``data`` by RFC 9112, parsed without a state machine.
 
     It is less strict than the connection where strictness only means a refusal.
@@ -234,10 +234,10 @@ def dechunk(data, at):
         at += length + 2
 
 
-def same(seen, found):
-    """Return whether the recorded requests equal the first ones found by the reference."""
+def requests_match(recorded, found):
+    """Return whether the recorded requests equal the first ones found by the independent parser."""
     for (method, target, body), (their_method, their_target, their_body) in zip(
-        seen, found, strict=False
+        recorded, found, strict=False
     ):
         origin = re.sub(rb"(?i)^https?://[^/?]*", b"", their_target)
         if not origin.startswith((b"/", b"*")):
@@ -246,34 +246,37 @@ def same(seen, found):
             return False
         if body is not None and body != their_body:
             return False
-    return len(seen) <= len(found)
+    return len(recorded) <= len(found)
 
 
 def check(data, cuts):
-    """Raise :class:`Broken` unless the properties hold."""
-    seen, sent, closed = run(data, [])
-    found = reference(data)
-    check_answers([method for method, _, _ in found], sent, closed)
+    """Raise :class:`PropertyViolated` unless the properties hold."""
+    recorded, sent, closed = run(data, [])
+    found = parse_independently(data)
+    check_responses([method for method, _, _ in found], sent, closed)
     # OPTIONS * reaches no Resource
     found = [request for request in found if request[1] != b"*"]
-    if not same(seen, found):
-        raise Broken(f"seen {seen}, but the bytes hold {found}")
-    for some in cuts:
-        again = run(data, some)
+    if not requests_match(recorded, found):
+        raise PropertyViolated(f"recorded {recorded}, but the input has {found}")
+    for places in cuts:
+        again = run(data, places)
         if b"refuse" in data:
             # Whether the connection stays open after an unread body depends on how much of it
             # had arrived when the response began.
-            shorter, longer = sorted((seen, again[0]), key=len)
-            if longer[: len(shorter)] != shorter or not same(again[0], found):
-                raise Broken(f"cut at {some}: {again[0]}, whole: {seen}")
-        elif endless(data):
-            if (seen, unrefused(sent)) != (again[0], unrefused(again[1])):
-                raise Broken(f"cut at {some}: {again}, whole: {(seen, sent, closed)}")
-        elif (seen, untimed(sent), closed) != (again[0], untimed(again[1]), again[2]):
-            raise Broken(f"cut at {some}: {again}, whole: {(seen, sent, closed)}")
+            shorter, longer = sorted((recorded, again[0]), key=len)
+            is_equal = longer[: len(shorter)] == shorter and requests_match(again[0], found)
+        elif is_above_limit(data):
+            is_equal = (recorded, without_refusal(sent)) == (again[0], without_refusal(again[1]))
+        else:
+            is_equal = (recorded, closed) == (again[0], again[2]) and (
+                without_varying_parts(sent) == without_varying_parts(again[1])
+            )
+        if not is_equal:
+            whole = recorded, sent, closed
+            raise PropertyViolated(f"cut at {places}: {again}, in one piece: {whole}")
 
 
-def untimed(sent):
+def without_varying_parts(sent):
     """Return ``sent`` without parts that depend on the split.
 
     These are ``100 Continue``, and which of several faults was found first.
@@ -281,7 +284,7 @@ def untimed(sent):
     return _REFUSAL.sub(b"refused", sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""))
 
 
-def endless(data):
+def is_above_limit(data):
     """Return whether ``data`` ends within a head, or chunk framing, above the limit.
 
     The bytes of the read in which it begins are not counted, so the refusal comes a read later.
@@ -289,7 +292,7 @@ def endless(data):
     return len(data) - data.rfind(b"\r\n\r\n") - 4 > LIMITS.url_bytes + LIMITS.header_bytes
 
 
-def unrefused(sent):
+def without_refusal(sent):
     """Return ``sent`` without a refusal at the end."""
     return _REFUSAL.sub(b"", sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""))
 
@@ -298,7 +301,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--input", type=Path, help="run this one input, cut everywhere")
+    parser.add_argument("--input", type=Path, help="run this input only, split at every byte")
     options = parser.parse_args(arguments)
     if options.input is not None:
         data = options.input.read_bytes()
@@ -321,7 +324,7 @@ def main(arguments=None):
             print(f"after {count} inputs, seed {options.seed}, cuts {cuts}")
             return 1
         count += 1
-        requests += len(reference(data))
+        requests += len(parse_independently(data))
     print(f"{count} inputs with {requests} requests in {options.seconds:.0f} s: nothing found")
     return 0
 
