@@ -71,7 +71,7 @@ async def measure(batches: int) -> AsyncIterator[Cost]:
     with tempfile.TemporaryDirectory(prefix="registry-calls-") as folder:
         for name, access, headers in (
             ("", OpenAccess(), b""),
-            (", token", token_access(), token_header()),
+            (", token", _token_access(), _token_header()),
         ):
             place = Path(folder, name or "open")
             async with serve_image(place, access) as connection:
@@ -174,13 +174,13 @@ def _profiler(names: list[str]) -> Callable[[object, str, object], None]:
     return note
 
 
-def token_header() -> bytes:
+def _token_header() -> bytes:
     """Return the line of an Authorization header with a valid token."""
     token = mint(key("P-256"), "ES256", claims(reactor.seconds()), kid="k")
     return f"Authorization: Bearer {token}\r\n".encode()
 
 
-def token_access() -> SchemeAccess:
+def _token_access() -> SchemeAccess:
     """Return an access controller that verifies tokens and applies a rule."""
     keys = make_keyring(None, jwks(jwk(key("P-256"), kid="k")))
     verifier = TokenVerifier(ISSUER, SERVICE, keys, reactor.seconds, frozenset({"ES256"}))

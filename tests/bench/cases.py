@@ -47,7 +47,7 @@ class Case:
     :ivar pushed: bytes of each push whose fsyncs are counted; 0 for other cases.
     :ivar static: whether a server of plain files can run it.
     :ivar bare: whether a process without content can run it.
-    :ivar headline: whether it is in the table for the README, and not only in the charts.
+    :ivar headline: whether it is in the short table, and not only in the charts.
     """
 
     name: str

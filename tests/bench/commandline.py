@@ -189,7 +189,7 @@ def _print_report(result: Record, options: argparse.Namespace) -> int:
     for remark in report.remarks(result):
         print(f"\n{remark}")
     if options.rst:
-        print(f"\n{report.readme_table(result.rows)}")
+        print(f"\n{report.short_table(result.rows)}")
     if options.json:
         result.write(options.json)
     if options.charts:

@@ -1,4 +1,4 @@
-"""The report of a run: a table, the usage of each server, and a short table for the README."""
+"""The report of a run: a table, the usage of each server, and a short table."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def remarks(record: Record) -> Iterable[str]:
         yield "A quick run: it shows that the cases work, and nothing about speed."
 
 
-def readme_table(rows: Sequence[Row]) -> str:
-    """Format the rows of ours with ``headline`` as the table of the README."""
+def short_table(rows: Sequence[Row]) -> str:
+    """Format the rows of ours with ``headline`` as a short table in reStructuredText."""
     base = {row.case: row for row in rows if row.server == DISTRIBUTION}
     lines = [
         (row.case, _compare(row, base[row.case]))

@@ -6,7 +6,7 @@ from attrs import evolve
 from tests.bench.cases import Case
 from tests.bench.figures import rows
 from tests.bench.record import Record, ServerUsage
-from tests.bench.report import readme_table, remarks, rounded, table, usage
+from tests.bench.report import remarks, rounded, short_table, table, usage
 from tests.bench.samples import Measure, Sample, failed_sample
 
 PUSH = Case("push 4 KiB", "push/s", Measure(), "pushes", pushed=4096, headline=True)
@@ -55,7 +55,7 @@ def test_faults_and_busy_generators_are_listed():
 
 
 def test_the_short_table_is_restructured_text():
-    lines = readme_table(FOUND).splitlines()
+    lines = short_table(FOUND).splitlines()
     assert lines[0] == lines[2] == lines[-1]
     assert set(lines[0]) == {"=", " "}
     assert [line.split("  ")[0] for line in lines[3:-1]] == ["push 4 KiB", "GET", "start"]
@@ -64,7 +64,7 @@ def test_the_short_table_is_restructured_text():
 
 
 def test_the_short_table_has_headline_cases_only():
-    assert "GET" not in readme_table([evolve(row, headline=row.case != "GET") for row in FOUND])
+    assert "GET" not in short_table([evolve(row, headline=row.case != "GET") for row in FOUND])
 
 
 def test_remarks_compare_with_a_bare_process():
