@@ -75,8 +75,9 @@ def failed_load(fault: str) -> Load:
 class Generator:
     """A running ``load.py``; leaving the ``with`` block ends it."""
 
-    def __init__(self, kind: str, server, **spec) -> None:
-        self._spec = json.dumps({"kind": kind, "url": server.url, **_add_headers(server, spec)})
+    def __init__(self, kind: str, server, *, headers=None, **spec) -> None:
+        headers = _headers(server, headers)
+        self._spec = json.dumps({"kind": kind, "url": server.url, "headers": headers, **spec})
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.bench.load"],
             stdin=subprocess.PIPE,
@@ -123,9 +124,8 @@ def requests(
     :param expected: the expected response.
     :param times: requests on each connection; 0 to repeat them for ``seconds``.
     """
-    headers = _add_headers(server, {"headers": headers})["headers"]
-    secure = server.url.startswith("https:")
-    if not secure and (program := _pull_program()):
+    headers = _headers(server, headers)
+    if program := _pull_program(server):
         bodiless = method == "HEAD" or expected.status in {204, 304}
         wanted = expected.status, len(expected.body), int(bodiless)
         request = request_bytes(method, target, urlsplit(server.url).netloc, headers)
@@ -142,7 +142,7 @@ def requests(
 
 def downloads(server, target: str, blob: Blob, *, clients: int, times: int) -> Load:
     """Each client reads a large blob ``times`` times."""
-    if not server.url.startswith("https:") and (program := _pull_program()):
+    if program := _pull_program(server):
         request = request_bytes("GET", target, urlsplit(server.url).netloc, server.headers)
         return _pull(program, server.url, request, (200, blob.size, 0), clients, 0, times)
     return load(
@@ -151,13 +151,13 @@ def downloads(server, target: str, blob: Blob, *, clients: int, times: int) -> L
     )  # fmt: skip
 
 
-def _add_headers(server, spec: dict) -> dict:
-    return {**spec, "headers": {**server.headers, **(spec.get("headers") or {})}}
+def _headers(server, headers: dict[str, str] | None) -> dict[str, str]:
+    return {**server.headers, **(headers or {})}
 
 
-def _pull_program() -> Path | None:
-    """Compile ``pull.c``; return its path, or None without a compiler."""
-    return _compile(CC) if CC else None
+def _pull_program(server) -> Path | None:
+    """Compile ``pull.c``; return its path, or None for a server over TLS or without a compiler."""
+    return _compile(CC) if CC and not server.url.startswith("https:") else None
 
 
 @cache

@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 
 from tests.bench import buckets, logins
 from tests.bench.setups import PLAIN, Setup
+from tests.support.tokens import ISSUER, SERVICE
 
 if TYPE_CHECKING:
     from tests.bench.certificate import Certificate
@@ -281,9 +282,7 @@ def _write_configuration(server: Server, more: str = "") -> str:
         logins.write_passwords(passwords)
         text += _HTPASSWD.format(file=passwords)
     elif setup.login:
-        text += _TOKEN.format(
-            service=logins.SERVICE, issuer=logins.ISSUER, certificate=files.certificate
-        )
+        text += _TOKEN.format(service=SERVICE, issuer=ISSUER, certificate=files.certificate)
     config = server.folder / "registry.yml"
     config.write_text(text)
     return str(config)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from base64 import b64encode
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import bcrypt
-import jwt
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificate
+
+from tests.support.passwords import basic_header
+from tests.support.tokens import claims, mint, x5c
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from tests.bench.setups import Login
 
 USER, PASSWORD = "bench", "password"
-BASIC = {"Authorization": "Basic " + b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
-SERVICE = ISSUER = "bench"
+BASIC = {"Authorization": basic_header(USER, PASSWORD)}
 #: The scope of a token; docker-registry does not support patterns.
 _REPOSITORIES = ("bench/image", "bench/pushed", "bench/traced")
 #: The default cost of ``htpasswd -B``.
@@ -44,22 +43,10 @@ def login_headers(login: Login, certificate: Certificate) -> dict[str, str]:
 
 def _token(certificate: Certificate) -> str:
     """Return a token as Distribution expects it, valid for a day."""
-    now = int(dt.datetime.now(dt.UTC).timestamp())
-    claims = {
-        "iss": ISSUER,
-        "sub": USER,
-        "aud": SERVICE,
-        "iat": now - 60,
-        "nbf": now - 60,
-        "exp": now + 86_400,
-        "jti": "1",
-        "access": [
-            {"type": "repository", "name": name, "actions": ["pull", "push"]}
-            for name in _REPOSITORIES
-        ],
-    }
-    der = x509.load_pem_x509_certificate(certificate.certificate.read_bytes()).public_bytes(
-        Encoding.DER
-    )
-    headers = {"x5c": [b64encode(der).decode()]}
-    return jwt.encode(claims, certificate.key.read_text(), algorithm="ES256", headers=headers)
+    now = datetime.now(UTC).timestamp()
+    access = [
+        {"type": "repository", "name": name, "actions": ["pull", "push"]} for name in _REPOSITORIES
+    ]
+    token_claims = claims(now - 60, sub=USER, exp=int(now) + 86_400, access=access)
+    signer = load_pem_x509_certificate(certificate.certificate.read_bytes())
+    return mint(certificate.key.read_text(), "ES256", token_claims, x5c=x5c(signer))
