@@ -111,7 +111,7 @@ class Authority:
         return Issued(made.public_bytes(PEM), encode_private_key(key))
 
     def client(self, certificate=None, **settings):
-        """The SSLContext of a client that trusts this authority.
+        """Return the SSLContext of a client that trusts this authority.
 
         :param certificate: the paths of a certificate and its key.
         :param settings: attributes of the context.

@@ -102,16 +102,16 @@ def parse(raw: bytes, method: str) -> Response:
     for line in lines:
         name, _, value = line.partition(b":")
         headers.addRawHeader(name, value.strip())
-    whole = True
+    is_complete = True
     if method == "HEAD" or status in {b"204", b"304"}:
         assert not rest, f"unexpected body: {rest[:100]!r}"
     elif headers.hasHeader(b"transfer-encoding"):
         assert not headers.hasHeader(b"content-length")
-        rest, whole = decode_chunked(rest)
+        rest, is_complete = decode_chunked(rest)
     elif headers.hasHeader(b"content-length"):
         (length,) = headers.getRawHeaders(b"content-length")
-        whole = len(rest) == int(length)
-    return Response(int(status), headers_as_text(headers), rest, whole, raw)
+        is_complete = len(rest) == int(length)
+    return Response(int(status), headers_as_text(headers), rest, is_complete, raw)
 
 
 def headers_as_text(headers: Headers) -> Headers:
@@ -141,12 +141,12 @@ def chunked(*pieces: bytes) -> bytes:
 
 def head(method, target, headers=(), *, host="127.0.0.1") -> bytes:
     """Return the head of a request; ``headers`` replace the defaults, None removes one."""
-    given = [(name, value) for name, value in dict(headers).items() if value is not None]
+    present = [(name, value) for name, value in dict(headers).items() if value is not None]
     names = {name.lower() for name in dict(headers)}
     defaults = [("Host", host), ("Connection", "close")]
     lines = [f"{method} {target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in defaults if name.lower() not in names]
-    lines += [f"{name}: {value}" for name, value in given]
+    lines += [f"{name}: {value}" for name, value in present]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
 
 

@@ -69,7 +69,7 @@ class PasswordFileWriter:
         self.clock.advance(1)
 
     def checker(self):
-        """A PasswordFile that does its work at once."""
+        """Return a PasswordFile that does its work at once."""
         return PasswordFile(str(self.path), self._run, self.clock)
 
     def _run(self, work, *arguments):

@@ -37,8 +37,10 @@ http:
 
 def environment(**more):
     """Return the environment of a process, without REGISTRY_* variables of this one."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", **more}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")
+    }
+    return {**inherited, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", **more}
 
 
 def free_port():
@@ -66,10 +68,10 @@ def write_configuration(folder, text=CONFIGURATION, *, addr="127.0.0.1:0", more=
 def wait_until(ready, seconds=30):
     """Poll ``ready`` until it returns something true, and return that."""
     deadline = time.monotonic() + seconds
-    while not (answer := ready()):
+    while not (result := ready()):
         assert time.monotonic() < deadline, f"not ready after {seconds} s"
         time.sleep(0.02)
-    return answer
+    return result
 
 
 class RegistryProcess:

@@ -90,8 +90,8 @@ class Daemons:
             timeout=START_TIMEOUT_S,
             check=False,
         )
-        said = done.stdout.decode(errors="replace")
-        assert done.returncode == 0, f"{command}: exit {done.returncode}\n{said}\n{self.logs()}"
+        output = done.stdout.decode(errors="replace")
+        assert done.returncode == 0, f"{command}: exit {done.returncode}\n{output}\n{self.logs()}"
 
     def wait(self, ready: Callable[[], bool]) -> None:
         """Poll until ``ready`` is true; fail with the logs if a daemon ends or time runs out."""
@@ -127,7 +127,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def answers(url: str) -> bool:
-    """Whether an HTTP server responds."""
+    """Return whether an HTTP server responds."""
     try:
         with urlopen(url, timeout=5):
             return True
@@ -181,7 +181,7 @@ def start_swift(daemons: Daemons) -> ObjectStore:
         )  # fmt: skip
     filters: dict[str, dict[str, object]] = {
         "catch_errors": {}, "gatekeeper": {}, "healthcheck": {},
-        # Without it nobody is let in: tokens of users live there, of S3's as well.
+        # Logins fail without it: it stores the tokens of users, of S3 as well.
         "memcache": dict(remember),
         "listing_formats": {}, "bulk": {},
         "s3api": {"location": "us-east-1", "s3_acl": "false"},
@@ -222,10 +222,10 @@ ON_DISK: dict[str, object] = {
 }  # fmt: skip
 
 
-def start_ceph(daemons: Daemons, kept: dict[str, object] = IN_MEMORY) -> ObjectStore:
+def start_ceph(daemons: Daemons, osd_options: dict[str, object] = IN_MEMORY) -> ObjectStore:
     """Start Ceph's S3 gateway over one monitor and one OSD.
 
-    :param kept: the options of the OSD's storage.
+    :param osd_options: options of the OSD's storage.
     """
     monitor, gateway = free_ports(2)
     folder = daemons.folder
@@ -256,8 +256,8 @@ def start_ceph(daemons: Daemons, kept: dict[str, object] = IN_MEMORY) -> ObjectS
                 "host": "localhost",
             },
             "osd.0": {
-                "osd_data": folder / "osd", "host": "localhost", **kept,
-                # Debian's default is no absolute path, and the gateway needs these.
+                "osd_data": folder / "osd", "host": "localhost", **osd_options,
+                # Debian's default is a relative path; the gateway needs these classes.
                 "osd_class_dir": next(Path("/usr/lib").glob("*/rados-classes"), "/"),
             },
             "client.rgw.a": {

@@ -48,23 +48,26 @@ SIGNING = {
 
 
 def certificate(subject, issuer=None, *, ends=1, authority=True, now=NOW):
-    """A certificate for a private key, self-signed or issued by another; valid for some days.
+    """Return a certificate for a private key, self-signed or issued by another.
 
-    :param issuer: the private key and the certificate that vouch for it.
+    :param issuer: the private key and the certificate of the issuer.
+    :param ends: its validity in days.
     """
-    by, above = issuer or (subject, None)
+    issuer_key, issuer_certificate = issuer or (subject, None)
     own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"key {id(subject)}")])
     at = datetime.fromtimestamp(now, UTC)
+    is_ed25519 = isinstance(issuer_key, ed25519.Ed25519PrivateKey)
+    algorithm = None if is_ed25519 else hashes.SHA256()
     return (
         x509.CertificateBuilder()
         .subject_name(own)
-        .issuer_name(own if above is None else above.subject)
+        .issuer_name(own if issuer_certificate is None else issuer_certificate.subject)
         .public_key(subject.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(at - timedelta(days=1))
         .not_valid_after(at + timedelta(days=ends))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        .sign(by, None if isinstance(by, ed25519.Ed25519PrivateKey) else hashes.SHA256())
+        .sign(issuer_key, algorithm)
     )
 
 
@@ -97,8 +100,8 @@ def jwks(*listed):
 
 
 def claims(now=NOW, **more):
-    """The claims of a valid token, with changes; None removes a claim."""
-    said = {
+    """Return the claims of a valid token, with changes; None removes a claim."""
+    all_claims = {
         "iss": ISSUER,
         "sub": "me",
         "aud": SERVICE,
@@ -107,12 +110,12 @@ def claims(now=NOW, **more):
         "access": [{"type": "repository", "name": "a/b", "actions": ["pull", "push"]}],
         **more,
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in all_claims.items() if value is not None}
 
 
-def mint(private, algorithm, said=None, **header):
+def mint(private, algorithm, content=None, **header):
     """Return a token that is signed by PyJWT."""
-    return jwt.encode(claims() if said is None else said, private, algorithm, headers=header)
+    return jwt.encode(claims() if content is None else content, private, algorithm, headers=header)
 
 
 def segment(content):
@@ -120,8 +123,8 @@ def segment(content):
     return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def forge(header, said=None, secret=None):
-    """A token assembled by hand, with an HMAC or without a signature."""
-    text = f"{segment(header)}.{segment(claims() if said is None else said)}"
+def forge(header, content=None, secret=None):
+    """Return a token assembled by hand, with an HMAC or without a signature."""
+    text = f"{segment(header)}.{segment(claims() if content is None else content)}"
     signature = b"" if secret is None else hmac.digest(secret, text.encode(), "sha256")
     return f"{text}.{segment(signature)}"
