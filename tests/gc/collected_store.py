@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.python.failure import Failure
 
-from tests.repository.worlds import begin, done
+from tests.repository.worlds import begin, done, result_of
 from tests.support.inline_thread import InlineThread
 from twisted_registry.gc.collector import Collector
 from twisted_registry.gc.gate import CollectorGate
@@ -78,6 +78,10 @@ class Store:
 
     def collect(self, **settings):
         return drive(self.world, self.collector(**settings).run())
+
+    def close(self):
+        """Close the database of references."""
+        result_of(self.references.close())
 
     def age(self, seconds=2 * DAY):
         self.world.clock.advance(seconds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from tests.gc.collected_store import Store
@@ -11,4 +13,5 @@ from tests.repository.worlds import World
 @pytest.fixture
 def store():
     """A store in memory, with a collector."""
-    return Store(World())
+    with closing(Store(World())) as store:
+        yield store

@@ -10,7 +10,6 @@ import pytest
 
 from tests.gc.collected_store import Store
 from tests.repository.trash_kit import WORLDS, KeptStore
-from tests.repository.worlds import done
 from tests.support.inline_thread import InlineThread
 from twisted_registry.gc.reference_db import ReferenceDatabase
 from twisted_registry.repository import layout
@@ -24,7 +23,8 @@ def world(request):
 
 @pytest.fixture(params=[Store, KeptStore], ids=["for good", "trash"])
 def store(request, world):
-    return request.param(world)
+    with closing(request.param(world)) as store:
+        yield store
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed", "empty", "unreadable"])
@@ -85,7 +85,6 @@ def test_loss_of_the_reference_database_keeps_what_is_needed(store, tmp_path, da
     assert store.is_whole(kept)
     assert store.collect().blobs == 0
     assert spoilt
-    done(_closed(store))
 
 
 def test_changed_value_in_the_reference_database_is_detected(store, tmp_path):
@@ -95,7 +94,7 @@ def test_changed_value_in_the_reference_database_is_detected(store, tmp_path):
     kept = [store.world.image(tag, artifactType=f"one/{tag}") for tag in ("v1", "v2")]
     store.age()
     store.collect()
-    done(_closed(store))
+    store.close()
     before = _references(path)
     layer = max(target for _, target in before)
     with closing(sqlite3.connect(path)) as database, database:
@@ -107,13 +106,8 @@ def test_changed_value_in_the_reference_database_is_detected(store, tmp_path):
     store.world.blob(b"garbage")
     store.age()
     assert store.collect().blobs == 1
-    done(_closed(store))
 
 
 def _references(path):
     with closing(sqlite3.connect(path)) as database:
         return database.execute("SELECT manifest, target FROM reference").fetchall()
-
-
-async def _closed(store):
-    await store.references.close()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.gc.collected_store import DAY, Store, drive
-from tests.repository.worlds import World, descriptor, done, image, index
+from tests.gc.collected_store import DAY, drive
+from tests.repository.worlds import descriptor, done, image, index
 from twisted_registry.gc.delete_list import DeleteList, Phase
 from twisted_registry.gc.explain import Explainer, describe_holder
 from twisted_registry.gc.mark import MarkPhase
@@ -14,11 +14,6 @@ from twisted_registry.oci.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
 
 LAYER = Digest.of(b"layer")
-
-
-@pytest.fixture
-def store():
-    return Store(World())
 
 
 def explain(store, digest, *, untagged=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from itertools import count
 from random import Random
 
@@ -21,7 +22,8 @@ LATER = 4_000_000_000.0
 
 @pytest.fixture(params=WORLDS.values(), ids=WORLDS.keys())
 def store(request):
-    return Store(request.param())
+    with closing(Store(request.param())) as store:
+        yield store
 
 
 @pytest.fixture
@@ -145,12 +147,11 @@ def test_second_mark_finds_all_that_a_full_mark_finds(seed):
     for _ in range(4):
         change()
         still = done(mark_phase.remark(LATER, candidates))
-        whole = MarkPhase(
-            Inventory(store.world.driver),
-            ReferenceDatabase(":memory:", InlineThread()),
-            untagged=True,
-        )
+        references = ReferenceDatabase(":memory:", InlineThread())
+        whole = MarkPhase(Inventory(store.world.driver), references, untagged=True)
         unreferenced = set(done(whole.mark(LATER)).unreferenced)
-        alive = everything - set(done(_dead(whole.references, everything)))
+        alive = everything - set(done(_dead(references, everything)))
+        result_of(references.close())
         assert alive.isdisjoint(unreachable(store, *alive))
         assert still == unreferenced.intersection(candidates)
+    store.close()

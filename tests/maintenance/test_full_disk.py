@@ -69,6 +69,7 @@ def test_collection_on_a_disk_full_at_each_change(once, kind):
         store.age(300)
         world.blob(b"garbage")
         assert world.image("v2") == kept
+        store.close()
         room += 1
     assert room > 10
     assert failed > 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from tests.repository.trash_kit import WORLDS, KeptStore
@@ -17,7 +19,8 @@ LAYER = Digest.of(b"layer")
 
 @pytest.fixture(params=WORLDS.values(), ids=WORLDS.keys())
 def store(request):
-    return KeptStore(request.param())
+    with closing(KeptStore(request.param())) as store:
+        yield store
 
 
 def make_undelete(store, **settings):

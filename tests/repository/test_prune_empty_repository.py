@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from tests.gc.collected_store import Store
@@ -21,7 +23,8 @@ def kind(request):
 
 @pytest.fixture(params=[Store, KeptStore], ids=["for good", "trash"])
 def store(request, kind):
-    return request.param(kind())
+    with closing(request.param(kind())) as store:
+        yield store
 
 
 def listed(store):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from tests.gc.collected_store import DAY, heartbeats_running
@@ -16,7 +18,8 @@ from twisted_registry.repository.trash import TagChange, TrashedKind
 
 @pytest.fixture(params=WORLDS.values(), ids=WORLDS.keys())
 def store(request):
-    return KeptStore(request.param())
+    with closing(KeptStore(request.param())) as store:
+        yield store
 
 
 def test_collected_blobs_are_in_the_trash(store):

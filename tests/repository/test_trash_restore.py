@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from tests.gc.collected_store import heartbeats_running
@@ -19,7 +21,8 @@ LAYER = Digest.of(b"layer")
 
 @pytest.fixture(params=WORLDS.values(), ids=WORLDS.keys())
 def store(request):
-    return KeptStore(request.param())
+    with closing(KeptStore(request.param())) as store:
+        yield store
 
 
 def swept(store, name="a/b"):

@@ -7,7 +7,7 @@ from itertools import count
 from tests.gc.collected_store import DAY, Store, drive
 from tests.repository.bucket_world import BucketWorld
 from tests.repository.worlds import DiskWorld, World
-from twisted_registry.gc.expire_trash import TrashExpiry, TrashRecovery
+from twisted_registry.gc.expire_trash import TrashExpiry
 from twisted_registry.gc.mark import MarkPhase
 from twisted_registry.gc.sweep import Sweeper
 from twisted_registry.repository.inventory import Inventory
@@ -50,8 +50,7 @@ class KeptStore(Store):
     def empty(self, keep=WEEK):
         driver = self.world.driver
         mark_phase = MarkPhase(Inventory(driver), self.references)
-        recovery = TrashRecovery(Trash(driver), self.references)
-        return drive(self.world, TrashExpiry(mark_phase, recovery, keep).run())
+        return drive(self.world, TrashExpiry(Trash(driver), mark_phase, keep).run())
 
     def trash(self, kind=None):
         async def found():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twisted_registry.app.maintenance import make_trash
 from twisted_registry.gc.collector import Collector
 from twisted_registry.gc.delete_list import SETTLE_S
-from twisted_registry.gc.expire_trash import TrashExpiry, TrashRecovery
+from twisted_registry.gc.expire_trash import TrashExpiry
 from twisted_registry.gc.explain import Explainer
 from twisted_registry.gc.mark import CollectorObserver, MarkPhase
 from twisted_registry.gc.reference_db import ReferenceDatabase
@@ -35,7 +35,7 @@ def make_collector(
     dry_run: bool,
     observer: CollectorObserver | None = None,
 ) -> Collector:
-    """Make a collector; the caller closes its ``references``.
+    """Make a collector; the caller closes it.
 
     :param driver: of the store of the configuration.
     :param untagged: delete manifests without a tag as well.
@@ -61,7 +61,7 @@ def make_collector(
 def make_explainer(
     configuration: Configuration, driver: IStorageDriver, reactor: Any, *, untagged: bool
 ) -> Explainer:
-    """Make an explainer; the caller closes its ``mark_phase.references``.
+    """Make an explainer; the caller closes it.
 
     :param driver: of the store of the configuration.
     :param untagged: explain for a collector that deletes manifests without a tag as well.
@@ -73,14 +73,13 @@ def make_explainer(
 def make_trash_expiry(
     configuration: Configuration, driver: IStorageDriver, reactor: Any, keep: float
 ) -> TrashExpiry:
-    """Make the task that expires the trash; the caller closes its ``mark_phase.references``.
+    """Make the task that expires the trash; the caller closes it.
 
     :param driver: of the store of the configuration.
     :param keep: seconds for which an entry stays in the trash.
     """
-    references = _make_references(configuration, reactor)
-    mark_phase = MarkPhase(Inventory(driver), references)
-    return TrashExpiry(mark_phase, TrashRecovery(Trash(driver), references), keep)
+    mark_phase = MarkPhase(Inventory(driver), _make_references(configuration, reactor))
+    return TrashExpiry(Trash(driver), mark_phase, keep)
 
 
 def _make_references(configuration: Configuration, reactor: Any) -> ReferenceDatabase:

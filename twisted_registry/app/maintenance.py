@@ -212,7 +212,7 @@ def _make_collection(service: MaintenanceService) -> Work:
         untagged=gc.deleteuntagged,
         dry_run=gc.dryrun,
     )
-    service.close_at_stop(collector.references.close)
+    service.close_at_stop(collector.close)
     return collector.run
 
 
@@ -222,7 +222,7 @@ def _make_trash_expiry(service: MaintenanceService) -> Work:
     expiry = make_trash_expiry(
         service.configuration, service.driver, service.reactor, service.maintenance.trash.keep
     )
-    service.close_at_stop(expiry.mark_phase.references.close)
+    service.close_at_stop(expiry.close)
     return expiry.run
 
 

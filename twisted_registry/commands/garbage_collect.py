@@ -148,7 +148,7 @@ async def _collect(
     try:
         return await collector.run()
     finally:
-        await collector.references.close()
+        await collector.close()
 
 
 def _print_result(result: CollectionResult, verb: str, grace: float) -> None:
@@ -186,7 +186,7 @@ def _run_explain(configuration: Configuration, text: str, *, untagged: bool, as_
         try:
             return await explainer.explain(digest)
         finally:
-            await explainer.mark_phase.references.close()
+            await explainer.close()
 
     explanation = run_on_store(configuration, explain)
     if as_json:

@@ -167,7 +167,7 @@ async def _empty(
         try:
             result = await expiry.run()
         finally:
-            await expiry.mark_phase.references.close()
+            await expiry.close()
     facts = {"removed": result.removed, "bytes": result.size, "back": result.back}
     line = f"{result.removed} items deleted for good ({result.size} bytes)"
     if result.back:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from twisted_registry.gc.delete_list import (
     LIST_TTL_S,
@@ -22,7 +22,7 @@ from twisted_registry.gc.delete_list import (
     NotAcknowledged,
     Phase,
 )
-from twisted_registry.gc.expire_trash import TrashRecovery
+from twisted_registry.gc.expire_trash import restore_needed
 from twisted_registry.gc.mark import CollectionFailed, CollectorObserver, MarkPhase, MarkResult
 from twisted_registry.gc.reference_db import ReferenceDatabaseLost
 from twisted_registry.repository.concurrency import RateLimiter, map_in_batches
@@ -31,6 +31,7 @@ from twisted_registry.repository.inventory import StoredBlob, store_time
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.gc.reference_db import ReferenceDatabase
@@ -54,7 +55,7 @@ _MARK_TTL_FACTOR = 4.0
 _PROGRESS_ITEMS = 50
 
 
-@frozen
+@define
 class CollectionResult:
     """What a run removed, or in a dry run would remove.
 
@@ -156,8 +157,12 @@ class Collector:
             if self.dry_run:
                 return self._result
             if not self._needs_another_round:
-                pruned = await self.sweeper.prune_empty_repositories()
-                return evolve(self._result, vacated=pruned)
+                self._result.vacated = await self.sweeper.prune_empty_repositories()
+                return self._result
+
+    def close(self) -> Deferred[None]:
+        """Close the database of references."""
+        return self.references.close()
 
     async def _round(self, observer: CollectorObserver) -> None:
         """Mark the store once, and remove what is unreachable, one list after another.
@@ -169,24 +174,20 @@ class Collector:
         began = self.clock.seconds()
         marked = await self._mark(before, observer)
         self._mark_duration_s = self.clock.seconds() - began
-        self._result = evolve(
-            self._result,
-            repositories=marked.repositories,
-            marked=marked.alive,
-            troubled=tuple(marked.troubled),
-            young_manifests=marked.young,
-            young_blobs=0,
-        )
+        result = self._result
+        result.repositories, result.marked = marked.repositories, marked.alive
+        result.troubled = tuple(marked.troubled)
+        result.young_manifests, result.young_blobs = marked.young, 0
         manifests, blobs = marked.unreferenced, list[StoredBlob]()
         async for unreachable, young in self._unreachable_blobs(before):
             blobs += unreachable
-            self._result = evolve(self._result, young_blobs=self._result.young_blobs + young)
+            result.young_blobs += young
             while len(manifests) + len(blobs) >= self._next_list_digests and not self.dry_run:
                 await self._remove_listed(before, *self._take_batch(manifests, blobs))
         if self.dry_run:
             self.observer.eligible(manifests, [blob.digest for blob in blobs])
-            size = sum(blob.size for blob in blobs)
-            self._add_to_result(len(manifests), len(blobs), size)
+            result.manifests, result.blobs = len(manifests), len(blobs)
+            result.size = sum(blob.size for blob in blobs)
         elif manifests or blobs:
             await self._remove_listed(before, *self._take_batch(manifests, blobs))
 
@@ -198,15 +199,6 @@ class Collector:
         first_blobs = blobs[: self._next_list_digests - len(first_manifests)]
         del manifests[: len(first_manifests)], blobs[: len(first_blobs)]
         return first_manifests, first_blobs
-
-    def _add_to_result(self, manifests: int, blobs: int, size: int) -> None:
-        total = self._result
-        self._result = evolve(
-            total,
-            manifests=total.manifests + manifests,
-            blobs=total.blobs + blobs,
-            size=total.size + size,
-        )
 
     @property
     def _next_list_digests(self) -> int:
@@ -235,7 +227,7 @@ class Collector:
         try:
             await protocol.propose(proposed)
             leased = await protocol.leased_digests(proposed.id)
-            self._result = evolve(self._result, leased=max(self._result.leased, len(leased)))
+            self._result.leased = max(self._result.leased, len(leased))
             condemned = evolve(
                 proposed,
                 phase=Phase.CONDEMNED,
@@ -260,9 +252,8 @@ class Collector:
         manifests: Sequence[tuple[str, Digest]],
         blobs: Sequence[Digest],
     ) -> None:
-        total, done, size = len(manifests) + len(blobs), 0, 0
+        total, done, removed_revisions = len(manifests) + len(blobs), 0, 0
         removed_blobs: set[Digest] = set()
-        removed_revisions = 0
 
         def in_time() -> bool:
             nonlocal done
@@ -278,13 +269,12 @@ class Collector:
                 removed_revisions += 1
 
         async def remove_blob(digest: Digest) -> None:
-            nonlocal size
             await self.rate_limiter.throttle(1)
             if in_time():
                 removed_bytes = await self.sweeper.remove_blob(digest, before, protocol.in_time)
                 if removed_bytes is not None:
                     removed_blobs.add(digest)
-                    size += removed_bytes
+                    self._result.size += removed_bytes
 
         began = self.clock.seconds()
         await map_in_batches(remove_revision, manifests)
@@ -294,7 +284,8 @@ class Collector:
             await self.sweeper.unlink_blobs(removed_blobs)
         if total and not removed_revisions + len(removed_blobs) and not protocol.in_time():
             raise CollectionFailed("marking the store took too long, nothing is removed")
-        self._add_to_result(removed_revisions, len(removed_blobs), size)
+        self._result.manifests += removed_revisions
+        self._result.blobs += len(removed_blobs)
         self._needs_another_round |= (
             bool(removed_revisions)
             or not protocol.in_time()
@@ -304,8 +295,7 @@ class Collector:
     async def _mark(self, before: float, observer: CollectorObserver) -> MarkResult:
         marked = await self._mark_phase.mark(before, observer, self.rate_limiter.throttle)
         if self.trash is not None and not self.dry_run:
-            recovery = TrashRecovery(self.trash, self.references)
-            while await recovery.restore_needed():
+            while await restore_needed(self.trash, self.references):
                 # Restored manifests may refer to more.
                 marked = await self._mark_phase.mark(before)
         return marked

@@ -20,6 +20,8 @@ from twisted_registry.repository.trash import TrashedKind, TrashReason
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from twisted.internet.defer import Deferred
+
     from twisted_registry.gc.mark import MarkPhase
     from twisted_registry.gc.reference_db import ReferenceDatabase
     from twisted_registry.oci.digest import Digest
@@ -50,13 +52,12 @@ class TrashExpiry:
     """Expires the trash of one store.
 
     :ivar mark_phase: finds what is needed.
-    :ivar recovery: restores it.
     :ivar keep: seconds for which items stay in the trash.
     :ivar progress: called with the number of items seen so far.
     """
 
+    trash: Trash
     mark_phase: MarkPhase
-    recovery: TrashRecovery
     keep: float
     progress: Callable[[int], object] = field(default=lambda _: None)
 
@@ -65,12 +66,11 @@ class TrashExpiry:
 
         :raises CollectionFailed: if the store cannot be marked; then everything stays.
         """
-        before = await store_time(self.mark_phase.inventory.driver) - self.keep
+        before = await store_time(self.trash.driver) - self.keep
         removed = size = seen = 0
         restored: set[Digest] | None = None
-        trash = self.recovery.trash
         tag_records = _TagRecordLimiter()
-        async for items in trash.pages():
+        async for items in self.trash.pages():
             seen += len(items)
             self.progress(seen)
             expired = [item for item in items if item.entry_name.seconds < before]
@@ -80,7 +80,7 @@ class TrashExpiry:
             doomed = [item for item in expired if not restored or item.digest not in restored]
             doomed += tag_records.excess(items, set(expired))
             if doomed:
-                await trash.remove_entries(doomed)
+                await self.trash.remove_entries(doomed)
             removed += len(doomed)
             size += sum(item.size for item in doomed if item.kind is TrashedKind.BLOB)
         log.info(
@@ -94,10 +94,14 @@ class TrashExpiry:
         restored: set[Digest] = set()
         while True:
             await self.mark_phase.mark(0.0)
-            found = await self.recovery.restore_needed()
+            found = await restore_needed(self.trash, self.mark_phase.references)
             if not found:
                 return restored
             restored |= found
+
+    def close(self) -> Deferred[None]:
+        """Close the database of references."""
+        return self.mark_phase.references.close()
 
 
 @define(eq=False)
@@ -123,40 +127,28 @@ class _TagRecordLimiter:
         return found
 
 
-@define(eq=False)
-class TrashRecovery:
-    """Restores needed content from the trash after a mark."""
+async def restore_needed(trash: Trash, references: ReferenceDatabase) -> set[Digest]:
+    """Restore what the last mark reached and the store lacks; return its digests.
 
-    trash: Trash
-    references: ReferenceDatabase
-
-    async def restore_needed(self) -> set[Digest]:
-        """Restore what the last mark reached and the store lacks; return its digests.
-
-        Links of repositories to it that the collector removed are restored as well.
-        """
-        restored: set[Digest] = set()
-        async for items in self.trash.pages(layout.TRASHED_BLOBS):
-            digests = {item.digest for item in items if item.digest is not None}
-            unreachable = set(await self.references.unreachable(sorted(digests)))
-            for digest in sorted(digests - unreachable):
-                if await self.trash.blob_size(digest) is not None:
-                    continue
-                if await self.trash.restore_blob(digest) is not None:
-                    log.warn(
-                        "restored from the trash, still needed: digest={digest}", digest=digest
-                    )
-                    restored.add(digest)
-        if restored:
-            await self._restore_links(restored)
-        return restored
-
-    async def _restore_links(self, restored: set[Digest]) -> None:
-        async for items in self.trash.pages(layout.TRASHED_REPOSITORIES):
+    Links of repositories to it that the collector removed are restored as well.
+    """
+    restored: set[Digest] = set()
+    async for items in trash.pages(layout.TRASHED_BLOBS):
+        digests = {item.digest for item in items if item.digest is not None}
+        unreachable = set(await references.unreachable(sorted(digests)))
+        for digest in sorted(digests - unreachable):
+            if await trash.blob_size(digest) is not None:
+                continue
+            if await trash.restore_blob(digest) is not None:
+                log.warn("restored from the trash, still needed: digest={digest}", digest=digest)
+                restored.add(digest)
+    if restored:
+        async for items in trash.pages(layout.TRASHED_REPOSITORIES):
             for item in items:
                 if (
                     item.kind is TrashedKind.LAYER
                     and item.digest in restored
                     and item.entry_name.reason is TrashReason.COLLECTED
                 ):
-                    await self.trash.restore_layer(item.repository, item.digest)
+                    await trash.restore_layer(item.repository, item.digest)
+    return restored

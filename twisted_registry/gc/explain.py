@@ -14,6 +14,8 @@ from twisted_registry.repository.inventory import store_time
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from twisted.internet.defer import Deferred
+
     from twisted_registry.gc.mark import MarkPhase
     from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.inventory import Inventory
@@ -106,6 +108,10 @@ class Explainer:
             goes = max([*ends, (stored or 0.0) + self.grace])
         size = None if found is None else found.size
         return Explanation(digest, size, stored, tuple(holders), troubled, listed, leased, goes)
+
+    def close(self) -> Deferred[None]:
+        """Close the database of references."""
+        return self.mark_phase.references.close()
 
     @property
     def _inventory(self) -> Inventory:

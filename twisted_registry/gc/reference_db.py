@@ -144,7 +144,7 @@ class ReferenceDatabase:
 
     def unknown_manifests(self, manifests: Sequence[Digest]) -> Deferred[list[Digest]]:
         """Fire with those of ``manifests`` whose references are not in the database."""
-        return self._call(self._unknown_manifests, manifests)
+        return self._call(self._filter, manifests, "NOT IN (SELECT id FROM manifest)")
 
     def add_manifests(self, manifests: Sequence[tuple[Digest, References]]) -> Deferred[None]:
         """Store what manifests refer to: all of them, or none."""
@@ -168,7 +168,7 @@ class ReferenceDatabase:
 
     def unreachable(self, digests: Sequence[Digest]) -> Deferred[list[Digest]]:
         """Fire with those of ``digests`` that are not marked as reachable."""
-        return self._call(self._unreachable, digests)
+        return self._call(self._filter, digests, "NOT IN (SELECT id FROM alive)")
 
     def count_alive(self) -> Deferred[int]:
         """Fire with the number of reachable digests."""
@@ -190,7 +190,7 @@ class ReferenceDatabase:
 
     def filter_dependents(self, digests: Sequence[Digest]) -> Deferred[list[Digest]]:
         """Fire with those of ``digests`` that need the digest that was traced last."""
-        return self._call(self._filter_dependents, digests)
+        return self._call(self._filter, digests, "IN (SELECT id FROM needing)")
 
     def references_between(
         self, digests: Sequence[Digest]
@@ -312,9 +312,10 @@ class ReferenceDatabase:
         (found,) = self._db.execute(query, (repository,)).fetchone() or (None,)
         return found
 
-    def _unknown_manifests(self, manifests: Sequence[Digest]) -> list[Digest]:
-        self._fill_asked(manifests)
-        return self._query_digests(_SELECT_ASKED.format(which="NOT IN (SELECT id FROM manifest)"))
+    def _filter(self, digests: Sequence[Digest], which: str) -> list[Digest]:
+        """Return the digests whose IDs are, or are not, in another table."""
+        self._fill_asked(digests)
+        return self._query_digests(_SELECT_ASKED.format(which=which))
 
     def _add_manifests(self, manifests: Sequence[tuple[Digest, References]]) -> None:
         for digest, references in manifests:
@@ -338,13 +339,9 @@ class ReferenceDatabase:
         self._fill_asked(digests)
         self._db.execute(_INSERT_REACHABLE.format(table=table))
 
-    def _unreachable(self, digests: Sequence[Digest]) -> list[Digest]:
-        self._fill_asked(digests)
-        return self._query_digests(_SELECT_ASKED.format(which="NOT IN (SELECT id FROM alive)"))
-
     def _count_alive(self) -> int:
-        (count_alive,) = self._db.execute("SELECT count(*) FROM alive").fetchone()
-        return int(count_alive)
+        (count,) = self._db.execute("SELECT count(*) FROM alive").fetchone()
+        return int(count)
 
     def _find_unreferenced(
         self, revisions: Sequence[Digest], roots: Iterable[Digest]
@@ -355,8 +352,7 @@ class ReferenceDatabase:
             self._mark_reachable("kept", found)
             self._fill_asked(revisions)
             found = self._query_digests(_SELECT_REFERRERS)
-        self._fill_asked(revisions)
-        return self._query_digests(_SELECT_ASKED.format(which="NOT IN (SELECT id FROM kept)"))
+        return self._filter(revisions, "NOT IN (SELECT id FROM kept)")
 
     def _trace_dependents(self, digest: Digest) -> None:
         self._db.execute("DELETE FROM needing")
@@ -365,10 +361,6 @@ class ReferenceDatabase:
         # Each step scans all references: this query is too rare for an index.
         while self._db.execute(_INSERT_DEPENDENTS).rowcount > 0:
             pass
-
-    def _filter_dependents(self, digests: Sequence[Digest]) -> list[Digest]:
-        self._fill_asked(digests)
-        return self._query_digests(_SELECT_ASKED.format(which="IN (SELECT id FROM needing)"))
 
     def _select_pairs(self, digests: Sequence[Digest], query: str) -> list[tuple[Digest, Digest]]:
         self._fill_asked(digests)
