@@ -25,16 +25,16 @@ from twisted.logger import Logger
 from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.repository import layout
 from twisted_registry.repository.errors import translate_storage_errors
-from twisted_registry.repository.inventory import store_time
+from twisted_registry.repository.inventory import list_folder, store_time
 from twisted_registry.repository.liveness import has_exited, process_identity
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.storage.interfaces import Entry, IStorageDriver
+    from twisted_registry.storage.interfaces import IStorageDriver
 
 log = Logger()
 
@@ -53,7 +53,6 @@ _POLL_INTERVAL_S = 0.25
 
 _MAX_LIST_BYTES = 64 * 1024 * 1024
 _MAX_RECORD_BYTES = 1024
-_PAGE_ENTRIES = 1000
 
 _DIGEST = "|".join(f"{algorithm}:[0-9a-f]{{{length}}}" for algorithm, length in ALGORITHMS.items())
 #: All lines but the first. A file that a crash cut short has no such end.
@@ -214,7 +213,7 @@ async def read_leases(driver: IStorageDriver, list_id: str) -> set[Digest]:
     """
     found: set[Digest] = set()
     for algorithm in ALGORITHMS:
-        for entry in await _list_folder(driver, f"{layout.leases_folder(list_id)}/{algorithm}"):
+        for entry in await list_folder(driver, f"{layout.leases_folder(list_id)}/{algorithm}"):
             with suppress(DigestInvalid):
                 found.add(Digest.parse(f"{algorithm}:{entry.path}"))
     return found
@@ -324,8 +323,8 @@ class DeleteListProtocol:
     async def _count_unacknowledged(self, list_id: str) -> int:
         """Count the live processes that do not obey a list; delete the records of dead ones."""
         now, count = await store_time(self.driver), 0
-        for entry in await _list_folder(self.driver, layout.PROCESSES):
-            age = None if entry.modified is None else now - entry.modified / 1e9
+        for entry in await list_folder(self.driver, layout.PROCESSES):
+            age = None if entry.modified_s is None else now - entry.modified_s
             path = layout.process_record(entry.path)
             with suppress(PathNotFound):
                 content = await self.driver.get(path, _MAX_RECORD_BYTES)
@@ -347,21 +346,6 @@ async def _read(
         content = await driver.get(layout.DELETE_LIST, _MAX_LIST_BYTES)
     except PathNotFound:
         return None
-    return (
-        known
-        if known is not None and known.matches_content(content)
-        else DeleteListView.from_bytes(content)
-    )
-
-
-async def _list_folder(driver: IStorageDriver, folder: str) -> Sequence[Entry]:
-    """Return all entries of a folder; none if it does not exist."""
-    found: list[Entry] = []
-    while True:
-        try:
-            page = await driver.list(folder, found[-1].path if found else "", _PAGE_ENTRIES)
-        except PathNotFound:
-            return found
-        found += page
-        if len(page) < _PAGE_ENTRIES:
-            return found
+    if known is not None and known.matches_content(content):
+        return known
+    return DeleteListView.from_bytes(content)

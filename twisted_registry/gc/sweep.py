@@ -59,7 +59,7 @@ class Sweeper:
         """
         try:
             entry = await self.driver.stat(layout.blob_data(digest))
-            if entry.modified is None or entry.modified / 1e9 >= before:
+            if entry.modified_s is None or entry.modified_s >= before:
                 return None
             removed = await self.deleter.delete_blob(digest, still)
         except PathNotFound:
@@ -81,7 +81,7 @@ class Sweeper:
             except PathNotFound:
                 await self.driver.delete(layout.revision_folder(name, digest))
                 return True
-            if entry.modified is None or entry.modified / 1e9 >= before:
+            if entry.modified_s is None or entry.modified_s >= before:
                 return False
             return await self.deleter.delete_revision(name, digest, TrashReason.COLLECTED)
         except PathNotFound:

@@ -11,7 +11,7 @@ from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository import layout
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import AsyncIterator, Collection
 
     from twisted_registry.integrity.links import LinkCheck
     from twisted_registry.oci.digest import Digest
@@ -42,7 +42,6 @@ class RepositoryFindings:
 
     :ivar name: of the repository.
     :ivar has_manifests: whether anything is below its ``_manifests``.
-    :ivar is_propagated: whether indexes have inherited the causes of their children.
     :ivar dangling: linked blobs that are not stored.
     :ivar lost: linked manifests that are not stored.
     :ivar tagged: the lost manifests that a tag names.
@@ -52,13 +51,13 @@ class RepositoryFindings:
 
     name: str
     has_manifests: bool = False
-    is_propagated: bool = False
     dangling: list[Digest] = field(factory=list)
     lost: set[Digest] = field(factory=set)
     tagged: set[Digest] = field(factory=set)
     tag: str = ""
     unfinished: str = ""
-    _causes: dict[Digest, set[Digest]] = field(factory=dict)
+    _causes: dict[Digest, set[Digest]] = field(init=False, factory=dict)
+    _is_propagated: bool = field(init=False, default=False)
 
     def add_cause(self, manifest: Digest, part: Digest) -> None:
         """Record a missing or damaged part of a manifest."""
@@ -78,11 +77,13 @@ class RepositoryFindings:
         return tuple(sorted(self._causes.get(manifest, ())))
 
     async def propagate_to_indexes(self, inventory: Inventory) -> None:
-        """Give indexes the causes of their children.
+        """Give indexes the causes of their children, unless that is done.
 
         Reads all manifests of the repository again, only where something is wrong.
         """
-        self.is_propagated = True
+        if self._is_propagated:
+            return
+        self._is_propagated = True
         # What cannot be read was reported already.
         with suppress(RegistryError):
             while self._causes and await self._propagate_once(inventory):
@@ -98,16 +99,6 @@ class RepositoryFindings:
                     self._causes.setdefault(digest, set()).update(parts)
                     grown = True
         return grown
-
-    def manifest_lookup(self, links: LinkCheck) -> Callable[[Digest], Awaitable[bool]]:
-        """Return a coroutine function that tells whether the repository holds a manifest."""
-
-        async def holds(digest: Digest) -> bool:
-            return (await links.check_targets([layout.revision_link(self.name, digest)], [digest]))[
-                0
-            ]
-
-        return holds
 
 
 @define(eq=False)

@@ -15,10 +15,11 @@ from attrs import define
 from twisted_registry.gc.delete_list import delete_torn_list, is_list_torn, read_delete_list
 from twisted_registry.integrity.blobs import stored_digest
 from twisted_registry.integrity.findings import Finding, FindingKind
-from twisted_registry.integrity.walk import list_folder, walk_files
+from twisted_registry.integrity.walk import walk_files
 from twisted_registry.oci.errors import RegistryError
 from twisted_registry.oci.manifest import is_media_type
 from twisted_registry.repository import layout
+from twisted_registry.repository.inventory import list_folder
 from twisted_registry.repository.trash import TagChange, TrashedKind, TrashEntry
 from twisted_registry.repository.uploads import MIN_SECRET_BYTES, find_abandoned_uploads
 from twisted_registry.storage.fallbacks import leftovers
@@ -130,18 +131,16 @@ class LeftoverCheck:
             folder = layout.leases_folder(entry.path)
             if published is not None and published.id == entry.path:
                 continue
-            if await self._last_change(folder, entry.modified) < self.before:
+            changed_at = entry.modified_s
+            if changed_at is None:
+                # In a bucket only the files have times.
+                files = await self.driver.walk(folder)
+                changed_at = max((file.modified_s or 0 for file in files), default=0)
+            if changed_at < self.before:
                 yield Finding(
                     FindingKind.LEFTOVERS, folder, "leases of a list that no longer exists",
                     repair=partial(self._delete, folder),
                 )  # fmt: skip
-
-    async def _last_change(self, folder: str, modified: int | None) -> float:
-        """Return when a folder was modified last, in seconds; in a bucket only its files tell."""
-        if modified is None:
-            times = [entry.modified or 0 for entry in await self.driver.walk(folder)]
-            modified = max(times, default=0)
-        return modified / 1e9
 
     async def _strays(self, folder: str) -> AsyncIterator[Finding]:
         """Yield unknown names in folders in which all names are known."""
@@ -162,7 +161,7 @@ _MAX_RECORD_BYTES = 64 * 1024
 
 @define(eq=False)
 class TrashCheck:
-    """Checks that everyitem in the trash could be restored.
+    """Checks that every item in the trash could be restored.
 
     :ivar quarantine: receives damaged items, which must not be restored.
     :ivar throttle: called with the number of bytes to read next; its awaitable delays the read.

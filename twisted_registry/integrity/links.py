@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from twisted_registry.integrity.findings import Finding, FindingKind, Severity
 from twisted_registry.oci.digest import Digest, DigestInvalid
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from twisted_registry.integrity.blobs import Quarantine
     from twisted_registry.storage.interfaces import IStorageDriver
 
-#: Bytes of a link.
-_MAX_LINK_BYTES = 64 * 1024
+    TargetCheck = Callable[[Digest], Awaitable[bool]]
 
 
 @define(eq=False)
@@ -32,13 +31,18 @@ class LinkCheck:
     driver: IStorageDriver
     quarantine: Quarantine
 
-    async def read(self, files: Sequence[ClassifiedPath]) -> list[Digest | Finding | None]:
+    async def read(
+        self, files: Sequence[ClassifiedPath]
+    ) -> list[tuple[ClassifiedPath, Digest | Finding | None]]:
         """Read links.
 
-        :returns: for each link its digest, or what is wrong with it; None if it was deleted.
+        :returns: each link with its digest, or what is wrong with it; None if it was deleted.
         """
         contents = await self._contents([file.path for file in files])
-        return [_judge_link(file, content) for file, content in zip(files, contents, strict=True)]
+        return [
+            (file, _judge_link(file, content))
+            for file, content in zip(files, contents, strict=True)
+        ]
 
     async def check_targets(self, paths: Sequence[str], digests: Sequence[Digest]) -> list[bool]:
         """Return, for each link, whether it holds the digest at the same position."""
@@ -48,50 +52,59 @@ class LinkCheck:
             for content, digest in zip(contents, digests, strict=True)
         ]
 
+    async def is_link_to(self, path: str, digest: Digest) -> bool:
+        """Return whether a link holds a digest."""
+        return (await self.check_targets([path], [digest]))[0]
+
+    async def holds_manifest(self, repository: str, digest: Digest) -> bool:
+        """Return whether a repository links a manifest."""
+        return await self.is_link_to(layout.revision_link(repository, digest), digest)
+
     async def with_link_repair(
-        self, finding: Finding, file: ClassifiedPath, target: Callable[[], Awaitable[bool]]
+        self, finding: Finding, file: ClassifiedPath, exists: TargetCheck
     ) -> Finding:
         """Add a repair to the finding of a broken link: write the digest that its path names.
 
         If the target of the link does not exist, the repair quarantines the link.
 
-        :param target: a coroutine function that tells whether the target exists.
+        :param exists: tells whether the target exists.
         """
         digest = file.digest
         assert digest is not None
 
         async def repair() -> bool:
-            if await self._is_whole(file):
+            if await read_link(self.driver, file.path) == digest:
                 return False
-            if await target():
+            if await exists(digest):
                 await write_link(self.driver, file.path, digest)
                 return True
             return await self.quarantine.isolate(file.path)
 
-        return Finding(
-            finding.kind, file.path, finding.detail, digest, file.repository,
-            repair=repair, blocked_digest=None if await target() else digest,
-        )  # fmt: skip
+        return evolve(
+            finding, repair=repair, blocked_digest=None if await exists(digest) else digest
+        )
 
     def dangling(
         self,
         file: ClassifiedPath,
         why: str,
-        target: Callable[[], Awaitable[bool]],
+        exists: TargetCheck,
         severity: Severity = Severity.DAMAGE,
     ) -> Finding:
         """Make the finding of a link whose target does not exist; its repair quarantines the link.
 
         :param why: a part of a sentence for the report.
-        :param target: a coroutine function that tells whether the target exists by now.
+        :param exists: tells whether the target exists by now.
         """
+        digest = file.digest
+        assert digest is not None
 
         async def repair() -> bool:
-            return not await target() and await self.quarantine.isolate(file.path)
+            return not await exists(digest) and await self.quarantine.isolate(file.path)
 
-        return Finding(
-            FindingKind.LINK_DANGLING, file.path, f"{file.role.value}, {why}", file.digest,
-            file.repository, severity=severity, repair=repair, blocked_digest=file.digest,
+        return file.finding(
+            FindingKind.LINK_DANGLING, f"{file.role.value}, {why}",
+            severity=severity, repair=repair, blocked_digest=digest,
         )  # fmt: skip
 
     async def is_there(self, file: ClassifiedPath) -> bool:
@@ -101,6 +114,15 @@ class LinkCheck:
         except PathNotFound:
             return False
         return True
+
+    async def content(self, path: str, limit: int) -> bytes | StorageError | None:
+        """Return the content of a file, or why it cannot be read; None if it does not exist."""
+        try:
+            return await self.driver.get(path, limit)
+        except PathNotFound:
+            return None
+        except StorageError as error:
+            return error
 
     async def has_bytes(self, digest: Digest) -> bool:
         """Return whether a blob is stored now.
@@ -115,23 +137,12 @@ class LinkCheck:
             return True
         return bool(entry.size) or digest.is_of_empty_content
 
-    async def _is_whole(self, file: ClassifiedPath) -> bool:
-        return await read_link(self.driver, file.path) == file.digest
-
     async def _contents(self, paths: Sequence[str]) -> Sequence[bytes | StorageError | None]:
         try:
-            return await bulk_lookup(self.driver).get_many(paths, _MAX_LINK_BYTES)
+            return await bulk_lookup(self.driver).get_many(paths, layout.MAX_LINK_BYTES)
         except StorageError:
             # One by one, so that one that fails does not hide the others.
-            return [await self._content(path) for path in paths]
-
-    async def _content(self, path: str) -> bytes | StorageError | None:
-        try:
-            return await self.driver.get(path, _MAX_LINK_BYTES)
-        except PathNotFound:
-            return None
-        except StorageError as error:
-            return error
+            return [await self.content(path, layout.MAX_LINK_BYTES) for path in paths]
 
 
 def _judge_link(
@@ -153,7 +164,7 @@ def _judge_link(
             if file.digest in {None, digest}:
                 return digest
             kind, detail = FindingKind.LINK_MALFORMED, f"{role}, it names {digest}"
-    return Finding(kind, file.path, detail, file.digest, file.repository)
+    return file.finding(kind, detail)
 
 
 class FileRole(Enum):
@@ -181,6 +192,10 @@ class ClassifiedPath:
     repository: str
     digest: Digest | None = None
     tag: str = ""
+
+    def finding(self, kind: FindingKind, detail: str = "", **options: Any) -> Finding:
+        """Return a finding about this file."""
+        return Finding(kind, self.path, detail, self.digest, self.repository, **options)
 
 
 def classify_path(path: str) -> ClassifiedPath | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from attrs import define
@@ -62,12 +63,12 @@ class ManifestCheck:
             return
         async for kind, detail, part in self._missing(repository, manifest):
             # A manifest that was deleted meanwhile needs nothing.
-            if (await self.links.check_targets([path], [digest]))[0]:
+            if await self.links.is_link_to(path, digest):
                 yield found(kind, detail) if kind is not None else None, part
         subject = None if manifest.subject is None else manifest.subject.digest
         if subject is not None:
             listed = layout.referrer_link(repository, subject, digest)
-            if not (await self.links.check_targets([listed], [digest]))[0]:
+            if not await self.links.is_link_to(listed, digest):
                 yield self._unlisted(repository, listed, digest, subject), digest
 
     async def _parsed(self, repository: str, digest: Digest, content: bytes) -> Manifest | None:
@@ -101,24 +102,17 @@ class ManifestCheck:
         needed = list(_needed(manifest))
         digests = [part.digest for _, part in needed]
         sizes = await self.sizes.of(digests)
-        as_blob = await self.links.check_targets(
-            [layout.layer_link(repository, digest) for digest in digests], digests
-        )
-        as_manifest = await self.links.check_targets(
-            [
-                layout.revision_link(repository, part.digest)
-                for name, part in needed
-                if name == "child"
-            ],
-            [part.digest for name, part in needed if name == "child"],
-        )
-        held = [*as_blob[: len(digests) - len(as_manifest)], *as_manifest]
-        for (name, part), linked, blob_linked in zip(needed, held, as_blob, strict=True):
+        children = [child.digest for child in manifest.manifests]
+        paths = [layout.layer_link(repository, digest) for digest in digests]
+        paths += [layout.revision_link(repository, digest) for digest in children]
+        linked = [*digests, *children]
+        held = set(compress(linked, await self.links.check_targets(paths, linked)))
+        for name, part in needed:
             text = f"{name} {part.digest}"
             size = sizes[part.digest]
             if part.digest in self.corrupt:
                 yield None, "", part.digest
-            elif size is None or not (linked or blob_linked):
+            elif size is None or part.digest not in held:
                 kind = FindingKind.PART_MISSING if size is None else FindingKind.PART_UNLINKED
                 if name == "child" and not self.policy.requires_child(part):
                     kind = FindingKind.INDEX_SPARSE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -10,26 +12,22 @@ from attrs import define, evolve, field
 from twisted_registry.integrity.affected import AffectedTag, RepositoryFindings
 from twisted_registry.integrity.findings import Finding, FindingKind, Severity
 from twisted_registry.integrity.links import ClassifiedPath, FileRole, classify_path
-from twisted_registry.integrity.walk import list_folder, walk_files
+from twisted_registry.integrity.walk import walk_files
 from twisted_registry.oci.digest import ALGORITHMS, Digest
 from twisted_registry.oci.manifest import is_media_type
 from twisted_registry.repository import layout
+from twisted_registry.repository.inventory import list_folder
 from twisted_registry.repository.links import read_link, write_link
 from twisted_registry.storage.fallbacks import host_lock
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from twisted_registry.integrity.links import LinkCheck
     from twisted_registry.integrity.manifests import ManifestCheck
     from twisted_registry.repository.inventory import Inventory
     from twisted_registry.storage.interfaces import Entry
-
-#: Bytes that are read of a manifest.
-_MAX_MANIFEST_BYTES = 64 * 1024 * 1024
-#: Manifests that are checked at once.
-_MANIFESTS_AT_ONCE = 64
 
 
 @define(eq=False)
@@ -46,11 +44,10 @@ class TagCheck:
     async def findings(self, files: Sequence[ClassifiedPath]) -> AsyncIterator[Finding]:
         """Yield what is wrong with some links of tags, given in the order of their paths."""
         read = await self.links.read(files)
-        named = [held if isinstance(held, Digest) else None for held in read]
-        wanted = [digest for digest in named if digest is not None]
+        wanted = [held for _, held in read if isinstance(held, Digest)]
         paths = [layout.revision_link(self.state.name, digest) for digest in wanted]
         answers = dict(zip(wanted, await self.links.check_targets(paths, wanted), strict=True))
-        for file, held in zip(files, read, strict=True):
+        for file, held in read:
             there = isinstance(held, Digest) and answers[held]
             if file.role is FileRole.TAG:
                 self.state.tag = file.tag
@@ -70,7 +67,7 @@ class TagCheck:
             return None
         if isinstance(held, Finding):
             self.affected(AffectedTag(file.repository, file.tag, (), file.path))
-            return evolve(held, repair=lambda: self._restore_from_index(file))
+            return evolve(held, repair=partial(self._restore_from_index, file))
         causes = self.state.causes(held) or (() if there else (held,))
         if not causes:
             return None
@@ -81,21 +78,19 @@ class TagCheck:
             return None
         return Finding(
             FindingKind.LINK_DANGLING, file.path, "tag, the repository does not hold it", held,
-            file.repository, repair=lambda: self._link_manifest(held), blocked_digest=held,
+            file.repository, repair=partial(self._link_manifest, held), blocked_digest=held,
         )  # fmt: skip
 
     async def _index(
         self, file: ClassifiedPath, held: Digest | Finding | None, *, there: bool
     ) -> Finding | None:
-        digest = file.digest
-        assert digest is not None
-        holds = self.state.manifest_lookup(self.links)
+        holds = partial(self.links.holds_manifest, file.repository)
         if isinstance(held, Finding):
-            return await self.links.with_link_repair(held, file, lambda: holds(digest))
+            return await self.links.with_link_repair(held, file, holds)
         if held is None or there or not await self.links.is_there(file):
             return None
         return self.links.dangling(
-            file, "the repository does not hold it", lambda: holds(digest), Severity.HARMLESS
+            file, "the repository does not hold it", holds, Severity.HARMLESS
         )
 
     def _without_link(self, file: ClassifiedPath) -> Finding:
@@ -111,7 +106,9 @@ class TagCheck:
         """Link a manifest that a tag names into the repository, if it is stored intact."""
         if not await self.links.has_bytes(digest):
             return False
-        content = await self.links.driver.get(layout.blob_data(digest), _MAX_MANIFEST_BYTES)
+        content = await self.links.driver.get(
+            layout.blob_data(digest), layout.MAX_MANIFEST_READ_BYTES
+        )
         if digest.matches(content):
             path = layout.revision_link(self.state.name, digest)
             await write_link(self.links.driver, path, digest)
@@ -126,7 +123,7 @@ class TagCheck:
             for algorithm in ALGORITHMS
             for entry in await list_folder(self.links.driver, f"{folder}/{algorithm}")
         ]
-        if len(named) != 1 or not await self.state.manifest_lookup(self.links)(named[0]):
+        if len(named) != 1 or not await self.links.holds_manifest(file.repository, named[0]):
             return False
         release = await host_lock(self.links.driver).lock(f"{file.repository}:{file.tag}")
         try:
@@ -193,8 +190,7 @@ class RepositoryCheck:
             found = self._revisions(state, files)
         elif role is FileRole.TAG:
             state.has_manifests = True
-            if not state.is_propagated:
-                await state.propagate_to_indexes(self.inventory)
+            await state.propagate_to_indexes(self.inventory)
             found = TagCheck(self.links, state, self.affected).findings(files)
         elif role is FileRole.REFERRER:
             found = self._referrers(state, files)
@@ -208,13 +204,11 @@ class RepositoryCheck:
     ) -> AsyncIterator[Finding]:
         read = await self.links.read(files)
         sizes = await self.manifest_check.sizes.of(
-            [digest for digest in read if digest is not None and not isinstance(digest, Finding)]
+            [held for _, held in read if isinstance(held, Digest)]
         )
-        for file, held in zip(files, read, strict=True):
-            assert file.digest is not None
-            target = _bind_digest(self.links.has_bytes, file.digest)
+        for file, held in read:
             if isinstance(held, Finding):
-                yield await self.links.with_link_repair(held, file, target)
+                yield await self.links.with_link_repair(held, file, self.links.has_bytes)
             elif (
                 held is not None
                 and sizes[held] is None
@@ -231,39 +225,34 @@ class RepositoryCheck:
                 finding = await self._media_type(file)
                 if finding is not None:
                     yield finding
-        files = [file for file in files if file.role is FileRole.REVISION]
         whole = []
-        for file, held in zip(files, await self.links.read(files), strict=True):
+        links = [file for file in files if file.role is FileRole.REVISION]
+        for file, held in await self.links.read(links):
             assert file.digest is not None
             if isinstance(held, Finding):
-                target = _bind_digest(self.links.has_bytes, file.digest)
-                yield await self.links.with_link_repair(held, file, target)
+                yield await self.links.with_link_repair(held, file, self.links.has_bytes)
             if held is not None and file.digest in self.manifest_check.corrupt:
                 state.add_cause(file.digest, file.digest)
             elif held is not None:
                 whole.append(file)
-        for start in range(0, len(whole), _MANIFESTS_AT_ONCE):
-            async for finding in self._manifests(state, whole[start : start + _MANIFESTS_AT_ONCE]):
+        for file in whole:
+            async for finding in self._manifest(state, file):
                 yield finding
 
-    async def _manifests(
-        self, state: RepositoryFindings, files: Sequence[ClassifiedPath]
+    async def _manifest(
+        self, state: RepositoryFindings, file: ClassifiedPath
     ) -> AsyncIterator[Finding]:
-        for file in files:
-            digest = file.digest
-            assert digest is not None
-            try:
-                content = await self.links.driver.get(layout.blob_data(digest), _MAX_MANIFEST_BYTES)
-            except PathNotFound:
-                if await self.links.is_there(file):
-                    state.add_lost_manifest(digest)
-                continue
-            except StorageError as error:
-                state.add_cause(digest, digest)
-                yield Finding(
-                    FindingKind.FILE_UNREADABLE, layout.blob_data(digest), error.reason, digest
-                )
-                continue
+        digest = file.digest
+        assert digest is not None
+        path = layout.blob_data(digest)
+        content = await self.links.content(path, layout.MAX_MANIFEST_READ_BYTES)
+        if content is None:
+            if await self.links.is_there(file):
+                state.add_lost_manifest(digest)
+        elif isinstance(content, StorageError):
+            state.add_cause(digest, digest)
+            yield Finding(FindingKind.FILE_UNREADABLE, path, content.reason, digest)
+        else:
             async for finding, part in self.manifest_check.examine(state.name, digest, content):
                 if finding is None or finding.severity is Severity.DAMAGE:
                     state.add_cause(digest, part)
@@ -271,40 +260,26 @@ class RepositoryCheck:
                     yield finding
 
     async def _media_type(self, file: ClassifiedPath) -> Finding | None:
-        try:
-            content = await self.links.driver.get(file.path, _MAX_MANIFEST_BYTES)
-        except PathNotFound:
+        content = await self.links.content(file.path, layout.MAX_MANIFEST_READ_BYTES)
+        if isinstance(content, StorageError):
+            return file.finding(FindingKind.FILE_UNREADABLE, content.reason)
+        if content is None or is_media_type(content.decode("ascii", "replace")):
             return None
-        except StorageError as error:
-            return Finding(
-                FindingKind.FILE_UNREADABLE,
-                file.path,
-                error.reason,
-                file.digest,
-                file.repository,
-            )
-        if is_media_type(content.decode("ascii", "replace")):
-            return None
-
-        async def repair() -> bool:
-            return await self.links.quarantine.isolate(file.path)
-
-        return Finding(
-            FindingKind.TYPE_MALFORMED, file.path, "", file.digest, file.repository,
-            repair=repair, blocked_digest=file.digest,
+        return file.finding(
+            FindingKind.TYPE_MALFORMED,
+            repair=partial(self.links.quarantine.isolate, file.path), blocked_digest=file.digest,
         )  # fmt: skip
 
     async def _referrers(
         self, state: RepositoryFindings, files: Sequence[ClassifiedPath]
     ) -> AsyncIterator[Finding]:
-        for file, held in zip(files, await self.links.read(files), strict=True):
-            assert file.digest is not None
-            target = _bind_digest(state.manifest_lookup(self.links), file.digest)
+        holds = partial(self.links.holds_manifest, state.name)
+        for file, held in await self.links.read(files):
             if isinstance(held, Finding):
-                yield await self.links.with_link_repair(held, file, target)
-            elif held is not None and not await target() and await self.links.is_there(file):
+                yield await self.links.with_link_repair(held, file, holds)
+            elif held is not None and not await holds(held) and await self.links.is_there(file):
                 yield self.links.dangling(
-                    file, "the repository does not hold it", target, Severity.HARMLESS
+                    file, "the repository does not hold it", holds, Severity.HARMLESS
                 )
 
     async def _finish_repository(self) -> AsyncIterator[Finding]:
@@ -331,16 +306,12 @@ class RepositoryCheck:
                 yield unmarked
 
     def _dangling_link(self, file: ClassifiedPath) -> Finding:
-        assert file.digest is not None
-        target = _bind_digest(self.links.has_bytes, file.digest)
-        return self.links.dangling(file, "its bytes are not in the store", target)
+        why = "its bytes are not in the store"
+        return self.links.dangling(file, why, self.links.has_bytes)
 
     async def _unmarked(self, name: str) -> Finding | None:
-        try:
+        with suppress(PathNotFound):
             await self.links.driver.stat(layout.layers_folder(name))
-        except PathNotFound:
-            pass
-        else:
             return None
 
         async def repair() -> bool:
@@ -351,12 +322,6 @@ class RepositoryCheck:
             FindingKind.REPOSITORY_UNMARKED, layout.repository_folder(name),
             "without _layers Distribution does not list it", repository=name, repair=repair,
         )  # fmt: skip
-
-
-def _bind_digest(
-    question: Callable[[Digest], Awaitable[bool]], digest: Digest
-) -> Callable[[], Awaitable[bool]]:
-    return lambda: question(digest)
 
 
 def _group_role(file: ClassifiedPath) -> FileRole:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from twisted_registry.integrity.findings import Finding, FindingKind
-from twisted_registry.storage.interfaces import PathNotFound, StorageError
+from twisted_registry.repository.inventory import list_folder
+from twisted_registry.storage.interfaces import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -54,20 +57,4 @@ async def _walk_by_folder(
                 async for found in walk_files(driver, path[:-1], after):
                     yield found
         elif path > after:
-            yield [type(entry)(path, entry.size, entry.modified)]
-
-
-async def list_folder(driver: IStorageDriver, folder: str) -> list[Entry]:
-    """Return the entries directly in a folder; none if it does not exist.
-
-    :raises StorageError: if it cannot be read.
-    """
-    found: list[Entry] = []
-    while True:
-        try:
-            page = await driver.list(folder, found[-1].path if found else "", _PAGE_ENTRIES)
-        except PathNotFound:
-            return found
-        found += page
-        if len(page) < _PAGE_ENTRIES:
-            return found
+            yield [evolve(entry, path=path)]

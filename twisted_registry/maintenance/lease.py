@@ -225,7 +225,7 @@ class TaskLease:
             entry = await self.driver.stat(path)
         except PathNotFound:
             return None
-        return await store_time(self.driver) - (entry.modified or 0) / 1e9
+        return await store_time(self.driver) - (entry.modified_s or 0)
 
     def _start_renewal(self, holder: str) -> Deferred[None]:
         return Deferred.fromCoroutine(self._renew(holder))

@@ -109,7 +109,7 @@ class PullTimes:
                 [
                     layout.pull_batch(entry.path)
                     for entry in entries
-                    if entry.modified is not None and entry.modified / 1e9 < old
+                    if entry.modified_s is not None and entry.modified_s < old
                 ]
             )
             if len(entries) < self.page_batches:
@@ -146,7 +146,7 @@ class PullTimes:
         paths = [layout.pull_batch(entry.path) for entry in entries]
         contents = await bulk_lookup(self.driver).get_many(paths, _MAX_FILE_BYTES)
         for entry, content in zip(entries, contents, strict=True):
-            second = float(round((entry.modified or 0) / 1e9))
+            second = float(round(entry.modified_s or 0))
             for line in (content or b"").decode("ascii", "replace").splitlines():
                 reference, _, name = line.partition(" ")
                 if name:
@@ -159,7 +159,7 @@ class PullTimes:
             entry = await self.driver.stat(path)
         except PathNotFound:
             return None
-        return (entry.modified or 0) / 1e9
+        return entry.modified_s or 0
 
 
 class PullRecorder(Service):

@@ -80,6 +80,22 @@ async def iterate_files(driver: IStorageDriver, path: str) -> AsyncIterator[Sequ
         after = entries[-1].path
 
 
+async def list_folder(driver: IStorageDriver, folder: str) -> list[Entry]:
+    """Return the entries directly in a folder; none if it does not exist.
+
+    :raises StorageError: if it cannot be read.
+    """
+    found: list[Entry] = []
+    while True:
+        try:
+            page = await driver.list(folder, found[-1].path if found else "", _PAGE_ENTRIES)
+        except PathNotFound:
+            return found
+        found += page
+        if len(page) < _PAGE_ENTRIES:
+            return found
+
+
 @translate_storage_errors
 async def _list_folders(bulk: IBulkLookup, path: str, after: str, containing: str) -> Sequence[str]:
     try:
