@@ -23,7 +23,7 @@ from twisted_registry.integrity.leftovers import LeftoverCheck, TrashCheck
 from twisted_registry.integrity.links import LinkCheck
 from twisted_registry.integrity.manifests import ManifestCheck
 from twisted_registry.integrity.repositories import RepositoryCheck
-from twisted_registry.integrity.scrub import Scrub, ScrubPosition
+from twisted_registry.integrity.scrub import Scrub
 from twisted_registry.maintenance.lease import TaskLease
 from twisted_registry.maintenance.pull_times import PullTimes
 from twisted_registry.maintenance.purge import UploadPurge
@@ -313,7 +313,6 @@ def make_scrub(
         return Scrub(
             BlobCheck(driver, quarantine, rate_limiter.throttle),
             Repairer(driver, reactor),
-            ScrubPosition(driver),
             affected_tags,
             reactor,
         ).run()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 from twisted.logger import Logger
 
 from twisted_registry.gc.delete_list import (
@@ -38,13 +38,6 @@ log = Logger()
 
 #: Findings about the bytes of a blob.
 _CORRUPT_KINDS = {FindingKind.BLOB_CORRUPT, FindingKind.BLOB_EMPTY, FindingKind.FILE_UNREADABLE}
-#: The counter of findings that are not repaired.
-_COUNTER_NAMES = {
-    Severity.DAMAGE: "damaged",
-    Severity.SPARSE: "sparse",
-    Severity.HARMLESS: "harmless",
-}
-
 #: Findings that are repaired under one list.
 _MAX_WAITING = 500
 
@@ -71,7 +64,7 @@ class FsckObserver:
         """Called for each finding, after its repair if there is one."""
 
 
-@frozen
+@define(eq=False)
 class FsckResult:
     """The result of a check.
 
@@ -85,14 +78,14 @@ class FsckResult:
     :ivar tags: tags that cannot be pulled completely.
     """
 
-    files: int
-    size: int
-    repositories: int
-    damaged: int
-    sparse: int
-    harmless: int
-    repaired: int
-    tags: tuple[AffectedTag, ...]
+    files: int = 0
+    size: int = 0
+    repositories: int = 0
+    damaged: int = 0
+    sparse: int = 0
+    harmless: int = 0
+    repaired: int = 0
+    tags: tuple[AffectedTag, ...] = ()
 
 
 @define(eq=False)
@@ -110,13 +103,8 @@ class Fsck:
     observer: FsckObserver
     checks: list[Callable[[], AsyncIterator[Finding]]] = field(factory=list)
     tags: list[AffectedTag] = field(factory=list)
-    _files: int = field(init=False, default=0)
-    _size: int = field(init=False, default=0)
-    _repositories: int = field(init=False, default=0)
+    _result: FsckResult = field(init=False, factory=FsckResult)
     _total: int = field(init=False, default=0)
-    _counts: dict[str, int] = field(
-        init=False, factory=lambda: dict.fromkeys((*_COUNTER_NAMES.values(), "repaired"), 0)
-    )
     _repaired_paths: set[str] = field(init=False, factory=set)
 
     @translate_storage_errors
@@ -134,14 +122,14 @@ class Fsck:
             async for finding in findings():
                 await self._repair(finding)
             self._count_findings(await self.repair.repair_waiting())
-        tags = tuple(
+        self._result.tags = tuple(
             tag for tag in self.tags if not tag.link or tag.link not in self._repaired_paths
         )
-        return FsckResult(self._files, self._size, self._repositories, **self._counts, tags=tags)
+        return self._result
 
     def repository_started(self, name: str) -> None:
         """Count a repository whose check begins."""
-        self._repositories += 1
+        self._result.repositories += 1
         self.observer.repository_started(name)
 
     async def _read_blobs(self) -> None:
@@ -149,7 +137,6 @@ class Fsck:
             if isinstance(page, Finding):
                 await self._repair(page)
                 continue
-
             for finding in await self.blobs.examine_all(page, self._count_read):
                 if finding.kind in _CORRUPT_KINDS and finding.digest is not None:
                     self.corrupt.add(finding.digest)
@@ -157,20 +144,25 @@ class Fsck:
         self._count_findings(await self.repair.repair_waiting())
 
     def _count_read(self, size: int) -> None:
-        self._files += 1
-        self._size += size
-        self.observer.read(self._size, self._total)
+        self._result.files += 1
+        self._result.size += size
+        self.observer.read(self._result.size, self._total)
 
     async def _repair(self, finding: Finding) -> None:
         self._count_findings(await self.repair.submit(finding))
 
     def _count_findings(self, findings: Iterable[Finding]) -> None:
+        result = self._result
         for finding in findings:
             if finding.repaired:
-                self._counts["repaired"] += 1
+                result.repaired += 1
                 self._repaired_paths.add(finding.path)
+            elif finding.severity is Severity.DAMAGE:
+                result.damaged += 1
+            elif finding.severity is Severity.SPARSE:
+                result.sparse += 1
             else:
-                self._counts[_COUNTER_NAMES[finding.severity]] += 1
+                result.harmless += 1
             self.observer.found(finding)
 
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from twisted_registry.repository.uploads import AbandonedUpload
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
-#: Bytes that are read of a secret.
+#: Bytes that are read of a secret, and of a record in the trash.
 _MAX_SECRET_BYTES = 1024
+_MAX_RECORD_BYTES = 64 * 1024
 
 
 @define(eq=False)
@@ -153,10 +154,6 @@ class LeftoverCheck:
         with suppress(PathNotFound):
             await self.driver.delete(path)
         return True
-
-
-#: Bytes of a record.
-_MAX_RECORD_BYTES = 64 * 1024
 
 
 @define(eq=False)

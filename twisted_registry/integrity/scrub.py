@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.logger import Logger
 
 from twisted_registry.integrity.findings import Finding, Severity
@@ -28,21 +28,20 @@ if TYPE_CHECKING:
     from twisted_registry.integrity.blobs import BlobCheck
     from twisted_registry.integrity.fsck import Repairer
     from twisted_registry.oci.digest import Digest
-    from twisted_registry.storage.interfaces import IStorageDriver
 
 log = Logger()
 
-#: Seconds after which the position is stored, and findings that wait are repaired.
+#: Seconds after which it is stored how far a run has come, and findings that wait are repaired.
 _POSITION_INTERVAL_S = 60.0
 #: Damaged blobs whose tags are looked for at once.
 _DIGESTS_AT_ONCE = 100
 #: Affected tags that a result names.
 _MAX_TAGS_SHOWN = 100
-#: Bytes of the path that is the position.
+#: Bytes of the stored path up to which a run has come.
 _MAX_PATH_BYTES = 4096
 
 
-@frozen
+@define
 class ScrubResult:
     """The result of a run.
 
@@ -66,16 +65,16 @@ class ScrubResult:
 class Scrub:
     """Reads the blobs of a store, from where the last run was stopped.
 
-    :ivar position: stores how far a run has come.
+    How far a run has come is stored. If a power cut loses it, the next run starts over.
+
     :ivar affected_tags: finds the tags that need a damaged blob.
     """
 
     blobs: BlobCheck
     repair: Repairer
-    position: ScrubPosition
     affected_tags: AffectedTags
     clock: IReactorTime
-    _found: list[Finding] = field(init=False, factory=list)
+    _result: ScrubResult = field(init=False, factory=ScrubResult)
     _unreported: list[Digest] = field(init=False, factory=list)
     _tags: dict[str, None] = field(init=False, factory=dict)
 
@@ -85,30 +84,35 @@ class Scrub:
 
         :raises RegistryError: if the store cannot be listed.
         """
-        self._found, self._unreported, self._tags, files, size = [], [], {}, 0, 0
-        position_saved_at = self.clock.seconds()
-        async for page in self.blobs.files(await self.position.read()):
+        self._result, self._unreported, self._tags = ScrubResult(), [], {}
+        result = self._result
+        driver, position_saved_at = self.blobs.driver, self.clock.seconds()
+        position = b""
+        with suppress(PathNotFound):
+            position = await driver.get(layout.SCRUB, _MAX_PATH_BYTES)
+        async for page in self.blobs.files(position.decode("utf-8", "replace")):
             if isinstance(page, Finding):
                 self._log_findings([page])
                 continue
             for entry in page:
                 finding = await self.blobs.examine(entry)
-                files, size = files + 1, size + (entry.size or 0)
+                result.files += 1
+                result.size += entry.size or 0
                 if finding is not None and finding.severity is Severity.DAMAGE:
                     await self._repair(finding)
                 if self.clock.seconds() - position_saved_at >= _POSITION_INTERVAL_S:
                     await self._repair_waiting()
-                    await self.position.write(entry.path)
+                    await driver.put(layout.SCRUB, entry.path.encode("utf-8"), durable=False)
                     position_saved_at = self.clock.seconds()
         await self._repair_waiting()
-        await self.position.remove()
-        gone = sum(finding.repaired for finding in self._found)
+        with suppress(PathNotFound):
+            await driver.delete(layout.SCRUB)
         log.info(
             "scrub: read {files} blobs ({size} bytes), {damaged} damaged, {gone} quarantined",
-            files=files, size=size, damaged=len(self._found), gone=gone,
+            files=result.files, size=result.size, damaged=result.damaged, gone=result.quarantined,
         )  # fmt: skip
-        tags = tuple(self._tags)
-        return ScrubResult(files, size, len(self._found), gone, len(tags), tags[:_MAX_TAGS_SHOWN])
+        result.tags, result.affected = len(self._tags), tuple(self._tags)[:_MAX_TAGS_SHOWN]
+        return result
 
     async def _repair(self, finding: Finding) -> None:
         if finding.digest is not None:
@@ -134,31 +138,10 @@ class Scrub:
 
     def _log_findings(self, settled: Iterable[Finding]) -> None:
         for finding in settled:
-            self._found.append(finding)
+            self._result.damaged += 1
+            self._result.quarantined += finding.repaired
             log.error(
                 "{finding}{what}",
                 finding=str(finding),
                 what="; quarantined, the next push stores it again" if finding.repaired else "",
             )
-
-
-@define(eq=False)
-class ScrubPosition:
-    """Stores the position of a scrub. A power cut may lose it; the next run then starts over."""
-
-    driver: IStorageDriver
-
-    async def read(self) -> str:
-        """Return the path after which to continue; empty to start over."""
-        with suppress(PathNotFound):
-            return (await self.driver.get(layout.SCRUB, _MAX_PATH_BYTES)).decode("utf-8", "replace")
-        return ""
-
-    async def write(self, path: str) -> None:
-        """Store the path up to which blobs were read."""
-        await self.driver.put(layout.SCRUB, path.encode("utf-8"), durable=False)
-
-    async def remove(self) -> None:
-        """Delete the position, since a run is complete."""
-        with suppress(PathNotFound):
-            await self.driver.delete(layout.SCRUB)
