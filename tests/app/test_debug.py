@@ -203,7 +203,7 @@ def test_metrics_without_the_extra_end_the_start(tmp_path):
     assert status == 1
     assert err == [
         (
-            "twisted-registry: http.debug.prometheus.enabled: metrics need prometheus-client;"
+            "twisted-registry: http.debug.prometheus.enabled: needs the package prometheus_client:"
             " install twisted-registry[metrics]"
         )
     ]

@@ -143,7 +143,10 @@ def test_size_of_the_memory_cache_is_configurable(tmp_path):
     loaded = configured(tmp_path, "{layerinfo: inmemory, blobdescriptorsize: 3}")
     cache = make_descriptor_cache(loaded.configuration, Clock())
     assert isinstance(cache, MemoryDescriptorCache)
-    assert cache.limit == 3
+    digests = [Digest.of(bytes([number])) for number in range(4)]
+    for digest in digests:
+        cache.remember_size(digest, 1)
+    assert [cache.size(digest).result for digest in digests] == [None, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +184,7 @@ def test_redis_section_of_both_versions_is_accepted(tmp_path, redis, where, monk
 def test_missing_redis_extra_is_a_start_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "txredisapi", None)
     loaded = configured(tmp_path, "{blobdescriptor: redis}", "redis: {addr: 'localhost:1'}\n")
-    with pytest.raises(StartError, match=r"needs the extra twisted-registry\[redis\]"):
+    with pytest.raises(StartError, match=r"txredisapi: install twisted-registry\[redis\]"):
         make_descriptor_cache(loaded.configuration, Clock())
 
 

@@ -14,13 +14,13 @@ import hmac
 from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING
 
-from attrs import define, field
-
 from twisted_registry.api.response import Response
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.names import MAX_NAME_LENGTH
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from cryptography.fernet import Fernet
 
     from twisted_registry.api.context import RequestContext
@@ -110,69 +110,42 @@ async def _visible_page(
     context: RequestContext, visible: IRepositoryFilter, last: str, number: int
 ) -> tuple[list[str], str | None]:
     """Return a page of visible names, and the ``last`` of the next page if there may be one."""
-    search = _VisibleNameSearch(context.registry, visible, last, number)
-    await search.find_names()
-    if not search.more:
-        return search.found, None
-    if len(search.found) == number:
-        return search.found, search.found[-1]
-    secret = await context.registry.upload_secret.load()
-    return search.found, encrypt_cursor(search.position, secret)
+    found: list[str] = []
+    scanned = 0
+    async for name in _scan(context.registry, visible, last, number + 1):
+        is_visible = visible.includes(name)
+        if len(found) == number and (is_visible or scanned == _MAX_SCANNED_NAMES):
+            return found, found[-1]
+        if scanned == _MAX_SCANNED_NAMES:
+            return found, encrypt_cursor(last, await context.registry.upload_secret.load())
+        if is_visible:
+            found.append(name)
+        scanned += 1
+        last = name
+    return found, None
 
 
-@define(eq=False)
-class _VisibleNameSearch:
-    """Searches for ``wanted`` visible names after ``position``.
+async def _scan(
+    registry: Registry, visible: IRepositoryFilter, last: str, batch: int
+) -> AsyncIterator[str]:
+    """Yield the names after ``last`` that have a prefix of visible names.
 
-    :ivar position: the last name that was looked at.
-    :ivar more: whether there may be more visible names after it.
+    :param batch: the number of names that are probably needed.
     """
-
-    registry: Registry
-    visible: IRepositoryFilter
-    position: str
-    wanted: int
-    found: list[str] = field(init=False, factory=list)
-    more: bool = field(init=False, default=False)
-    _names_left: int = field(init=False, factory=lambda: _MAX_SCANNED_NAMES)
-    _batch_names: int = field(init=False)
-
-    @_batch_names.default
-    def _first_batch_names(self) -> int:
-        return min(self.wanted + 1, _MAX_BATCH_NAMES)
-
-    async def find_names(self) -> None:
-        """Search until enough names are found, there are no more, or the limit is reached."""
-        for prefix in self.visible.prefixes:
-            if self.position > prefix and not self.position.startswith(prefix):
-                continue
-            await self._scan_prefix(prefix)
-            if self.more:
-                return
-
-    async def _scan_prefix(self, prefix: str) -> None:
-        """Look at the names after the position that begin with ``prefix``."""
-        after = max(self.position, _key_before(prefix))
-        while True:
-            if not self._names_left:
-                self.more = True
-                return
-            names, more = await self.registry.catalog(
-                after, min(self._batch_names, self._names_left)
-            )
-            self._batch_names = min(2 * self._batch_names, _MAX_BATCH_NAMES)
+    for prefix in visible.prefixes:
+        if last > prefix and not last.startswith(prefix):
+            continue
+        last = max(last, _key_before(prefix))
+        more = True
+        while more:
+            names, more = await registry.catalog(last, min(batch, _MAX_BATCH_NAMES))
+            batch *= 2
             for name in names:
                 if not name.startswith(prefix):
-                    return
-                if self.visible.includes(name):
-                    if len(self.found) == self.wanted:
-                        self.more = True
-                        return
-                    self.found.append(name)
-                self.position = after = name
-            self._names_left -= len(names)
-            if not more:
-                return
+                    more = False
+                    break
+                yield name
+                last = name
 
 
 def _key_before(prefix: str) -> str:

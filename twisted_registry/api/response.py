@@ -12,6 +12,7 @@ handler.
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -127,9 +128,9 @@ class AsyncResource(Resource):
             work.addErrback(_abort_response, request)
         return NOT_DONE_YET
 
+    @abstractmethod
     async def respond(self, request: Request) -> None:
         """Send the response of a request of any method."""
-        raise NotImplementedError
 
 
 def _abort_response(failure: Failure, request: Request) -> None:

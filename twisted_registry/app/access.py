@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from attrs import field, frozen
 from twisted.logger import Logger
 
-from twisted_registry.app.errors import StartError
+from twisted_registry.app.errors import StartError, require_extra
 from twisted_registry.auth.access import (
     AnonymousOnly,
     AuthenticatedPolicy,
@@ -153,10 +153,8 @@ def make_scheme(configuration: Configuration, reactor: Any) -> IScheme:
 
 def _make_htpasswd_scheme(options: Htpasswd, reactor: Any) -> IScheme:
     key = "auth.htpasswd"
-    try:
-        from twisted_registry.auth import basic, password_file  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise _missing_extra_error(key, error) from error
+    with require_extra("auth", key):
+        from twisted_registry.auth import basic, password_file  # noqa: PLC0415
     # Half of the processors at most, so that requests of cached logins are not delayed.
     threads = Threads(reactor, max(1, (os.cpu_count() or 1) // 2), "passwords")
     file = password_file.PasswordFile(options.path, threads.run_blocking, reactor)
@@ -180,10 +178,8 @@ def _make_htpasswd_scheme(options: Htpasswd, reactor: Any) -> IScheme:
 
 def _make_token_scheme(options: Token, reactor: Any) -> IScheme:
     key = "auth.token"
-    try:
-        from twisted_registry.auth import bearer, keys  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise _missing_extra_error(key, error) from error
+    with require_extra("auth", key):
+        from twisted_registry.auth import bearer, keys  # noqa: PLC0415
     trusted, jwks = None, None
     if options.rootcertbundle:
         content = _read_file(f"{key}.rootcertbundle", options.rootcertbundle)
@@ -218,10 +214,8 @@ def _make_token_access(
     registry: Registry,
     reactor: Any,
 ) -> AccessControl:
-    try:
-        from twisted_registry.app.tokens import make_tokens  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise _missing_extra_error("access.tokens", error) from error
+    with require_extra("auth", "access.tokens"):
+        from twisted_registry.app.tokens import make_tokens  # noqa: PLC0415
     return make_tokens(configuration, policy, passwords, registry, reactor)
 
 
@@ -230,7 +224,3 @@ def _read_file(key: str, path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise StartError(f"{key}: {path}: {error.strerror}") from error
-
-
-def _missing_extra_error(key: str, error: ModuleNotFoundError) -> StartError:
-    return StartError(f"{key}: needs the package {error.name}: install twisted-registry[auth]")

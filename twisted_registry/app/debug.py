@@ -21,7 +21,7 @@ from twisted_registry import __version__
 from twisted_registry.api.context import get_caller, get_header_fields
 from twisted_registry.api.response import JSON, Response
 from twisted_registry.api.root import JSONResource, PageResource, make_error_body, put_path
-from twisted_registry.app.errors import StartError
+from twisted_registry.app.errors import StartError, require_extra
 from twisted_registry.app.listener import HTTPService, describe_address, make_endpoint
 from twisted_registry.auth.interfaces import MAINTENANCE
 from twisted_registry.config.http import parse_address
@@ -137,13 +137,8 @@ class DebugAddress:
         self._metrics_content_type = ""
         self.aggregated_counts: AggregatedCounts | None = None
         if self._debug.prometheus.enabled:
-            try:
-                from twisted_registry.metrics import prometheus  # noqa: PLC0415 - an extra
-            except ImportError as error:
-                raise StartError(
-                    "http.debug.prometheus.enabled: metrics need prometheus-client; install"
-                    " twisted-registry[metrics]"
-                ) from error
+            with require_extra("metrics", "http.debug.prometheus.enabled"):
+                from twisted_registry.metrics import prometheus  # noqa: PLC0415
             self._render_metrics = prometheus.render_metrics
             self._metrics_content_type = prometheus.CONTENT_TYPE
             self.aggregated_counts = AggregatedCounts()

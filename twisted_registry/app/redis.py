@@ -19,7 +19,7 @@ from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wra
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_registry.app.errors import StartError
+from twisted_registry.app.errors import StartError, require_extra
 from twisted_registry.repository.cache import IDescriptorCache
 
 if TYPE_CHECKING:
@@ -125,13 +125,9 @@ def make_redis_cache(configuration: Configuration, reactor: Any) -> RedisDescrip
     """
     options = configuration.redis
     assert options is not None
-    try:
+    with require_extra("redis", "storage.cache.blobdescriptor"):
         # Not at the top: it imports the global reactor.
         library = import_module("txredisapi")
-    except ImportError as error:
-        raise StartError(
-            "storage.cache.blobdescriptor: redis needs the extra twisted-registry[redis]"
-        ) from error
     address = options.address
     factory = library.RedisFactory(
         address,

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted_registry.acme.cache import ACMECache
 from twisted_registry.api.response import Response
 from twisted_registry.api.root import PageResource
-from twisted_registry.app.errors import StartError
+from twisted_registry.app.errors import StartError, require_extra
 from twisted_registry.tls.authority import last_certificate, trust_instructions
 from twisted_registry.tls.context import ClientAuth, TLSOptions, make_context, missing_ciphers
 from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint
@@ -161,16 +161,8 @@ class TLSService(MultiService):
         acme = self._section.letsencrypt
         if not isinstance(self._source, ACMECache):
             return None
-        try:
-            from twisted_registry.acme.renewal import (  # noqa: PLC0415 - an extra
-                CertificateRenewal,
-                Orders,
-            )
-        except ModuleNotFoundError as error:
-            raise StartError(
-                f"http.tls.letsencrypt: needs the package {error.name}: install"
-                " twisted-registry[acme]"
-            ) from error
+        with require_extra("acme", "http.tls.letsencrypt"):
+            from twisted_registry.acme.renewal import CertificateRenewal, Orders  # noqa: PLC0415
         cache, reactor = self._source, self._reactor
         orders = Orders(reactor, cache, acme.directory, acme.email, self._in_thread)
         return CertificateRenewal(reactor, cache, orders, self._in_thread, self._renewed)
