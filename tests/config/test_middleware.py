@@ -35,26 +35,26 @@ def faults(entry: str, storage: str = BUCKET) -> list[str]:
 def test_redirect_takes_a_base_url():
     found = read("{name: redirect, options: {baseurl: 'https://a.example/x'}}", MEMORY)
     assert found.name == "redirect"
-    assert found.settings.baseurl == "https://a.example/x"
+    assert found.options.baseurl == "https://a.example/x"
 
 
 def test_rewrite_takes_scheme_host_and_prefix():
     options = "{scheme: https, host: 'a:8443', trimpathprefix: /bucket}"
-    settings = read(f"{{name: rewrite, options: {options}}}").settings
+    settings = read(f"{{name: rewrite, options: {options}}}").options
     assert (settings.scheme, settings.host, settings.trimpathprefix) == (
         "https", "a:8443", "/bucket",
     )  # fmt: skip
 
 
 def test_rewrite_requires_no_option():
-    settings = read("{name: rewrite}", MEMORY).settings
+    settings = read("{name: rewrite}", MEMORY).options
     assert (settings.scheme, settings.host, settings.trimpathprefix) == ("", "", "")
 
 
 def test_cloudfront_has_defaults():
     settings = read(
         f"{{name: cloudfront, options: {{baseurl: d1.cloudfront.net, {PAIR}}}}}"
-    ).settings
+    ).options
     assert (settings.baseurl, settings.privatekey, settings.keypairid) == (
         "d1.cloudfront.net", "/k.pem", "K",
     )  # fmt: skip
@@ -69,7 +69,7 @@ def test_cloudfront_takes_lifetime_and_ip_filter(name: str):
         f"{{name: cloudfront, options: {{baseurl: 'https://d1.cloudfront.net/x/', {PAIR},"
         f" duration: 5m, ipfilteredby: AWSRegion, awsregion: 'us-east-1, eu-west-1',"
         f" {name}: 1h, iprangesurl: 'file:///ip-ranges.json'}}}}"
-    ).settings
+    ).options
     assert (settings.lifetime, settings.ipfilteredby) == (300, "awsregion")
     assert settings.regions == ("us-east-1", "eu-west-1")
     assert settings.frequency == 3600

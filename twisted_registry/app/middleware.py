@@ -46,7 +46,7 @@ def _wrap_driver(
     path: str,
     reactor: Any,
 ) -> IStorageDriver:
-    settings = entry.settings
+    settings = entry.options
     if entry.name == REDIRECT:
         return Redirect(driver, settings.baseurl)
     if entry.name == CLOUDFRONT:

@@ -28,7 +28,7 @@ from twisted_registry.config.sections import Section, SectionBase, key
 from twisted_registry.oci.patterns import GLOB_SYNTAX, Glob
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from twisted_registry.config.document import Node, Report
 
@@ -47,11 +47,19 @@ ALGORITHMS: Final = (
 )
 
 
-def _glob(node: Node) -> str:
-    """Check a pattern of :mod:`twisted_registry.oci.patterns`, optionally with ``!`` in front."""
-    pattern = values.text(node)
-    Glob.parse(pattern.removeprefix("!"))
-    return pattern
+def patterns(syntax: str, parse: Callable[[str], Glob]) -> Kind:
+    """Make the kind of a list of patterns, each optionally with ``!`` in front.
+
+    :param syntax: a pattern in words.
+    :param parse: raises ValueError if it is not a pattern.
+    """
+
+    def convert(node: Node) -> str:
+        pattern = values.text(node)
+        parse(pattern.removeprefix("!"))
+        return pattern
+
+    return ListOf("a list of patterns", Scalar(syntax, convert))
 
 
 def _url_path(node: Node) -> str:
@@ -73,8 +81,7 @@ def actions_key(doc: str) -> Any:
 
 def patterns_key(doc: str) -> Any:
     """Declare a required key that takes a list of patterns of repository names."""
-    kind = ListOf("a list of patterns", Scalar(GLOB_SYNTAX, _glob))
-    return key(kind, doc, required=True)
+    return key(patterns(GLOB_SYNTAX, Glob.parse), doc, required=True)
 
 
 def _header_text_key(doc: str) -> Any:

@@ -16,7 +16,7 @@ from twisted_registry.config.kinds import (
     duration,
     text,
 )
-from twisted_registry.config.sections import Section, SectionBase, key
+from twisted_registry.config.sections import Section, SectionBase, key, section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,13 +128,8 @@ class StorageMiddleware(SectionBase):
         " Amazon CloudFront.",
         required=True,
     )
-    options: StorageOptions | None = key(Section(StorageOptions), "Its options.")
+    options: StorageOptions = section(StorageOptions, "Its options.")
     disabled: bool = key(boolean(), "Ignore this entry.")
-
-    @property
-    def settings(self) -> StorageOptions:
-        """The options, with every default."""
-        return self.options or StorageOptions()
 
 
 class Middlewares(SectionBase):
@@ -176,7 +171,7 @@ def _check_storage(path: str, entry: StorageMiddleware, storage: Storage, report
                 f"{path}.name", f"got {quote_value(entry.name)}", "redirect, rewrite or cloudfront"
             )
         return
-    settings = entry.settings
+    settings = entry.options
     for name in _REQUIRED_OPTIONS[entry.name]:
         if not getattr(settings, name):
             report.add_fault(

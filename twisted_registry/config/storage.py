@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted_registry.config import values
-from twisted_registry.config.access import patterns_key
+from twisted_registry.config.access import patterns, patterns_key
 from twisted_registry.config.kinds import (
     Duration,
-    Kind,
     ListOf,
     OpaqueSection,
     Percentage,
@@ -46,12 +45,6 @@ MAX_URL_LIFETIME_S: Final = 7 * 24 * 3600
 DEFAULT_DESCRIPTORS: Final = 10_000
 
 
-def _tag_glob(node: Node) -> str:
-    pattern = values.text(node)
-    Glob.parse_tag(pattern.removeprefix("!"))
-    return pattern
-
-
 def _threads(node: Node) -> int:
     return max(values.lenient_integer(node), MIN_THREADS)
 
@@ -61,18 +54,11 @@ def _trash_keep(node: Node) -> float:
     return 0.0 if node.value in (False, "off") else values.text_duration_seconds(node)
 
 
-def _percentage() -> Kind:
-    return Percentage("a percentage from 1% to 100%", values.percentage)
-
-
-def _text_duration() -> Kind:
-    return Duration("a duration with a unit, such as 168h", values.text_duration_seconds)
-
-
-def _tags_key(doc: str, **more: Any) -> Any:
-    """Declare a key that takes a list of patterns of tags."""
-    kind = ListOf("a list of patterns", Scalar(TAG_GLOB_SYNTAX, _tag_glob))
-    return key(kind, doc, **more)
+_PERCENTAGE: Final = Percentage("a percentage from 1% to 100%", values.percentage)
+_TEXT_DURATION: Final = Duration(
+    "a duration with a unit, such as 168h", values.text_duration_seconds
+)
+_TAGS: Final = patterns(TAG_GLOB_SYNTAX, Glob.parse_tag)
 
 
 def _unserved_driver_key(names: str, **below: str) -> Any:
@@ -166,13 +152,13 @@ class UploadPurging(SectionBase):
 
     enabled: bool = key(boolean(), "Delete unfinished uploads at intervals.", default=True)
     age: float = key(
-        _text_duration(),
+        _TEXT_DURATION,
         "The age from which an unfinished upload is deleted.",
         default=168 * 3600.0,
         required=True,
     )
     interval: float = key(
-        _text_duration(), "The time between two runs.", default=24 * 3600.0, required=True
+        _TEXT_DURATION, "The time between two runs.", default=24 * 3600.0, required=True
     )
     dryrun: bool = key(boolean(), "Only log what would be deleted.", required=True)
 
@@ -187,9 +173,9 @@ class GarbageCollection(SectionBase):
     """``storage.maintenance.gc``."""
 
     enabled: bool = key(boolean(), "Delete unreferenced content at intervals, while serving.")
-    interval: float = key(_text_duration(), "The time between two runs.", default=24 * 3600.0)
+    interval: float = key(_TEXT_DURATION, "The time between two runs.", default=24 * 3600.0)
     grace: float = key(
-        _text_duration(),
+        _TEXT_DURATION,
         "How long content is kept after it was stored, referenced or not. Less than an hour adds a"
         " warning, because a push must be complete within this time.",
         default=24 * 3600.0,
@@ -211,7 +197,8 @@ class Immutable(SectionBase):
     """``storage.maintenance.retention.immutable[]``."""
 
     repositories: tuple[str, ...] = patterns_key("Which repositories, as in ``access.rules[]``.")
-    tags: tuple[str, ...] = _tags_key(
+    tags: tuple[str, ...] = key(
+        _TAGS,
         "Which tags: names and patterns, such as ``v*``. A pattern with ``!`` in front excludes"
         " what the others include.",
         required=True,
@@ -222,7 +209,7 @@ class Rule(SectionBase):
     """``storage.maintenance.retention.rules[]``."""
 
     repositories: tuple[str, ...] = patterns_key("Which repositories, as in ``access.rules[]``.")
-    tags: tuple[str, ...] = _tags_key("Which tags, as in ``immutable[]``.", default=("*",))
+    tags: tuple[str, ...] = key(_TAGS, "Which tags, as in ``immutable[]``.", default=("*",))
     newest: int = key(integer(0), "Keep this many tags of each repository: those pushed last.")
     pushedwithin: float = key(duration(), "Keep tags pushed within this time.")
     pulledwithin: float = key(
@@ -230,7 +217,7 @@ class Rule(SectionBase):
         "Keep tags pulled within this time, and tags whose pulls have been recorded for a shorter"
         " time.",
     )
-    always: tuple[str, ...] = _tags_key("Keep these tags.")
+    always: tuple[str, ...] = key(_TAGS, "Keep these tags.")
 
 
 class Retention(SectionBase):
@@ -259,7 +246,7 @@ class Scrub(SectionBase):
         boolean(), "Read every blob at intervals, and quarantine those whose content has changed."
     )
     interval: float = key(
-        _text_duration(),
+        _TEXT_DURATION,
         "The time between the starts of two runs. An interrupted run continues where it stopped.",
         default=7 * 24 * 3600.0,
     )
@@ -275,7 +262,7 @@ class Trash(SectionBase):
         " immediately.",
     )
     interval: float = key(
-        _text_duration(), "The time between two deletions of expired content.", default=3600.0
+        _TEXT_DURATION, "The time between two deletions of expired content.", default=3600.0
     )
 
 
@@ -283,11 +270,9 @@ class Watermark(SectionBase):
     """``storage.maintenance.watermark``."""
 
     warn: float = key(
-        _percentage(), "The disk usage from which responses have a Warning header; off if not set."
+        _PERCENTAGE, "The disk usage from which responses have a Warning header; off if not set."
     )
-    refuse: float = key(
-        _percentage(), "The disk usage from which pushes return 507; off if not set."
-    )
+    refuse: float = key(_PERCENTAGE, "The disk usage from which pushes return 507; off if not set.")
 
 
 class Maintenance(SectionBase):
