@@ -43,7 +43,7 @@ LAYERS = {
         *("storage", "tokens"),
     ),
     "testing": ("app", "api", "auth", "http", "metrics", "repository", "storage", "tls", "oci"),
-    "cli": ("app.gc_freeze", ""),
+    "cli": ("app.errors", "app.gc_freeze", ""),
     "tap": ("app", ""),
     "__main__": ("cli",),
     "": (),

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from twisted_registry import __version__
+from twisted_registry.app.errors import CommandFailed
 from twisted_registry.app.gc_freeze import freeze_imports
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ COMMANDS: Mapping[str, str] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    :param arguments: the command line; None for that of the process. :returns: the exit status: 0,
-    1 for an error of the configuration or the start, 2 for wrong usage; others are documented by
-    the commands.
+    :param arguments: the command line; None for that of the process.
+    :returns: the exit status: 0, 1 for an error of the configuration or the start, 2 for wrong
+        usage; others are documented by the commands.
     """
     words = _normalize_flags(sys.argv[1:] if arguments is None else arguments)
     # The first word that is not a flag is the command. If it is none, the parser reports it.
@@ -49,7 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command is None:
         parser.print_help()
         return 0 if options.command else 2
-    status: int = command.run(options)
+    try:
+        status: int = command.run(options)
+    except CommandFailed as error:
+        sys.stderr.write(f"twisted-registry: {error}\n")
+        return 1
     return status
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.output import print_error
 from twisted_registry.config.document import ConfigurationError
 from twisted_registry.config.loading import load
@@ -53,10 +54,9 @@ def load_store_or_exit(path: str | None, environ: Mapping[str, str] = os.environ
 
     The arguments are those of :func:`load_or_exit`.
 
-    :raises SystemExit: with status 1, also if the store is in the memory of another process.
+    :raises CommandFailed: if the store is in the memory of another process.
     """
     configuration = load_or_exit(path, environ).configuration
     if "inmemory" in configuration.storage.drivers:
-        print_error("storage.inmemory: a command cannot open the store of another process")
-        raise SystemExit(1)
+        raise CommandFailed("storage.inmemory: a command cannot open the store of another process")
     return configuration

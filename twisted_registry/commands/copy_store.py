@@ -13,8 +13,9 @@ from attrs import asdict
 from twisted.internet.task import LoopingCall
 
 from twisted_registry.app import standalone
+from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.configured import add_json_argument, load_store_or_exit
-from twisted_registry.commands.output import BAR_WIDTH, ProgressBar, print_error, print_json
+from twisted_registry.commands.output import BAR_WIDTH, ProgressBar, print_json
 from twisted_registry.commands.store import open_store
 from twisted_registry.maintenance.store_copy import StoreCopy, StoreCopyResult
 
@@ -45,15 +46,11 @@ def run(options: Namespace) -> int:
     """
     source = load_store_or_exit(options.source, {})
     target = load_store_or_exit(options.target, {})
-    fault = _find_fault(source, target)
-    if fault:
-        print_error(fault)
-        return 1
+    _check_stores(source, target)
     with ProgressBar.on(sys.stderr) as bar:
         result = standalone.run_once(lambda reactor: _copy(source, target, bar, reactor))
     if not result.repositories:
-        print_error("FROM has no repositories; check its rootdirectory")
-        return 1
+        raise CommandFailed("FROM has no repositories; check its rootdirectory")
     if options.json:
         print_json(asdict(result))
     else:
@@ -61,14 +58,14 @@ def run(options: Namespace) -> int:
     return 1 if result.damaged else 0
 
 
-def _find_fault(source: Configuration, target: Configuration) -> str:
-    """Return why the stores cannot be copied, or an empty text."""
+def _check_stores(source: Configuration, target: Configuration) -> None:
     filesystem = source.storage.filesystem
     if filesystem is not None and not Path(filesystem.rootdirectory).is_dir():
-        return f"storage.filesystem.rootdirectory: {filesystem.rootdirectory}: not a directory"
+        raise CommandFailed(
+            f"storage.filesystem.rootdirectory: {filesystem.rootdirectory}: not a directory"
+        )
     if _store_identity(source) == _store_identity(target):
-        return "FROM and TO are the same store"
-    return ""
+        raise CommandFailed("FROM and TO are the same store")
 
 
 def _store_identity(configuration: Configuration) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from twisted_registry.commands.configured import (
     add_json_argument,
     load_store_or_exit,
 )
-from twisted_registry.commands.output import BAR_WIDTH, ProgressBar, print_error, print_json
+from twisted_registry.commands.output import BAR_WIDTH, ProgressBar, print_json
 from twisted_registry.commands.store import make_registry, run_on_store
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.names import NameInvalid, check_name
@@ -42,10 +42,7 @@ def run(options: Namespace) -> int:
     """
     name = options.repository
     configuration = load_store_or_exit(options.file)
-    fault = _find_fault(configuration, name)
-    if fault:
-        print_error(fault)
-        return 1
+    _check_deletable(configuration, name)
     with ProgressBar.on(sys.stderr) as bar:
         deleted = _delete(configuration, name, bar)
     if options.json:
@@ -57,17 +54,15 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _find_fault(configuration: Configuration, name: str) -> str:
-    """Return why the repository cannot be deleted, or an empty text."""
+def _check_deletable(configuration: Configuration, name: str) -> None:
     if not configuration.storage.delete.enabled:
-        return "storage.delete.enabled: deletion is not enabled"
+        raise CommandFailed("storage.delete.enabled: deletion is not enabled")
     if configuration.storage.maintenance.readonly.enabled:
-        return "storage.maintenance.readonly.enabled: the registry is read-only"
+        raise CommandFailed("storage.maintenance.readonly.enabled: the registry is read-only")
     try:
         check_name(name)
     except NameInvalid as error:
-        return f"{name}: {error}"
-    return ""
+        raise CommandFailed(f"{name}: {error}") from error
 
 
 def _delete(configuration: Configuration, name: str, bar: ProgressBar) -> DeletedCounts:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attrs import asdict
 
+from twisted_registry.app.errors import CommandFailed
 from twisted_registry.app.maintenance import make_retention
 from twisted_registry.commands.configured import (
     add_config_argument,
     add_json_argument,
     load_store_or_exit,
 )
-from twisted_registry.commands.output import format_table, format_time, print_error, print_json
+from twisted_registry.commands.output import format_table, format_time, print_json
 from twisted_registry.commands.store import make_registry, run_on_store
 from twisted_registry.maintenance.lease import TaskLease
 
@@ -42,8 +43,7 @@ def run(options: Namespace) -> int:
     """
     configuration = load_store_or_exit(options.file)
     if not configuration.storage.maintenance.retention.rules:
-        print_error("storage.maintenance.retention: there are no rules")
-        return 1
+        raise CommandFailed("storage.maintenance.retention: there are no rules")
     decisions: list[Decision] = []
 
     def on_decision(decision: Decision) -> None:

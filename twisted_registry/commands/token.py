@@ -76,8 +76,7 @@ def run(options: Namespace) -> int:
     """
     configuration = load_store_or_exit(options.file)
     if options.action == "create" and configuration.tokens is None:
-        print_error("access.tokens: without this section the registry accepts no tokens")
-        return 1
+        raise CommandFailed("access.tokens: without this section the registry accepts no tokens")
     run_on_store(configuration, lambda driver, reactor: _run_action(options, driver, reactor))
     return 0
 

@@ -61,7 +61,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Add, change, remove or list users.
 
-    :returns: 0, or 1 with a line on standard error.
+    :returns: the exit status.
+    :raises CommandFailed: if it failed.
     """
     path = options.htpasswd or _configured_path(options.file)
     try:
@@ -69,23 +70,18 @@ def run(options: Namespace) -> int:
             _print_users(path, as_json=options.json)
         else:
             _change_user(path, options.action, _encode_name(options.name))
-    except CommandFailed as error:
-        print_error(str(error))
     except HtpasswdInvalid as error:
-        print_error(f"{path}: {error}")
+        raise CommandFailed(f"{path}: {error}") from error
     except OSError as error:
-        print_error(f"{path}: {error.strerror}")
-    else:
-        return 0
-    return 1
+        raise CommandFailed(f"{path}: {error.strerror}") from error
+    return 0
 
 
 def _configured_path(file: str | None) -> str:
     loaded = load_or_exit(file)
     htpasswd = loaded.configuration.auth.htpasswd
     if htpasswd is None:
-        print_error(f"{_KEY} is not set in {loaded.source}; use --htpasswd PATH")
-        raise SystemExit(1)
+        raise CommandFailed(f"{_KEY} is not set in {loaded.source}; use --htpasswd PATH")
     return htpasswd.path
 
 
