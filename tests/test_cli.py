@@ -9,11 +9,17 @@ import os
 import re
 import signal
 import socket
-import sys
 
 import pytest
 
-from tests.support.processes import SERVE, RegistryProcess, run, write_configuration
+from tests.support.processes import (
+    SERVE,
+    RegistryProcess,
+    passing_socket,
+    run,
+    status_over_unix,
+    write_configuration,
+)
 from twisted_registry import __version__
 from twisted_registry.cli import COMMANDS, main
 
@@ -222,17 +228,6 @@ def test_an_unreadable_root_is_reported(tmp_path):
     assert "ermission" in line
 
 
-def status_over_unix(path):
-    """The status of GET /v2/ over a Unix socket."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(30)
-        connection.connect(str(path))
-        connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        response = http.client.HTTPResponse(connection)
-        response.begin()
-        return response.status
-
-
 def test_a_unix_socket_replaces_a_dead_one(tmp_path):
     path = tmp_path / "registry.sock"
     configuration = write_configuration(tmp_path, addr=path, more="  net: unix\n")
@@ -258,31 +253,15 @@ def test_a_unix_socket_does_not_replace_a_file(tmp_path):
     assert path.read_text() == "precious"
 
 
-HAND_OVER = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3, inheritable=True)
-os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
-
-
 def test_a_socket_of_systemd_is_used(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as waiting:
         port = waiting.getsockname()[1]
         # A client connects before the registry starts.
         with socket.create_connection(("127.0.0.1", port)) as early:
             early.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            server = RegistryProcess(
-                sys.executable,
-                "-c",
-                HAND_OVER,
-                str(waiting.fileno()),
-                *SERVE[1:],
-                write_configuration(tmp_path, addr="127.0.0.1:1"),
-                cwd=tmp_path,
-                pass_fds=(waiting.fileno(),),
-            )
-            with server:
+            path = write_configuration(tmp_path, addr="127.0.0.1:1")
+            command = (*passing_socket(waiting), *SERVE[1:], path)
+            with RegistryProcess(*command, cwd=tmp_path, pass_fds=(waiting.fileno(),)) as server:
                 assert server.port == port
                 response = http.client.HTTPResponse(early)
                 response.begin()

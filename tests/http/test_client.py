@@ -25,7 +25,7 @@ class Response:
         self.protocol = protocol
         protocol.makeConnection(self)
 
-    def abortConnection(self):
+    def stopProducing(self):
         self.aborted = True
 
     def end(self, reason):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from http.client import HTTPConnection, HTTPSConnection
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from threading import Event, Thread
 
@@ -32,6 +32,14 @@ storage:
 http:
   addr: {addr}
   secret: do-not-tell
+"""
+
+
+_PASS_SOCKET = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3, inheritable=True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
@@ -72,6 +80,25 @@ def wait_until(ready, seconds=30):
         assert time.monotonic() < deadline, f"not ready after {seconds} s"
         time.sleep(0.02)
     return result
+
+
+def status_over_unix(path):
+    """Send GET /v2/ over a Unix socket; return the status."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(30)
+        connection.connect(str(path))
+        connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        response = HTTPResponse(connection)
+        response.begin()
+        return response.status
+
+
+def passing_socket(listening):
+    """Return the beginning of a command of Python that passes a socket as systemd does.
+
+    It is followed by the arguments of the interpreter; the process inherits the socket.
+    """
+    return (sys.executable, "-c", _PASS_SOCKET, str(listening.fileno()))
 
 
 class RegistryProcess:

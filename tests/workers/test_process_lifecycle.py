@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import signal
 import socket
-import sys
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Thread
@@ -19,7 +17,9 @@ from tests.support.processes import (
     SERVE,
     TWISTD,
     RegistryProcess,
+    passing_socket,
     run,
+    status_over_unix,
     wait_until,
     write_configuration,
 )
@@ -227,17 +227,6 @@ def test_secrets_are_neither_in_the_command_line_nor_the_environment_of_a_worker
     assert "-secret" not in out + "".join(lines)
 
 
-def over_unix(path):
-    """Send GET /v2/ over a Unix socket; return the status."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(30)
-        connection.connect(str(path))
-        connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        response = http.client.HTTPResponse(connection)
-        response.begin()
-        return response.status
-
-
 def test_several_processes_serve_a_unix_socket(tmp_path):
     path = tmp_path / "registry.sock"
     configuration = write_configuration(tmp_path, addr=path, more="  net: unix\n  workers: 2\n")
@@ -246,7 +235,7 @@ def test_several_processes_serve_a_unix_socket(tmp_path):
         for _ in range(16):
             idle.append(socket.socket(socket.AF_UNIX))
             idle[-1].connect(str(path))
-        assert over_unix(path) == 200
+        assert status_over_unix(path) == 200
         (worker,) = family.others
         # Both hold some of them, beside their other sockets.
         counts = [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in (family.first, worker)]
@@ -256,24 +245,15 @@ def test_several_processes_serve_a_unix_socket(tmp_path):
         os.kill(worker, signal.SIGTERM)
         family.settle(2)
         assert path.exists()
-        assert [over_unix(path) for _ in range(4)] == [200] * 4
+        assert [status_over_unix(path) for _ in range(4)] == [200] * 4
         assert family.stop()[0] == 0
     assert not path.exists()
 
 
-HAND_OVER = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3, inheritable=True)
-os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
-
-
 def test_several_processes_serve_a_socket_that_systemd_passes(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as waiting:
-        number = str(waiting.fileno())
         path = write_configuration(tmp_path, addr="127.0.0.1:1", more="  workers: 2\n")
-        command = (sys.executable, "-c", HAND_OVER, number, *SERVE[1:], path)
+        command = (*passing_socket(waiting), *SERVE[1:], path)
         with Family(*command, cwd=tmp_path, pass_fds=(waiting.fileno(),)) as family:
             assert family.port == waiting.getsockname()[1]
             for connection in family.one_for_each():

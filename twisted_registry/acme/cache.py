@@ -32,7 +32,7 @@ from twisted_registry.tls.authority import (
 )
 from twisted_registry.tls.certificates import host_names
 from twisted_registry.tls.interfaces import CertificateBundle, CertificateError, ICertificateSource
-from twisted_registry.tls.sources import read_certificate_file
+from twisted_registry.tls.sources import read_authorities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,10 +122,7 @@ class ACMECache:
             chain, key = self._load(self.hosts[0]) or make_placeholder(self.now())
         except OSError as error:
             raise CertificateError(_CONFIG_KEY, f"{error.filename}: {error.strerror}") from error
-        authorities = tuple(
-            (path, read_certificate_file("clientcas", path)) for path in self.authorities
-        )
-        return CertificateBundle(chain, key, authorities)
+        return CertificateBundle(chain, key, read_authorities(self.authorities))
 
     def file_versions(self) -> tuple[object, ...]:
         """Return the versions of the certificate and of the authorities."""

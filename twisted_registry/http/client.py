@@ -115,7 +115,4 @@ class _LimitedBodyProtocol(Protocol):
 
     def _abort(self) -> None:
         transport: Any = self.transport
-        # The transport of a body has no abortConnection in every version of Twisted; there
-        # ``stopProducing`` closes the connection.
-        abort = getattr(transport, "abortConnection", None) or transport.stopProducing
-        abort()
+        transport.stopProducing()  # the transport of a body has no abortConnection

@@ -16,7 +16,7 @@ from twisted_registry.tls.certificates import host_names
 from twisted_registry.tls.interfaces import CertificateBundle, CertificateError, ICertificateSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 #: How many seconds before its end a certificate is replaced.
 _RENEW_BEFORE_S: Final = 30 * 24 * 3600.0
@@ -34,6 +34,14 @@ def read_certificate_file(name: str, path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise CertificateError(name, f"{path}: {error.strerror}") from error
+
+
+def read_authorities(paths: Iterable[str]) -> tuple[tuple[str, bytes], ...]:
+    """Return the authorities for client certificates: name and content of each file.
+
+    :raises CertificateError: if a file cannot be read.
+    """
+    return tuple((path, read_certificate_file("clientcas", path)) for path in paths)
 
 
 @implementer(ICertificateSource)
@@ -58,7 +66,7 @@ class CertificateFiles:
         return CertificateBundle(
             read_certificate_file("certificate", self.certificate),
             read_certificate_file("key", self.key),
-            tuple((path, read_certificate_file("clientcas", path)) for path in self.authorities),
+            read_authorities(self.authorities),
         )
 
     def file_versions(self) -> tuple[object, ...]:

@@ -90,49 +90,26 @@ def encode_message(message: object) -> bytes:
     return len(content).to_bytes(_LENGTH_BYTES) + content
 
 
+@implementer(IReadDescriptor)
 @define(eq=False)
-class MessageDecoder:
-    """Decodes the messages that follow the handover."""
+class ControlPipe:
+    """A worker's end of the pipe from the first process.
 
+    :ivar descriptor: the pipe, after the handover was read.
+    :ivar stop: called for :data:`STOP_MESSAGE`.
+    :ivar abort_requests: called when the first process has ended.
+    :ivar on_message: called with every other message.
+    """
+
+    _reactor: Any
+    _descriptor: int
+    _stop: Callable[[], object]
+    _abort_requests: Callable[[], object]
+    _on_message: Callable[[Any], object]
     _pending: bytes = field(init=False, default=b"")
 
-    def feed(self, data: bytes) -> Iterator[object]:
-        """Add bytes from the pipe; yield the messages that are complete."""
-        self._pending += data
-        while len(self._pending) >= _LENGTH_BYTES:
-            end = _LENGTH_BYTES + int.from_bytes(self._pending[:_LENGTH_BYTES])
-            if len(self._pending) < end:
-                break
-            content, self._pending = self._pending[_LENGTH_BYTES:end], self._pending[end:]
-            yield pickle.loads(content)  # noqa: S301 (as above)
-
-
-@implementer(IReadDescriptor)
-class ControlPipe:
-    """A worker's end of the pipe from the first process."""
-
-    def __init__(
-        self,
-        reactor: Any,
-        descriptor: int,
-        stop: Callable[[], object],
-        abort_requests: Callable[[], object],
-        on_message: Callable[[Any], object],
-    ) -> None:
-        """Begin to read.
-
-        :param descriptor: the pipe, after the handover was read.
-        :param stop: called for :data:`STOP_MESSAGE`.
-        :param abort_requests: called when the first process has ended.
-        :param on_message: called with every other message.
-        """
-        self._reactor = reactor
-        self._descriptor = descriptor
-        self._stop = stop
-        self._abort_requests = abort_requests
-        self._on_message = on_message
-        self._decoder = MessageDecoder()
-        reactor.addReader(self)
+    def __attrs_post_init__(self) -> None:
+        self._reactor.addReader(self)
 
     def fileno(self) -> int:
         """Return the descriptor of the pipe."""
@@ -152,11 +129,21 @@ class ControlPipe:
         data = os.read(self._descriptor, _READ_BYTES)
         if not data:
             self._close()
-        for message in self._decoder.feed(data):
+        self._pending += data
+        for message in self._take_messages():
             if message == STOP_MESSAGE:
                 self._stop()
             else:
                 self._on_message(message)
+
+    def _take_messages(self) -> Iterator[object]:
+        """Yield the messages that are complete."""
+        while len(self._pending) >= _LENGTH_BYTES:
+            end = _LENGTH_BYTES + int.from_bytes(self._pending[:_LENGTH_BYTES])
+            if len(self._pending) < end:
+                break
+            content, self._pending = self._pending[_LENGTH_BYTES:end], self._pending[end:]
+            yield pickle.loads(content)  # noqa: S301 (written by the parent process)
 
     def _close(self) -> None:
         self._reactor.removeReader(self)

@@ -17,6 +17,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort, IReadDescriptor, IStreamServerEndpoint
@@ -108,13 +109,24 @@ class SharedPort:
     """
 
     def __init__(
-        self, reactor: Any, listening: socket.socket, factory: IProtocolFactory, loads: LoadTable
+        self,
+        reactor: Any,
+        listening: socket.socket,
+        factory: IProtocolFactory,
+        loads: LoadTable,
+        opened: Any = None,
     ) -> None:
-        """Own a listening socket; ``startListening`` begins to accept."""
+        """Own a listening socket; ``startListening`` begins to accept.
+
+        :param opened: in the first process, the port whose socket was duplicated, and which does
+            not read. It is stopped as well: that shuts the socket down for all processes if it was
+            opened here, and removes the path of a Unix socket.
+        """
         self.socket = listening
         self._reactor = reactor
         self._factory = factory
         self._loads = loads
+        self._opened = opened
         self._resume_call: IDelayedCall | None = None
         self._is_open = False
 
@@ -127,16 +139,17 @@ class SharedPort:
         self._reactor.addReader(self)
 
     def stopListening(self) -> Deferred[None]:
-        """Stop accepting; other processes continue."""
-        if self._is_open:
-            self._is_open = False
-            self._loads.unregister()
-            self._reactor.removeReader(self)
-            if self._resume_call is not None:
-                self._resume_call.cancel()
-            self.socket.close()
-            self._factory.doStop()
-        return succeed(None)
+        """Stop accepting; other processes continue, unless this is the first one."""
+        if not self._is_open:
+            return succeed(None)
+        self._is_open = False
+        self._loads.unregister()
+        self._reactor.removeReader(self)
+        if self._resume_call is not None:
+            self._resume_call.cancel()
+        self.socket.close()
+        self._factory.doStop()
+        return succeed(None) if self._opened is None else maybeDeferred(self._opened.stopListening)
 
     def getHost(self) -> IPv4Address | IPv6Address | UNIXAddress:
         """Return the address of the socket."""
@@ -200,58 +213,41 @@ class SharedPort:
                 return  # the client has disconnected
 
 
-class PrimaryPort(SharedPort):
-    """The port of the process that opened the socket; it removes the path of a Unix socket."""
-
-    def __init__(
-        self,
-        reactor: Any,
-        listening: socket.socket,
-        factory: IProtocolFactory,
-        loads: LoadTable,
-        port: IListeningPort,
-    ) -> None:
-        """Accept from a duplicate of the socket of ``port``, which does not read."""
-        super().__init__(reactor, listening, factory, loads)
-        self._port = port
-
-    def stopListening(self) -> Deferred[None]:
-        """Stop accepting, and shut the socket down for all processes if it was opened here."""
-        stopped = super().stopListening()
-        return maybeDeferred(self._port.stopListening).addCallback(lambda _: stopped)
-
-
 @implementer(IStreamServerEndpoint)
+@frozen(eq=False)
 class SharingEndpoint:
-    """Listens on another endpoint, and shares its socket; for the first process."""
+    """Listens on another endpoint, and shares its socket; for the first process.
 
-    def __init__(self, reactor: Any, endpoint: IStreamServerEndpoint, loads: LoadTable) -> None:
-        """Wrap the endpoint that opens the socket: TCP, Unix, or one that systemd passes."""
-        self._reactor = reactor
-        self._endpoint = endpoint
-        self._loads = loads
+    :ivar endpoint: opens the socket: TCP, Unix, or one that systemd passes.
+    """
+
+    _reactor: Any
+    _endpoint: IStreamServerEndpoint
+    _loads: LoadTable
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Open the socket, and accept from it; fires with a :class:`PrimaryPort`."""
+        """Open the socket, and accept from it; fires with a :class:`SharedPort`."""
         return self._endpoint.listen(factory).addCallback(self._share, factory)
 
     def _share(self, port: Any, factory: IProtocolFactory) -> IListeningPort:
         port.stopReading()
         listening = socket.fromfd(port.fileno(), port.addressFamily, socket.SOCK_STREAM)
-        shared = PrimaryPort(self._reactor, listening, factory, self._loads, port)
+        shared = SharedPort(self._reactor, listening, factory, self._loads, port)
         shared.startListening()
         return shared
 
 
 @implementer(IStreamServerEndpoint)
+@frozen(eq=False)
 class AdoptedEndpoint:
-    """Listens on the socket that the first process has opened; for workers."""
+    """Listens on the socket that the first process has opened; for workers.
 
-    def __init__(self, reactor: Any, descriptor: int, loads: LoadTable) -> None:
-        """Listen on the socket of a descriptor, which is closed when listening stops."""
-        self._reactor = reactor
-        self._descriptor = descriptor
-        self._loads = loads
+    :ivar descriptor: of the socket, which is closed when listening stops.
+    """
+
+    _reactor: Any
+    _descriptor: int
+    _loads: LoadTable
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Accept from the socket; fires with a :class:`SharedPort`."""
