@@ -6,7 +6,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
 from tests.integration.servers import Bucket
 from tests.support import s3_servers
@@ -58,10 +58,9 @@ class Gateway:
     """The daemons of the gateway; the first bucket starts them."""
 
     folder: Path
-    _stores: ObjectStores = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._stores = ObjectStores(self.folder)
+    _stores: ObjectStores = field(
+        init=False, default=Factory(lambda self: ObjectStores(self.folder), takes_self=True)
+    )
 
     def bucket(self, prefix: str) -> BenchBucket:
         """Return a new prefix for a registry."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
@@ -154,10 +154,10 @@ class SchemeAccess:
 
     _scheme: IScheme
     _policy: IPolicy
-    _anonymous: Grant = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._anonymous = Grant(ANONYMOUS_LOGIN, self._policy)
+    _anonymous: Grant = field(
+        init=False,
+        default=Factory(lambda self: Grant(ANONYMOUS_LOGIN, self._policy), takes_self=True),
+    )
 
     def authorize(self, caller: Caller, accesses: Sequence[Access]) -> IGrant | Deferred[IGrant]:
         """Authenticate the caller and check the accesses against scope and policy."""

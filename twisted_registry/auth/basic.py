@@ -9,7 +9,7 @@ import binascii
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
 from twisted.cred.portal import IRealm, Portal
@@ -92,11 +92,10 @@ class Basic:
     _version: Callable[[], object | None]
     _close: Callable[[], Deferred[None]]
     accounts: IAccountVersions | None = None
-    _login_cache: LoginCache = field(init=False)
+    _login_cache: LoginCache = field(
+        init=False, default=Factory(lambda self: LoginCache(self._clock), takes_self=True)
+    )
     _checks: dict[tuple[bytes, object], SingleFlight[Login]] = field(init=False, factory=dict)
-
-    def __attrs_post_init__(self) -> None:
-        self._login_cache = LoginCache(self._clock)
 
     def find_cached_login(self, caller: Caller) -> Login | None:
         """Return the cached login for the credentials, if the version has not changed."""

@@ -13,7 +13,7 @@ import json
 from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from jwt.api_jws import PyJWS
 from jwt.exceptions import PyJWTError
 from twisted.internet.defer import Deferred, fail, succeed
@@ -61,10 +61,9 @@ class Bearer:
     _verifier: TokenVerifier
     _clock: IReactorTime
     _redirect_path: str = ""
-    _login_cache: LoginCache = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._login_cache = LoginCache(self._clock)
+    _login_cache: LoginCache = field(
+        init=False, default=Factory(lambda self: LoginCache(self._clock), takes_self=True)
+    )
 
     def find_cached_login(self, caller: Caller) -> Login | None:
         """Return the cached login for the token."""

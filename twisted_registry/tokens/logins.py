@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
@@ -190,10 +190,9 @@ class TokenScheme:
     _signer: Callable[[], Awaitable[TokenSigner]]
     _authenticator: Authenticator
     _clock: IReactorTime
-    _login_cache: LoginCache = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._login_cache = LoginCache(self._clock)
+    _login_cache: LoginCache = field(
+        init=False, default=Factory(lambda self: LoginCache(self._clock), takes_self=True)
+    )
 
     def find_cached_login(self, caller: Caller) -> Login | None:
         """Return the cached login for a token or a password."""
