@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from twisted.web.http_headers import Headers
 from twisted_registry.http.client import read_limited_body
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from twisted.internet.interfaces import IReactorTime
     from twisted.web.iweb import IAgent
@@ -84,25 +84,23 @@ def parse_ranges(content: bytes, regions: Collection[str] = ()) -> IPRanges:
     wanted = {region.lower() for region in regions}
     try:
         document = json.loads(content)
-        ipv4 = _networks(document["prefixes"], "ip_prefix", wanted)
-        ipv6 = _networks(document.get("ipv6_prefixes", ()), "ipv6_prefix", wanted)
+        ipv4, ipv6 = document["prefixes"], document.get("ipv6_prefixes", ())
         ranges = IPRanges(
-            _merge(net for net in ipv4 if isinstance(net, IPv4Network)),
-            _merge(net for net in ipv6 if isinstance(net, IPv6Network)),
+            _merge(IPv4Network(entry["ip_prefix"]) for entry in _select(ipv4, wanted)),
+            _merge(IPv6Network(entry["ipv6_prefix"]) for entry in _select(ipv6, wanted)),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise IPRangesError(f"malformed document: {error!r}") from error
-    if not document["prefixes"]:
+    if not ipv4:
         raise IPRangesError("the document has no networks")
     return ranges
 
 
-def _networks(entries: Any, key: str, wanted: set[str]) -> list[IPv4Network | IPv6Network]:
-    return [
-        ip_network(entry[key])
-        for entry in entries
-        if not wanted or str(entry.get("region", "")).lower() in wanted
-    ]
+def _select(entries: Iterable[Any], wanted: set[str]) -> Iterator[Any]:
+    """Yield the entries of some regions, or all."""
+    for entry in entries:
+        if not wanted or str(entry.get("region", "")).lower() in wanted:
+            yield entry
 
 
 def _merge(networks: Iterable[_Network]) -> _AddressRanges:
