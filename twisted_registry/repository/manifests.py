@@ -64,6 +64,14 @@ class Precondition:
             return False
         return not self.digests or str(current) in self.digests
 
+    def check(self, tag: str, current: Digest | None) -> None:
+        """Check the condition on a tag that names ``current``.
+
+        :raises RegistryError: PRECONDITION_FAILED.
+        """
+        if not self.is_met_by(current):
+            raise _precondition_failed(tag)
+
 
 @define(eq=False)
 class Manifests:
@@ -151,7 +159,7 @@ class Manifests:
         # Before anything is written: a refused push leaves nothing behind.
         for tag in tags:
             if precondition is not None:
-                self._check_precondition(precondition, tag, await self.tags.resolve(tag))
+                precondition.check(tag, await self.tags.resolve(tag))
             await self.tags.check_may_set(tag, digest)
         async with self.store.presence.gate.protect_push(self.name, digest):
             await self._store(digest, content, manifest)
@@ -260,15 +268,9 @@ class Manifests:
             if precondition is None:
                 await self.tags.set(tag, digest)
                 return
-            self._check_precondition(precondition, tag, await self.tags.resolve(tag))
+            precondition.check(tag, await self.tags.resolve(tag))
             if not await self.tags.set(tag, digest, only_new=precondition.absent):
                 raise _precondition_failed(tag)
-
-    def _check_precondition(
-        self, precondition: Precondition, tag: str, current: Digest | None
-    ) -> None:
-        if not precondition.is_met_by(current):
-            raise _precondition_failed(tag)
 
     async def _check_references(self, manifest: Manifest, *, restore: bool = False) -> None:
         """Check that the repository has all content that a manifest refers to.

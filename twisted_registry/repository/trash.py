@@ -22,7 +22,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 from zope.interface import Attribute, Interface, implementer
 
 from twisted_registry.oci.digest import Digest, DigestInvalid
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.storage.interfaces import Entry, IBulkLookup, IFolders, IStorageDriver
+    from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
 # zope's methods have no self, and their bodies are their docstrings.
 # ruff: noqa: N805
@@ -261,7 +261,7 @@ class Deleter:
 
 
 @implementer(IDeleter)
-@define(eq=False)
+@frozen(eq=False)
 class TrashDeleter:
     """Moves removed content into the trash.
 
@@ -272,11 +272,6 @@ class TrashDeleter:
 
     driver: IStorageDriver
     clock: IReactorTime
-    _folders: IFolders = field(init=False)
-
-    @_folders.default
-    def _adapt_driver(self) -> IFolders:
-        return folders(self.driver)
 
     async def delete_blob(self, digest: Digest, may_delete: Callable[[], bool]) -> bool:
         """Move the bytes. If the driver copies them, ``may_delete`` is called after the copy."""
@@ -285,19 +280,18 @@ class TrashDeleter:
             await self.driver.move(layout.blob_data(digest), path, still=may_delete)
         except MoveRefused:
             return False
-        await self._folders.prune([layout.blob_folder(digest)])
+        await folders(self.driver).prune([layout.blob_folder(digest)])
         return True
 
     async def delete_layer(self, name: str, digest: Digest, reason: TrashReason) -> bool:
         """Move the link."""
         path = self._new_path(layout.trashed_layer_folder(name, digest), reason)
+        deleted = True
         try:
             await self.driver.move(layout.layer_link(name, digest), path)
         except PathNotFound:
             deleted = False
-        else:
-            deleted = True
-        await self._folders.prune([layout.layer_folder(name, digest)])
+        await folders(self.driver).prune([layout.layer_folder(name, digest)])
         return deleted
 
     async def delete_revision(self, name: str, digest: Digest, reason: TrashReason) -> bool:
@@ -349,21 +343,11 @@ class RecoverableManifest:
     media_type: str | None
 
 
-@define(eq=False)
+@frozen(eq=False)
 class Trash:
     """The trash of one store. All methods raise :class:`RegistryError` if the store fails."""
 
     driver: IStorageDriver
-    _bulk: IBulkLookup = field(init=False)
-    _folders: IFolders = field(init=False)
-
-    @_bulk.default
-    def _find_bulk(self) -> IBulkLookup:
-        return bulk_lookup(self.driver)
-
-    @_folders.default
-    def _find_folders(self) -> IFolders:
-        return folders(self.driver)
 
     async def pages(self, folder: str = layout.TRASH) -> AsyncIterator[list[TrashEntry]]:
         """Yield all entries in batches; those of the same content in the order of time.
@@ -393,9 +377,9 @@ class Trash:
     async def remove_entries(self, entries: Sequence[TrashEntry]) -> None:
         """Remove entries for good; those that no longer exist are skipped."""
         paths = [entry.path for entry in entries]
-        await self._bulk.delete_many(paths)
+        await bulk_lookup(self.driver).delete_many(paths)
         parents = {folder for path in paths for folder in _parent_folders(path)}
-        await self._folders.prune(sorted(parents, key=len, reverse=True))
+        await folders(self.driver).prune(sorted(parents, key=len, reverse=True))
 
     @translate_storage_errors
     async def blob_size(self, digest: Digest) -> int | None:
