@@ -17,7 +17,15 @@ import yaml
 from attrs import evolve, frozen
 
 from twisted_registry.config.access import check_access
-from twisted_registry.config.document import DocumentError, Node, Report, parse, quote_value
+from twisted_registry.config.document import (
+    ConfigurationError,
+    DocumentError,
+    Fault,
+    Node,
+    Report,
+    parse,
+    quote_value,
+)
 from twisted_registry.config.environment import FILE_VARIABLE, apply_overrides
 from twisted_registry.config.http import check_tls, parse_address
 from twisted_registry.config.kinds import ReadContext
@@ -87,13 +95,9 @@ def load(
     :param default_paths: where to look for a file if none is named.
     :raise ConfigurationError: with every fault found.
     """
-    report = Report()
     found, source = _find_file(path, environ, default_paths)
-    if found is None:
-        return _load(BUILT_IN, "built-in default", source, environ, report)
-    text = _read_text(found, report)
-    report.raise_faults()
-    return _load(text, found, source, environ, report)
+    text = BUILT_IN if found is None else _read_text(found)
+    return _load(text, found or "built-in default", source, environ)
 
 
 def load_text(
@@ -103,7 +107,7 @@ def load_text(
 
     :raise ConfigurationError: with every fault found.
     """
-    return _load(text, origin, f"{origin}, given as text", environ, Report())
+    return _load(text, origin, f"{origin}, given as text", environ)
 
 
 def masked_data(configuration: Configuration) -> dict[str, Any]:
@@ -133,21 +137,20 @@ def _find_file(
     return None, "the built-in default, because no file was named or found"
 
 
-def _read_text(path: str, report: Report) -> str:
+def _read_text(path: str) -> str:
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
-        report.add_fault(path, None, "is not UTF-8 text")
+        reason = "is not UTF-8 text"
     except OSError as error:
-        report.add_fault(path, None, f"cannot be read: {error.strerror}")
+        reason = f"cannot be read: {error.strerror}"
     except ValueError:
-        report.add_fault(path, None, "is not a path")
-    return ""
+        reason = "is not a path"
+    raise ConfigurationError((Fault(path, None, reason),))
 
 
-def _load(
-    text: str, origin: str, source: str, environ: Mapping[str, str], report: Report
-) -> LoadedConfiguration:
+def _load(text: str, origin: str, source: str, environ: Mapping[str, str]) -> LoadedConfiguration:
+    report = Report()
     try:
         root = parse(text, origin, report)
     except DocumentError as error:
