@@ -19,6 +19,7 @@ from tests.gc.gate_kit import (
     refused,
 )
 from tests.repository.worlds import begin, done, result_of
+from twisted_registry.gc import gate as gate_module
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.oci.digest import Digest
 from twisted_registry.repository import layout
@@ -121,9 +122,8 @@ def test_digest_reported_as_absent_is_not_leased_later(world, gate, collector):
     assert collector.leases() == set()
 
 
-def test_number_of_recent_digests_is_bounded(world, collector):
-    gate = CollectorGate(world.driver, world.clock, max_recent_digests=2)
-    done(gate.poll())
+def test_number_of_recent_digests_is_bounded(world, gate, collector, monkeypatch):
+    monkeypatch.setattr(gate_module, "_MAX_RECENT_DIGESTS", 2)
     digests = [Digest.of(bytes([number])) for number in range(5)]
     for digest in digests:
         assert may_report_present(gate, digest)

@@ -52,7 +52,7 @@ def gate():
 
 @pytest.fixture
 def heartbeat(gate, clock):
-    heartbeat = GateHeartbeat(gate, clock, 2.0)
+    heartbeat = GateHeartbeat(gate, clock, 2.0, 2.0)
     verifyObject(IService, heartbeat)
     heartbeat.startService()
     return heartbeat
@@ -89,7 +89,7 @@ def test_gate_is_polled_at_once_and_periodically(heartbeat, gate, clock):
 
 
 def test_stop_before_start_polls_nothing(gate, clock):
-    assert stopped(GateHeartbeat(gate, clock, 2.0))
+    assert stopped(GateHeartbeat(gate, clock, 2.0, 2.0))
     assert gate.polls == 0
 
 

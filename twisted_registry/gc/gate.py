@@ -199,6 +199,7 @@ _SWEEP_WAIT_S = 20.0
 _RETRY_AFTER_S = 10
 #: Seconds after which a waiting push checks again without a poll: the list may have expired.
 _EXPIRY_CHECK_S = 1.0
+#: Recent digests that are remembered, in each of two windows.
 _MAX_RECENT_DIGESTS = 200_000
 
 
@@ -206,13 +207,13 @@ _MAX_RECENT_DIGESTS = 200_000
 class _RecentDigests:
     """Digests that were reported as present within the last one to two time windows.
 
+    A window ends early when it has many digests.
+
     :ivar window_s: length of a window in seconds.
-    :ivar max_digests: digests per window; when there are more, the window ends early.
     """
 
     clock: IReactorTime
     window_s: float
-    max_digests: int
     _current: set[str] = field(init=False, factory=set)
     _previous: set[str] = field(init=False, factory=set)
     _rotated_at_s: float = field(init=False, default=0.0)
@@ -234,7 +235,7 @@ class _RecentDigests:
         now = self.clock.seconds()
         if now >= self._rotated_at_s + 2 * self.window_s:
             self._current, self._previous, self._rotated_at_s = set(), set(), now
-        elif now >= self._rotated_at_s + self.window_s or len(self._current) >= self.max_digests:
+        elif now >= self._rotated_at_s + self.window_s or len(self._current) >= _MAX_RECENT_DIGESTS:
             # A push that fails because a window ended early is repeated by its client.
             self._previous, self._current, self._rotated_at_s = self._current, set(), now
 
@@ -249,14 +250,12 @@ class CollectorGate:
     :ivar clock: measures the age of lists and records; it is never compared with another machine's.
     :ivar recent_s: seconds for which a digest that was reported as present is leased when a list
         names it.
-    :ivar max_recent_digests: digests that are remembered for that, in each of two windows.
     :ivar id: the name of this process's record.
     """
 
     driver: IStorageDriver
     clock: IReactorTime
     recent_s: float = 600.0
-    max_recent_digests: int = _MAX_RECENT_DIGESTS
     id: str = field(init=False, factory=lambda: str(uuid4()))
     #: the list that applies, from the last poll
     _delete_list: DeleteListView | None = field(init=False, default=None)
@@ -279,12 +278,12 @@ class CollectorGate:
 
     @_recent_digests.default
     def _make_recent_digests(self) -> _RecentDigests:
-        return _RecentDigests(self.clock, self.recent_s, self.max_recent_digests)
+        return _RecentDigests(self.clock, self.recent_s)
 
     def may_report_present(self, repository: str | None, digest: Digest) -> bool | Deferred[bool]:
         """Return whether content may be reported as present; if so, it will be kept."""
-        known = self._delete_list
-        if known is not None and known.contains(repository, digest) and not self._is_list_expired():
+        known = self._list_naming(repository, digest)
+        if known is not None:
             if self._is_obeying:
                 return False
             return Deferred.fromCoroutine(self._lease_and_report(known, digest))
@@ -295,10 +294,9 @@ class CollectorGate:
         """Wait until the obeyed list names none of ``digests``, for at most 20 seconds."""
         named, began = tuple(digests), self.clock.seconds()
         while self.clock.seconds() - began < _SWEEP_WAIT_S:
-            known = self._delete_list
-            if known is None or not self._is_obeying or self._is_list_expired():
+            if not self._is_obeying:
                 return
-            if not any(known.contains(repository, digest) for digest in named):
+            if all(self._list_naming(repository, digest) is None for digest in named):
                 return
             await self._wait_for_poll()
 
@@ -319,12 +317,8 @@ class CollectorGate:
                 )
             await self._wait_for_poll()
         with self._operation():
-            known = self._delete_list
-            if (
-                known is not None
-                and known.contains(repository, digest)
-                and not self._is_list_expired()
-            ):
+            known = self._list_naming(repository, digest)
+            if known is not None:
                 await self._write_leases(known, [digest])
             yield
 
@@ -452,13 +446,19 @@ class CollectorGate:
             and self.clock.seconds() - self._list_seen_at_s >= self._delete_list.ttl_s
         )
 
+    def _list_naming(self, repository: str | None, digest: Digest) -> DeleteListView | None:
+        """Return the list that applies, if it names a digest."""
+        known = self._delete_list
+        if known is None or self._is_list_expired() or not known.contains(repository, digest):
+            return None
+        return known
+
     def _reason_to_wait(self, repository: str, digest: Digest) -> str | None:
         if self._is_record_overdue():
             return "the record of this process could not be renewed"
-        known = self._delete_list
-        if known is None or not self._is_obeying or self._is_list_expired():
-            return None
-        return "this content is being removed" if known.contains(repository, digest) else None
+        if self._is_obeying and self._list_naming(repository, digest) is not None:
+            return "this content is being removed"
+        return None
 
     async def _wait_for_poll(self) -> None:
         """Wait for the next poll, or until the list may have expired."""
@@ -480,19 +480,18 @@ class GateHeartbeat(Service):
         gate: CollectorGate,
         clock: IReactorTime,
         interval_s: float,
-        busy_interval_s: float | None = None,
+        busy_interval_s: float,
     ) -> None:
         """Prepare the service.
 
         :param interval_s: seconds between two polls.
-        :param busy_interval_s: seconds between two polls while a list is published; None for the
-            same.
+        :param busy_interval_s: seconds between two polls while a list is published.
         """
         self.setName("gate-heartbeat")
         self.gate = gate
         self.clock = clock
         self.interval_s = interval_s
-        self.busy_interval_s = busy_interval_s or interval_s
+        self.busy_interval_s = busy_interval_s
         self._polled_at_s = clock.seconds()
         self._loop = LoopingCall(self._poll_if_due)
         self._loop.clock = clock
