@@ -7,6 +7,7 @@ import pytest
 from tests.maintenance.test_retention import ALL, DAY, NOW, in_days, retention
 from tests.repository.trash_kit import WORLDS
 from tests.repository.worlds import done, result_of
+from twisted_registry.maintenance import pull_times
 from twisted_registry.maintenance.pull_times import (
     FLUSH_INTERVAL_S,
     MAX_GAP_S,
@@ -142,8 +143,10 @@ def test_recording_starts_again_after_a_long_gap(world, recorder):
     assert done(times.recording_since()) == world.clock.seconds()
 
 
-def test_many_pulls_are_split_into_files_and_merged_in_pages(world):
-    times = PullTimes(world.driver, batch_pulls=7, page_batches=3)
+def test_many_pulls_are_split_into_files_and_merged_in_pages(world, monkeypatch):
+    monkeypatch.setattr(pull_times, "_MAX_BATCH_PULLS", 7)
+    monkeypatch.setattr(pull_times, "_BATCHES_PER_MERGE", 3)
+    times = PullTimes(world.driver)
     done(times.record_pulls({(f"r{number % 5}", f"t{number}") for number in range(100)}))
     assert len(world.paths("twisted-registry/pulls/batches")) == 15
     done(times.merge_batches(0.0))

@@ -8,6 +8,7 @@ import pytest
 
 from tests.repository.trash_kit import WORLDS, KeptStore
 from tests.repository.worlds import descriptor, done, image, index
+from twisted_registry.maintenance import undelete
 from twisted_registry.maintenance.undelete import NotRecoverable, Undelete
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.manifest import OCI_IMAGE, OCI_INDEX
@@ -23,10 +24,10 @@ def store(request):
         yield store
 
 
-def make_undelete(store, **settings):
+def make_undelete(store):
     world = store.world
     registry = Registry(world.driver, world.clock, gate=world.gate, deleter=store.deleter)
-    return Undelete(registry, **settings)
+    return Undelete(registry)
 
 
 def multi(store, tag="multi"):
@@ -121,13 +122,14 @@ def test_deleted_content_of_a_repository_is_restored(store):
     assert store.is_whole(kept)
 
 
-def test_many_tags_of_one_image_are_restored_with_few_lookups(store):
+def test_many_tags_of_one_image_are_restored_with_few_lookups(store, monkeypatch):
+    monkeypatch.setattr(undelete, "_TAGS_PER_PUT", 3)
     for number in range(8):
         digest = store.world.image(f"t{number}")
     store.world.clock.advance(1)
     done(store.world.repo().manifests.delete(digest))
     calls = len(store.world.driver.calls)
-    assert done(make_undelete(store, tags_per_put=3).repository("a/b")) == []
+    assert done(make_undelete(store).repository("a/b")) == []
     assert store.world.tags() == [f"t{number}" for number in range(8)]
     again = [path for action, path in store.world.driver.calls[calls:] if action == "walk"]
     assert len([path for path in again if path.endswith(digest.hex)]) < 20

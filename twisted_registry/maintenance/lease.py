@@ -134,7 +134,7 @@ class TaskLease:
         holder = f"{host_and_pid()} {uuid4()} {process_identity()}"
         if not await self._acquire(holder):
             raise RunSkipped("another process is at it")
-        renewal = LoopingCall(self._start_renewal, holder)
+        renewal = LoopingCall(self._renew, holder)
         renewal.clock = self.clock
         renewal_ended = renewal.start(_RENEWAL_INTERVAL_S, now=False)
         try:
@@ -226,9 +226,6 @@ class TaskLease:
         except PathNotFound:
             return None
         return await store_time(self.driver) - (entry.modified_s or 0)
-
-    def _start_renewal(self, holder: str) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._renew(holder))
 
     async def _renew(self, holder: str) -> None:
         try:

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 
 from twisted_registry.repository import layout
 from twisted_registry.repository.errors import translate_storage_errors
-from twisted_registry.repository.inventory import store_time
+from twisted_registry.repository.inventory import list_folder, store_time
 from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound
 
@@ -43,7 +43,7 @@ FLUSH_INTERVAL_S = 300.0
 MAX_GAP_S = 7 * 24 * 3600.0
 #: Pulls in one file, and files that are merged together.
 _MAX_BATCH_PULLS = 10_000
-_BATCHES_PER_PAGE = 50
+_BATCHES_PER_MERGE = 50
 #: Seconds for which files stay after they were merged. If two processes merge at the same time and
 #: one overwrites the result of the other, the next run repairs it.
 _BATCH_TTL_S = 3600.0
@@ -55,14 +55,9 @@ class PullTimes:
     """The times of pulls in one store.
 
     All methods raise :class:`~twisted_registry.oci.errors.RegistryError` if the store fails.
-
-    :ivar batch_pulls: pulls in one file, at most.
-    :ivar page_batches: files that are merged together.
     """
 
     driver: IStorageDriver
-    batch_pulls: int = _MAX_BATCH_PULLS
-    page_batches: int = _BATCHES_PER_PAGE
 
     @translate_storage_errors
     async def mark_recording(self) -> None:
@@ -77,8 +72,8 @@ class PullTimes:
     async def record_pulls(self, pulls: Collection[tuple[str, Digest | str]]) -> None:
         """Store pulls, as repository names with a tag or digest."""
         lines = [f"{reference} {name}" for name, reference in pulls]
-        for start in range(0, len(lines), self.batch_pulls):
-            content = "\n".join([*lines[start : start + self.batch_pulls], ""])
+        for start in range(0, len(lines), _MAX_BATCH_PULLS):
+            content = "\n".join([*lines[start : start + _MAX_BATCH_PULLS], ""])
             await self.driver.put(
                 layout.pull_batch(str(uuid4())), content.encode("ascii"), durable=False
             )
@@ -97,12 +92,9 @@ class PullTimes:
         :param before: seconds since the epoch; earlier pulls are dropped.
         """
         old = await store_time(self.driver) - _BATCH_TTL_S
-        after = ""
-        while True:
-            try:
-                entries = await self.driver.list(layout.PULL_BATCHES, after, self.page_batches)
-            except PathNotFound:
-                return
+        batches = await list_folder(self.driver, layout.PULL_BATCHES)
+        for start in range(0, len(batches), _BATCHES_PER_MERGE):
+            entries = batches[start : start + _BATCHES_PER_MERGE]
             for name, times in (await self._read_batches(entries)).items():
                 await self._merge_times(name, times, before)
             await bulk_lookup(self.driver).delete_many(
@@ -112,9 +104,6 @@ class PullTimes:
                     if entry.modified_s is not None and entry.modified_s < old
                 ]
             )
-            if len(entries) < self.page_batches:
-                return
-            after = entries[-1].path
 
     @translate_storage_errors
     async def read_times(self, name: str) -> Mapping[str, float]:
@@ -175,7 +164,7 @@ class PullRecorder(Service):
         self.setName("pull-recorder")
         self._pulls = pending_pulls
         self._times = times
-        self._loop = LoopingCall(self._start_flush)
+        self._loop = LoopingCall(self._flush)
         self._loop.clock = clock
         self._loop_ended: Deferred[LoopingCall] | None = None
 
@@ -194,9 +183,6 @@ class PullRecorder(Service):
             self._loop.stop()
             await self._loop_ended
         await self._flush()
-
-    def _start_flush(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._flush())
 
     async def _flush(self) -> None:
         pulls = set(self._pulls)

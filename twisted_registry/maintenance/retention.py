@@ -73,7 +73,7 @@ class Decision:
     kept: str
 
 
-@frozen
+@define
 class RetentionResult:
     """What a run did.
 
@@ -84,11 +84,11 @@ class RetentionResult:
     :ivar failed: repositories and tags that could not be processed.
     """
 
-    repositories: int
-    tags: int
-    kept: int
-    expired: int
-    failed: int
+    repositories: int = 0
+    tags: int = 0
+    kept: int = 0
+    expired: int = 0
+    failed: int = 0
 
 
 def decide(
@@ -157,14 +157,14 @@ class TagRetention:
     immutable: Sequence[TagSelector] = ()
     dry_run: bool = False
     on_decision: Callable[[Decision], object] = lambda _: None
-    _counts: dict[str, int] = field(init=False, factory=dict)
+    _result: RetentionResult = field(init=False, factory=RetentionResult)
 
     async def run(self) -> RetentionResult:
         """Remove the tags that no rule keeps. Repositories that cannot be read are skipped.
 
         :raises RegistryError: if the store fails otherwise.
         """
-        self._counts = dict.fromkeys(("repositories", "tags", "kept", "expired", "failed"), 0)
+        self._result = done = RetentionResult()
         now = await store_time(self.inventory.driver)
         longest = max((rule.pulled_within for rule in self.rules), default=0.0)
         recording_since = None
@@ -174,13 +174,12 @@ class TagRetention:
         async for name in self.inventory.repositories():
             rules = [rule for rule in self.rules if name in rule.selector.repositories]
             if rules:
-                self._counts["repositories"] += 1
+                done.repositories += 1
                 try:
                     await self._repository(name, rules, now, recording_since)
                 except RegistryError:
                     # The storage error is logged already.
-                    self._counts["failed"] += 1
-        done = RetentionResult(**self._counts)
+                    done.failed += 1
         log.info(
             "tag retention repositories={repositories} tags={tags} kept={kept} expired={expired} "
             "dry_run={dry_run}",
@@ -201,7 +200,7 @@ class TagRetention:
         times = await self.pulls.read_times(name) if recording_since is not None else {}
         for number, found in chosen.items():
             seen = await self._load_times(name, found, times)
-            self._counts["tags"] += len(seen)
+            self._result.tags += len(seen)
             await self._apply(decide(rules[number], name, seen, now, recording_since))
 
     def _first_rule(self, rules: Sequence[RetentionRule], name: str, tag: str) -> int | None:
@@ -227,9 +226,9 @@ class TagRetention:
         for decision in decisions:
             self.on_decision(decision)
             if decision.kept:
-                self._counts["kept"] += 1
+                self._result.kept += 1
             elif self.dry_run or await self._expire(decision):
-                self._counts["expired"] += 1
+                self._result.expired += 1
 
     async def _expire(self, decision: Decision) -> bool:
         tag = decision.tag
@@ -239,7 +238,7 @@ class TagRetention:
                 tag.name, tag.digest, tag.pushed
             )
         except RegistryError:
-            self._counts["failed"] += 1
+            self._result.failed += 1
             return False
         if gone:
             log.info(

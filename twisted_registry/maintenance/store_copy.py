@@ -13,7 +13,6 @@ rebuilt: the links of referrers, and the files of the collector.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -24,13 +23,14 @@ from twisted_registry.oci.manifest import parse_references
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.concurrency import KeyedLock, map_concurrently
 from twisted_registry.repository.errors import translate_storage_errors
+from twisted_registry.repository.inventory import iterate_files
 from twisted_registry.repository.links import parse_link, put_link, read_link
 from twisted_registry.repository.uploads import RunningHash
 from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import Move, OffsetInvalid, PathNotFound, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from twisted_registry.oci.digest import Digest
     from twisted_registry.storage.interfaces import Change, Entry, IReader, IStorageDriver, IWriter
@@ -111,11 +111,18 @@ class BlobCopier:
     @translate_storage_errors
     async def _store(self, digest: Digest, reader: IReader) -> int:
         running_hash = RunningHash(digest.algorithm)
+
+        def move_if_verified(size: int) -> Sequence[Change]:
+            found = running_hash.digest()
+            if found != digest or running_hash.size != size:
+                raise _DigestMismatch(f"its bytes are those of {found}")
+            return [Move(layout.incoming_blob(digest), layout.blob_data(digest))]
+
         writer = await self._writer(digest, running_hash)
         self._writers.add(writer)
         try:
             await _copy_stream(reader, writer)
-            return await writer.finalize(_MoveIfVerified(digest, running_hash).changes)
+            return await writer.finalize(move_if_verified)
         finally:
             self._writers.remove(writer)
             # Without effect after finalize(); otherwise it discards what was written.
@@ -148,24 +155,6 @@ async def _copy_stream(reader: IReader, writer: IWriter) -> None:
         raise
     except StorageError as error:
         raise BlobDamaged(str(error)) from error
-
-
-@define(eq=False)
-class _MoveIfVerified:
-    """Moves a blob to its final path, if its digest is right."""
-
-    digest: Digest
-    running_hash: RunningHash
-
-    def changes(self, size: int) -> Sequence[Change]:
-        """Return the change that stores the blob.
-
-        :raises _DigestMismatch: if its bytes have another digest.
-        """
-        found = self.running_hash.digest()
-        if found != self.digest or self.running_hash.size != size:
-            raise _DigestMismatch(f"its bytes are those of {found}")
-        return [Move(layout.incoming_blob(self.digest), layout.blob_data(self.digest))]
 
 
 @define(eq=False)
@@ -224,9 +213,9 @@ class StoreCopy:
 
         :raises RegistryError: if one of the stores fails.
         """
-        async for entries in self._pages(layout.BLOBS):
+        async for entries in iterate_files(self.source, layout.BLOBS):
             self.total += sum(entry.size or 0 for entry in entries)
-        async for entries in self._pages(layout.BLOBS):
+        async for entries in iterate_files(self.source, layout.BLOBS):
             await self._copy_blobs(entries)
         more, after = True, ""
         while more:
@@ -269,12 +258,12 @@ class StoreCopy:
         self.name = name
         self.done.repositories += 1
         copy = _RepositoryCopy(self, name)
-        async for entries in self._pages(layout.layers_folder(name)):
+        async for entries in iterate_files(self.source, layout.layers_folder(name)):
             await copy.layers(await self._missing(layout.layers_folder(name), entries))
         revisions = layout.revisions_folder(name)
-        async for entries in self._pages(revisions):
+        async for entries in iterate_files(self.source, revisions):
             await copy.revisions(await self._missing(revisions, entries))
-        async for entries in self._pages(layout.tags_folder(name)):
+        async for entries in iterate_files(self.source, layout.tags_folder(name)):
             await copy.tags(entries, await self._missing(layout.tags_folder(name), entries))
         await catalog.mark_repository(self.destination, name)
 
@@ -292,17 +281,6 @@ class StoreCopy:
             except PathNotFound:
                 pass
             return await self._copy_blob(digest)
-
-    async def _pages(self, prefix: str) -> AsyncIterator[Sequence[Entry]]:
-        """Yield all files of the source below a folder, in pages, sorted by path."""
-        after = ""
-        while True:
-            entries = await _walk(self.source, prefix, after)
-            if entries:
-                yield entries
-            if len(entries) < _PAGE_ENTRIES:
-                return
-            after = entries[-1].path
 
     async def _missing(self, prefix: str, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Return the entries of a page that the destination lacks or has in another size."""
@@ -326,7 +304,7 @@ class _RepositoryCopy:
 
     store_copy: StoreCopy
     name: str
-    _copied_links: OrderedDict[Digest, None] = field(init=False, factory=OrderedDict)
+    _copied_links: set[Digest] = field(init=False, factory=set)
     _skipped: set[Digest] = field(init=False, factory=set)
     _locks: KeyedLock = field(init=False, factory=KeyedLock)
 
@@ -374,9 +352,8 @@ class _RepositoryCopy:
             if not await self.store_copy.ensure_blob(digest):
                 return False
             await _put(self.store_copy.destination, path, put_link(path, digest).content)
-        self._copied_links[digest] = None
-        if len(self._copied_links) > _MAX_COPIED_LINKS:
-            self._copied_links.popitem(last=False)
+        if len(self._copied_links) < _MAX_COPIED_LINKS:
+            self._copied_links.add(digest)
         return True
 
     async def _copy_manifest(self, digest: Digest) -> bool:

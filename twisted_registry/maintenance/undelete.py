@@ -52,11 +52,9 @@ class Undelete:
     """Restores content of the repositories of one store.
 
     :ivar registry: the registry, whose gate has to be polled meanwhile.
-    :ivar tags_per_put: tags that are set by one manifest PUT, at most.
     """
 
     registry: Registry
-    tags_per_put: int = _TAGS_PER_PUT
     trash: Trash = field(init=False)
 
     @trash.default
@@ -116,8 +114,8 @@ class Undelete:
         problems: list[str] = []
         tags, others = await self._deleted(name)
         for digest, named in (await self._deleted_tags(name, sorted(tags))).items():
-            for start in range(0, len(named), self.tags_per_put):
-                batch = named[start : start + self.tags_per_put]
+            for start in range(0, len(named), _TAGS_PER_PUT):
+                batch = named[start : start + _TAGS_PER_PUT]
                 try:
                     await self.manifest(name, digest, batch)
                 except NotRecoverable as error:

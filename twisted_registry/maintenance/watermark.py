@@ -59,7 +59,7 @@ class Watermark(Service):
         self._interval_s = interval_s
         self._high, self._full = thresholds
         self._close = close
-        self._loop = LoopingCall(self._start_measurement)
+        self._loop = LoopingCall(self._update_level)
         self._loop.clock = clock
         self._measuring: Deferred[float] | None = None
         self._is_failing = False
@@ -82,9 +82,6 @@ class Watermark(Service):
         """Return ``used``, ``level`` and the thresholds ``warn`` and ``refuse``, ready for JSON."""
         thresholds = {"warn": self._high, "refuse": self._full}
         return {"used": self.used, "level": self.level.name.lower(), **thresholds}
-
-    def _start_measurement(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._update_level())
 
     async def _update_level(self) -> None:
         try:
