@@ -94,7 +94,7 @@ def start(setup, tmp_path, logged_errors, request):
             driver = FilesystemDriver(str(tmp_path / "store"), reactor) if files else None
             driver = driver or MemoryDriver(reactor)
         serving = serve(
-            reactor, driver=driver, prefix=prefix, use_twisted_site=site == "stock", **plugged
+            reactor, driver=driver, prefix=prefix, use_twisted_site=site == "twisted", **plugged
         )
         async with serving as served:
             yield RegistryClient(served, driver, f"{prefix or '/'}v2/")

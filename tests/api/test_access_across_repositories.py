@@ -1,4 +1,4 @@
-"""What rules and scopes mean for requests that concern more than one repository or one user."""
+"""Access rules and scopes of requests about more than one repository or user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DIGEST = digest_of(LAYER)
 
 @frozen
 class Scope:
-    """What a token says, as ``repository:a:pull``."""
+    """The scope of a token, such as ``repository:a:pull``."""
 
     text: str
 
@@ -37,7 +37,7 @@ class Scope:
 
 @implementer(IScheme)
 @frozen
-class Named:
+class NamedScheme:
     """A scheme that trusts the user name in the Authorization header."""
 
     scopes: dict = field(factory=dict)
@@ -61,17 +61,17 @@ class Named:
 
 
 def rules(*allowed, scopes=None):
-    """A controller; each of ``allowed`` is a user, patterns and actions, with spaces between."""
-    made = []
+    """Make a controller; each text has a user, patterns and actions, separated by spaces."""
+    access_rules = []
     for text in allowed:
         user, patterns, actions = text.split()
         right = Right.make(patterns.split(","), actions.split(","))
-        made.append(
+        access_rules.append(
             AccessRule(right, anonymous=True)
             if user == "-"
             else AccessRule(right, frozenset({user}))
         )
-    return SchemeAccess(Named(scopes or {}), AccessPolicy(tuple(made)))
+    return SchemeAccess(NamedScheme(scopes or {}), AccessPolicy(tuple(access_rules)))
 
 
 class UserClient:
@@ -90,10 +90,10 @@ class UserClient:
 
 
 @pytest.fixture
-def stocked(start, clock):
-    """A registry that was filled before anybody was refused."""
+def serve_filled(start, clock):
+    """Fill repositories without access control, then serve them with it."""
 
-    def stocked(access, *names):
+    def serve_filled(access, *names):
         driver = MemoryDriver(clock)
 
         class Block:
@@ -109,7 +109,7 @@ def stocked(start, clock):
 
         return Block()
 
-    return stocked
+    return serve_filled
 
 
 only = pytest.mark.setups(*SITES)
@@ -132,9 +132,9 @@ NAMES = ["a", "a-b", "a.b", "a/b", "a/b/c", "a0", "b", "team/one", "team/two", "
 )
 @pytest.mark.parametrize("number", [1, 2, 100])
 @pytest_twisted.ensureDeferred
-async def test_the_catalog_lists_what_may_be_pulled(stocked, patterns, expected, number):
+async def test_the_catalog_lists_what_may_be_pulled(serve_filled, patterns, expected, number):
     access = rules(f"ada {patterns} pull", "ada z/** delete", "bob ** pull")
-    async with stocked(access, *NAMES) as api:
+    async with serve_filled(access, *NAMES) as api:
         ada = UserClient(api, "ada")
         found, sizes = await follow(ada, f"_catalog?n={number}", "repositories")
         assert found == expected
@@ -149,13 +149,13 @@ async def test_the_catalog_lists_what_may_be_pulled(stocked, patterns, expected,
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_delete_access_deletes_a_whole_repository(stocked):
-    async with stocked(rules("ada a,b pull,push", "bob b delete"), "a", "b") as api:
+async def test_delete_access_deletes_a_whole_repository(serve_filled):
+    async with serve_filled(rules("ada a,b pull,push", "bob b delete"), "a", "b") as api:
         for name in ("a", "b"):
             assert (await api("DELETE", f"_repository/{name}")).status == 401
             response = await UserClient(api, "ada")("DELETE", f"_repository/{name}")
             assert (response.status, response.code) == (403, "DENIED")
-        # Whether there is one is not told either.
+        # The response does not reveal whether the repository exists.
         for name in ("a", "none"):
             assert (await UserClient(api, "bob")("DELETE", f"_repository/{name}")).status == 403
         assert (await UserClient(api, "bob")("DELETE", "_repository/b")).status == 202
@@ -165,10 +165,10 @@ async def test_delete_access_deletes_a_whole_repository(stocked):
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_the_link_of_a_page_that_ends_early_is_encrypted(stocked, monkeypatch):
+async def test_the_link_of_a_page_that_ends_early_is_encrypted(serve_filled, monkeypatch):
     monkeypatch.setattr(catalog, "_MAX_SCANNED_NAMES", 3)
     secrets = [f"secret/{number}" for number in range(10)]
-    async with stocked(rules("ada **/x pull"), *secrets, "t/x", "z/x") as api:
+    async with serve_filled(rules("ada **/x pull"), *secrets, "t/x", "z/x") as api:
         ada = UserClient(api, "ada")
         seen = []
         original = ada.request_target
@@ -191,10 +191,10 @@ async def test_the_link_of_a_page_that_ends_early_is_encrypted(stocked, monkeypa
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_a_page_scans_only_visible_prefixes(stocked, monkeypatch):
+async def test_a_page_scans_only_visible_prefixes(serve_filled, monkeypatch):
     monkeypatch.setattr(catalog, "_MAX_SCANNED_NAMES", 4)
     others = [f"{letter}/{number}" for letter in "abcxyz" for number in range(5)]
-    async with stocked(rules("ada m/**,n pull"), *others, "m/1", "m/2", "n") as api:
+    async with serve_filled(rules("ada m/**,n pull"), *others, "m/1", "m/2", "n") as api:
         response = await UserClient(api, "ada")("GET", "_catalog")
         assert response.json() == {"repositories": ["m/1", "m/2", "n"]}
         assert response.get("Link") is None
@@ -205,21 +205,23 @@ MOUNT = f"a/blobs/uploads/?mount={DIGEST}"
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_a_mount_without_pull_access_starts_an_upload(stocked):
+async def test_a_mount_without_pull_access_starts_an_upload(serve_filled):
     access = rules("ada a push", "bob ** push", "- open push")
-    async with stocked(access, "secret") as api:
+    async with serve_filled(access, "secret") as api:
         ada, bob = UserClient(api, "ada"), UserClient(api, "bob")
-        answers = [
+        responses = [
             await ada("POST", MOUNT + more, body=b"")
             for more in ("&from=secret", "&from=missing", "")
         ]
-        for response in answers:
+        for response in responses:
             assert (response.status, response.body) == (202, b"")
             assert response.get("Docker-Content-Digest") is None
             assert "secret" not in response.raw.decode()
-        assert len({tuple(sorted(dict(each.headers.getAllRawHeaders()))) for each in answers}) == 1
+        assert (
+            len({tuple(sorted(dict(each.headers.getAllRawHeaders()))) for each in responses}) == 1
+        )
         assert (await ada("GET", f"a/blobs/{DIGEST}")).status == 404
-        # A stranger is not asked to log in either.
+        # An anonymous caller is not challenged either.
         mount = MOUNT.replace("a/", "open/", 1)
         assert (await api("POST", f"{mount}&from=secret", body=b"")).status == 202
         assert (await bob("POST", f"{MOUNT}&from=secret", body=b"")).status == 201
@@ -228,13 +230,13 @@ async def test_a_mount_without_pull_access_starts_an_upload(stocked):
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_a_token_without_the_source_is_challenged(stocked):
+async def test_a_token_without_the_source_is_challenged(serve_filled):
     push = "repository:a:pull repository:a:push"
     access = rules(
         "ada ** push", "eve a push",
         scopes={"ada": push, "eve": push},
     )  # fmt: skip
-    async with stocked(access, "secret") as api:
+    async with serve_filled(access, "secret") as api:
         response = await UserClient(api, "ada")("POST", f"{MOUNT}&from=secret", body=b"")
         assert response.status == 401
         assert response.get("WWW-Authenticate") == (
@@ -242,27 +244,27 @@ async def test_a_token_without_the_source_is_challenged(stocked):
         )
         response = await UserClient(api, "eve")("POST", f"{MOUNT}&from=secret", body=b"")
         assert response.status == 202
-        # Before they have logged in, they are asked for all that they will need.
+        # The challenge of the first request names all scopes that the mount needs.
         response = await api("POST", f"{MOUNT}&from=secret", body=b"")
         assert "secret:pull" in response.get("WWW-Authenticate")
 
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_a_mount_from_any_repository_requires_full_access(stocked):
+async def test_a_mount_from_any_repository_requires_full_access(serve_filled):
     scopes = {"bob": "repository:a:pull repository:a:push"}
     access = rules("ada ** push", "bob ** push", "eve **,!other push", scopes=scopes)
-    async with stocked(access, "secret") as api:
+    async with serve_filled(access, "secret") as api:
         for name, status in (("bob", 202), ("eve", 202), ("ada", 201)):
             assert (await UserClient(api, name)("POST", MOUNT, body=b"")).status == status, name
 
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_content_of_another_repository_is_not_readable(stocked):
+async def test_content_of_another_repository_is_not_readable(serve_filled):
     """By digest, as a blob, as a part of a manifest, as a subject, and in a list of referrers."""
     access = rules("ada a push", "bob secret,a push")
-    async with stocked(access, "secret") as api:
+    async with serve_filled(access, "secret") as api:
         ada, bob = UserClient(api, "ada"), UserClient(api, "bob")
         await bob("POST", f"secret/blobs/uploads/?digest={digest_of(b'{}')}", body=b"{}")
         hidden = image(b"{}", LAYER)
@@ -278,7 +280,7 @@ async def test_content_of_another_repository_is_not_readable(stocked):
         await ada("POST", f"a/blobs/uploads/?digest={digest_of(b'{}')}", body=b"{}")
         response = await ada("PUT", "a/manifests/latest", body=hidden)
         assert (response.status, response.code) == (400, "MANIFEST_BLOB_UNKNOWN")
-        # A subject may be missing; that it is there elsewhere tells nothing.
+        # A subject may be missing, so its presence in another repository is not revealed.
         mine = image(b"{}", subject=descriptor(hidden))
         assert (await ada("PUT", "a/manifests/mine", body=mine)).status == 201
         response = await ada("GET", f"a/referrers/{digest_of(hidden)}")
@@ -288,16 +290,16 @@ async def test_content_of_another_repository_is_not_readable(stocked):
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_an_upload_of_another_user_is_unknown(stocked):
+async def test_an_upload_of_another_user_is_unknown(serve_filled):
     access = rules("ada a push", "bob a push", "- open,a push")
-    async with stocked(access) as api:
+    async with serve_filled(access) as api:
         ada, bob = UserClient(api, "ada"), UserClient(api, "bob")
         url = (await ada("POST", "a/blobs/uploads/", body=b"")).get("Location")
         url = (await ada.request_target("PATCH", url, body=b"half")).get("Location")
         bare = url.partition("?")[0]
         for who in (bob, api):
             for target in (url, bare, f"{bare}?_state=x"):
-                # A stranger who names no state can not be told from one who began it.
+                # Without a state, an anonymous caller may be the one who started the upload.
                 if who is api and target != url:
                     continue
                 for method in ("GET", "PATCH", "PUT", "DELETE"):
@@ -306,7 +308,7 @@ async def test_an_upload_of_another_user_is_unknown(stocked):
                         method, with_query(target, digest=DIGEST), (), body
                     )
                     assert response.status == 404, (method, target)
-        # Neither is one's own without what was said of it.
+        # The user's own upload needs its state as well.
         assert (await ada.request_target("PATCH", bare, body=b"x")).code == "BLOB_UPLOAD_UNKNOWN"
         response = await ada.request_target("GET", url)
         assert (response.status, response.get("Range")) == (204, "0-3")
@@ -317,12 +319,12 @@ async def test_an_upload_of_another_user_is_unknown(stocked):
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_listing_the_catalog_requires_a_token_scope(stocked):
+async def test_listing_the_catalog_requires_a_token_scope(serve_filled):
     access = rules("ada b pull", scopes={"ada": "repository:b:pull"})
-    async with stocked(access, "a", "b") as api:
+    async with serve_filled(access, "a", "b") as api:
         assert (await UserClient(api, "ada")("GET", "_catalog")).status == 401
     wide = rules("ada b pull", scopes={"ada": f"registry:{CATALOG.name}:{CATALOG.action}"})
-    async with stocked(wide, "a", "b") as api:
+    async with serve_filled(wide, "a", "b") as api:
         response = await UserClient(api, "ada")("GET", "_catalog")
         assert response.json() == {"repositories": ["b"]}
     assert not Scope("").allows(None, Access("repository", "b", "pull"))

@@ -156,7 +156,7 @@ async def test_if_none_match_is_answered_304(api):
 
 @implementer(IPresigner)
 class Presigning(MemoryDriver):
-    """A store whose GET URLs are somewhere else."""
+    """A store whose blobs have URLs on another host."""
 
     def presign(self, path, method, expires, client):
         if method not in {"GET", "HEAD"}:

@@ -1,4 +1,4 @@
-"""Clients that leave: wherever the handler waits, everything is freed."""
+"""Clients that disconnect: wherever the handler waits, everything is freed."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from tests.support.manifests import digest_of
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.memory import MemoryDriver
 
-OURS = tuple(name for name in SETUPS if name.startswith("ours"))
+HTTPSITE = tuple(name for name in SETUPS if name.startswith("httpsite"))
 BIG = os.urandom(8 * 1024 * 1024)
 
 
-def nothing(number, name):
+def pass_call(number, name):
     return None
 
 
-def leaked(root):
-    """Descriptors of this process below a folder that should not be there (any more).
+def find_leaks(root):
+    """Return the files below a folder that are open, but should be closed.
 
     A store may keep a blob's file open for the next reader: one descriptor of it is no leak.
     """
@@ -46,24 +46,24 @@ def leaked(root):
     return [path for path, number in found.items() if number > 1 or "/blobs/" not in path]
 
 
-async def turns(number=5):
+async def run_reactor(number=5):
     for _ in range(number):
         await deferLater(reactor, 0)
 
 
-async def nothing_leaks(root):
-    """Give threads that were at work when their caller left the time to end."""
+async def wait_for_no_leaks(root):
+    """Wait for threads that still work after their caller was cancelled."""
     for _ in range(3000):
-        if not leaked(root):
+        if not find_leaks(root):
             return
         await deferLater(reactor, 0.001)
-    raise AssertionError(leaked(root))
+    raise AssertionError(find_leaks(root))
 
 
-async def ask(api, scenario, upload):
-    """Send a request, its body when it is asked for, and answer the connection.
+async def send_request(api, scenario, upload):
+    """Send a request, and its body after 100 Continue; return the connection.
 
-    A socket with bytes that nobody wants yet is not read, so that nobody sees its end either.
+    A server that does not read the body yet would not notice the disconnect behind it.
     """
     connection = await connect(api.served.port)
     headers, body = scenario.headers(), scenario.body
@@ -78,117 +78,123 @@ async def ask(api, scenario, upload):
     return connection
 
 
-@pytest.mark.setups("ours-memory", "stock-memory")
+@pytest.mark.setups("httpsite-memory", "twisted-memory")
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 @pytest_twisted.ensureDeferred
 async def test_a_disconnect_cancels_each_storage_call(setup, start, clock, scenario, logged_errors):
-    """Each call is held back in turn; the client leaves; the call is cancelled."""
-    for number in count(0, 1 if setup in OURS else 4):
+    """Each storage call is delayed in turn, the client disconnects, and the call is cancelled."""
+    for number in count(0, 1 if setup in HTTPSITE else 4):
         ends = RequestEnds()
-        driver = Watched(MemoryDriver(clock), nothing)
+        driver = Watched(MemoryDriver(clock), pass_call)
         async with start(driver=driver, metrics=ends) as api:
             upload = await prepare(api)
             driver.calls.clear()
-            driver.before = holding = HeldCall(number)
-            over = ends.after(len(ends.statuses) + 1)
-            connection = await ask(api, scenario, upload)
+            driver.before = held_call = HeldCall(number)
+            ended = ends.after(len(ends.statuses) + 1)
+            connection = await send_request(api, scenario, upload)
             connection.closed.addCallback(
-                lambda _, holding=holding: holding.reached.called or holding.reached.callback(None)
+                lambda _, held_call=held_call: (
+                    held_call.reached.called or held_call.reached.callback(None)
+                )
             )
-            name = await holding.reached
+            name = await held_call.reached
             connection.abort()
-            await over
+            await ended
             if name is None:
                 assert number > 0
-                gc.collect()  # so that errors that nobody handled are told
+                gc.collect()  # so that unhandled errors are logged
                 assert not logged_errors.take()
                 return
-            assert holding.cancelled, name
+            assert held_call.cancelled, name
             assert ends.statuses[-1] == 499 or name == "deliver"
             assert driver.opened == 0, name
-            driver.before = nothing
+            driver.before = pass_call
             await check(api, scenario, upload)
 
 
-@pytest.mark.setups("ours-files")
+@pytest.mark.setups("httpsite-files")
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 @pytest_twisted.ensureDeferred
 async def test_a_disconnect_during_a_thread_leaves_nothing_open(start, tmp_path, scenario):
-    """The client leaves while each call is under way: no thread leaves anything open."""
+    """The client disconnects during each call in turn: no thread leaves a file open."""
     number = 0
     ends = RequestEnds()
     files = FilesystemDriver(str(tmp_path / "files"), reactor)
-    driver = Watched(files, nothing)
+    driver = Watched(files, pass_call)
     async with start(driver=driver, metrics=ends) as api:
         while True:
             upload = await prepare(api)
             driver.calls.clear()
-            left = Deferred()
+            call_reached = Deferred()
 
-            def before(call, _name, number=number, left=left):
-                if call == number and not left.called:
-                    left.callback(True)
+            def before(call, _name, number=number, call_reached=call_reached):
+                if call == number and not call_reached.called:
+                    call_reached.callback(True)
 
             driver.before = before
-            over = ends.after(len(ends.statuses) + 1)
-            connection = await ask(api, scenario, upload)
-            connection.closed.addCallback(lambda _, left=left: left.called or left.callback(False))
-            reached = await left
+            ended = ends.after(len(ends.statuses) + 1)
+            connection = await send_request(api, scenario, upload)
+            connection.closed.addCallback(
+                lambda _, call_reached=call_reached: (
+                    call_reached.called or call_reached.callback(False)
+                )
+            )
+            reached = await call_reached
             connection.abort()
-            await over
-            driver.before = nothing
+            await ended
+            driver.before = pass_call
             await check(api, scenario, upload)
             assert driver.opened == 0
-            await turns()
-            await nothing_leaks(tmp_path)
+            await run_reactor()
+            await wait_for_no_leaks(tmp_path)
             if not reached:
                 assert number > 0
                 return
             number += 4
 
 
-@pytest.mark.setups(*OURS)
+@pytest.mark.setups(*HTTPSITE)
 @pytest_twisted.ensureDeferred
 async def test_a_disconnect_during_a_download_closes_the_file(start, tmp_path):
     ends = RequestEnds()
     async with start(metrics=ends) as api:
         digest = await api.push_blob(BIG)
         for _ in range(3):
-            over = ends.after(len(ends.statuses) + 1)
+            ended = ends.after(len(ends.statuses) + 1)
             connection = await connect(api.served.port)
             connection.send(head("GET", f"/v2/a/blobs/{digest}", host=api.host))
             await connection.until(lambda received: len(received) > 100_000)
             connection.transport.pauseProducing()
             connection.abort()
-            await over
-            await turns()
-            await nothing_leaks(tmp_path)
+            await ended
+            await run_reactor()
+            await wait_for_no_leaks(tmp_path)
         assert (await api("GET", f"a/blobs/{digest}")).body == BIG
 
 
-@pytest.mark.setups("stock-memory", "stock-files")
+@pytest.mark.setups("twisted-memory", "twisted-files")
 @pytest_twisted.ensureDeferred
 async def test_a_disconnect_during_a_download_from_a_twisted_web_site(start, tmp_path):
     ends = RequestEnds()
     async with start(metrics=ends) as api:
         digest = await api.push_blob(BIG)
-        over = ends.after(len(ends.statuses) + 1)
+        ended = ends.after(len(ends.statuses) + 1)
         connection = await connect(api.served.port)
         connection.send(head("GET", f"/v2/a/blobs/{digest}", host=api.host))
         await connection.until(lambda received: len(received) > 100_000)
         connection.transport.pauseProducing()
         connection.abort()
-        await over
-        await nothing_leaks(tmp_path)
+        await ended
+        await wait_for_no_leaks(tmp_path)
         assert (await api("GET", f"a/blobs/{digest}")).body == BIG
 
 
-@pytest.mark.setups(*OURS)
+@pytest.mark.setups(*HTTPSITE)
 @pytest.mark.parametrize("method", ["PATCH", "PUT", "POST"])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest_twisted.ensureDeferred
 async def test_an_upload_continues_after_a_disconnect(start, tmp_path, method, framing):
-    """What came stays where it can be continued; the writer is free for the next request."""
+    """Received bytes are kept, and the next request can write to the upload."""
     ends = RequestEnds()
     half = BIG[: len(BIG) // 2]
     digest = digest_of(BIG)
@@ -201,7 +207,7 @@ async def test_an_upload_continues_after_a_disconnect(start, tmp_path, method, f
         }[method]
         target = "/v2/" + target.split("/v2/")[1]
         connection = await connect(api.served.port)
-        over = ends.after(len(ends.statuses) + 1)
+        ended = ends.after(len(ends.statuses) + 1)
         if framing == "length":
             headers, data = {"Content-Length": str(len(BIG))}, half
         else:
@@ -211,12 +217,12 @@ async def test_an_upload_continues_after_a_disconnect(start, tmp_path, method, f
         if method != "POST":
             while (await api.request_target("GET", url)).get("Range") == "0-0":
                 pass
-            over = ends.after(len(ends.statuses) + 1)
+            ended = ends.after(len(ends.statuses) + 1)
         else:
-            await turns(50)
+            await run_reactor(50)
         connection.abort()
-        await over
-        await nothing_leaks(tmp_path)
+        await ended
+        await wait_for_no_leaks(tmp_path)
         response = await api.request_target("GET", url)
         assert response.status == 204
         stored = response.get("Range").partition("-")[2]
@@ -232,7 +238,7 @@ async def test_an_upload_continues_after_a_disconnect(start, tmp_path, method, f
         assert not uploads.exists() or not list(uploads.iterdir())
 
 
-@pytest.mark.setups(*OURS)
+@pytest.mark.setups(*HTTPSITE)
 @pytest_twisted.ensureDeferred
 async def test_a_disconnect_before_the_body_leaves_nothing_open(start, tmp_path):
     ends = RequestEnds()
@@ -244,19 +250,19 @@ async def test_a_disconnect_before_the_body_leaves_nothing_open(start, tmp_path)
             ("PUT", "/v2/a/manifests/latest"),
             ("POST", f"/v2/a/blobs/uploads/?digest={digest_of(BIG)}"),
         ):
-            over = ends.after(len(ends.statuses) + 1)
+            ended = ends.after(len(ends.statuses) + 1)
             connection = await connect(api.served.port)
             connection.send(head(method, target, {"Content-Length": "1000000"}, host=api.host))
-            await turns(20)
+            await run_reactor(20)
             connection.abort()
-            await over
+            await ended
             assert ends.statuses[-1] in {400, 499}
-            await nothing_leaks(tmp_path)
+            await wait_for_no_leaks(tmp_path)
         response = await api.request_target("PUT", with_query(url, digest=digest_of(BIG)), body=BIG)
         assert response.status == 201
 
 
-@pytest.mark.setups("ours-memory", "stock-memory")
+@pytest.mark.setups("httpsite-memory", "twisted-memory")
 @pytest_twisted.ensureDeferred
 async def test_a_disconnect_during_a_long_list(start):
     ends = RequestEnds()
@@ -267,10 +273,10 @@ async def test_a_disconnect_during_a_long_list(start):
         names = [f"{number:05}{'x' * 120}" for number in range(6000)]
         for name in names:
             await tags.set(name, digest)
-        over = ends.after(len(ends.statuses) + 1)
+        ended = ends.after(len(ends.statuses) + 1)
         connection = await connect(api.served.port)
         connection.send(head("GET", "/v2/a/tags/list", host=api.host))
         await connection.until(lambda received: b"tags" in received)
         connection.abort()
-        await over
+        await ended
         assert (await api("GET", "a/tags/list")).json()["tags"] == [*names, "latest"]

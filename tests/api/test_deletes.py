@@ -1,4 +1,4 @@
-"""Deleting: end-9 and end-10; and what may not be done where it is switched off."""
+"""Deleting: end-9 and end-10, and methods that the configuration disables."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_a_manifest_of_another_algorithm_is_deleted(api):
 
 @pytest_twisted.ensureDeferred
 async def test_a_blob_of_a_manifest_may_be_deleted(api):
-    """It is the client's wish; the next push of the manifest says what is missing."""
+    """The client decides; the next push of the manifest reports the missing blob."""
     await api.push_image(b"layer")
     assert (await api("DELETE", f"a/blobs/{digest_of(b'layer')}")).status == 202
     response = await api.push_manifest(image(b"{}", b"layer"))
@@ -101,7 +101,7 @@ async def test_deletes_are_405_when_disabled(start):
             assert response.get("Allow") == allowed
         assert (await api("GET", "a/manifests/latest")).status == 200
         assert (await api("GET", f"a/blobs/{digest_of(b'layer')}")).status == 200
-        # An upload is not content yet.
+        # Uploads can be cancelled nevertheless.
         assert (await api.request_target("DELETE", await api.start_upload())).status == 204
 
 

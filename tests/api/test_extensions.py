@@ -44,7 +44,7 @@ async def test_a_deleted_repository_has_no_content(api):
     for name in ("a/below", "b"):
         assert (await api("GET", f"{name}/manifests/latest")).status == 200
         assert (await api("GET", f"{name}/blobs/{digest_of(b'layer')}")).body == b"layer"
-    # It is deleted, and not forbidden.
+    # The repository can be pushed again.
     assert await api.push_image(b"layer") == digest
     assert await names(api) == ["a", "a/below", "b"]
 
@@ -87,7 +87,7 @@ async def test_the_endpoint_allows_delete_only(api):
         assert response.get("Allow") == "DELETE, OPTIONS"
 
 
-@pytest.mark.setups("ours-memory")
+@pytest.mark.setups("httpsite-memory")
 @pytest.mark.parametrize("settings", [APISettings(delete=False), APISettings(read_only=True)])
 @pytest_twisted.ensureDeferred
 async def test_the_extension_is_absent_when_deletes_are_disabled(start, clock, settings):

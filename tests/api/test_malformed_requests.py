@@ -1,4 +1,4 @@
-"""Whatever is sent: never a 5xx, never a traceback, and nothing outside of the store."""
+"""Malformed requests: no 5xx, no traceback, and no access outside of the store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.api.setups import SITES
 from tests.support.http_client import connect, head, parse
 from tests.support.manifests import OCI_IMAGE, digest_of, image
 
-KNOWN = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 DIGEST = digest_of(b"layer")
 UPLOAD = "00000000-0000-4000-8000-000000000000"
 TRAVERSALS = (
@@ -70,8 +70,8 @@ POSITIONS = (
 )
 
 
-def world(root):
-    """All that lies beside the store, and its bytes."""
+def files_outside(root):
+    """Return the files outside of the store, and their content."""
     return {
         str(path.relative_to(root)): path.read_bytes() if path.is_file() else None
         for path in root.rglob("*")
@@ -81,37 +81,37 @@ def world(root):
 
 @pytest.fixture
 def outside(tmp_path):
-    """A file beside the store, which stays as it is."""
+    """A file outside of the store, which must not change."""
     (tmp_path / "outside").write_bytes(b"outside")
-    before = world(tmp_path)
+    before = files_outside(tmp_path)
     yield tmp_path
-    assert world(tmp_path) == before
+    assert files_outside(tmp_path) == before
 
 
-def acceptable(response, method):
-    assert response.status < 500 or (response.status == 501 and method not in KNOWN), response
+def check_response(response, method):
+    assert response.status < 500 or (response.status == 501 and method not in METHODS), response
     assert response.is_complete
     assert response.headers.getRawHeaders("X-Injected") is None
     assert b"outside" not in response.body or response.status >= 400
-    # The channel's own refusals come before the API has a say.
+    # The HTTP engine refuses some requests itself.
     if response.get("Docker-Distribution-Api-Version") and response.status >= 400:
         assert method == "HEAD" or response.code
 
 
-@pytest.mark.setups("ours-files", "stock-files")
+@pytest.mark.setups("httpsite-files", "twisted-files")
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest_twisted.ensureDeferred
 async def test_path_traversals_are_refused(api, outside, position):
     await api.push_image(b"layer")
     for text in TRAVERSALS:
         path = position.replace("{}", text)
-        for method in KNOWN[:-1]:
+        for method in METHODS[:-1]:
             headers = {"Content-Type": OCI_IMAGE}
             body = image() if method in {"POST", "PUT", "PATCH"} else None
             response = await api(method, path, headers, body)
-            acceptable(response, method)
+            check_response(response, method)
             if position.startswith("a/manifests/{}") and response.status == 201:
-                # Some of these are good tags.
+                # Some of these are valid tags.
                 assert text in {"_uploads", "_layers", "_manifests"}
     assert (await api("GET", "a/manifests/latest")).status == 200
 
@@ -168,23 +168,23 @@ BODIES = st.one_of(
     ).map(lambda document: repr(document).replace("'", '"').replace("None", "null").encode(
         "utf-8", "replace")),
 )  # fmt: skip
-QUIETLY = settings(
+EXAMPLES = settings(
     max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
-@QUIETLY
+@EXAMPLES
 @given(
-    method=st.sampled_from((*KNOWN, "TRACE", "BREW")),
+    method=st.sampled_from((*METHODS, "TRACE", "BREW")),
     path=PATHS,
     query=QUERIES,
     headers=HEADERS,
     body=BODIES,
     chunks=st.booleans(),
 )
-@pytest.mark.setups("ours-files", "stock-files")
+@pytest.mark.setups("httpsite-files", "twisted-files")
 @pytest_twisted.ensureDeferred
 async def test_any_request_gets_a_complete_response(
     api, outside, method, path, query, headers, body, chunks
@@ -197,7 +197,7 @@ async def test_any_request_gets_a_complete_response(
         response = await api.stream(method, target, *filter(None, (body,)), headers=headers)
     else:
         response = await api.request_target(method, target, headers, body)
-    acceptable(response, method)
+    check_response(response, method)
 
 
 MEDIA_TYPES = st.sampled_from((
@@ -211,12 +211,12 @@ MEDIA_TYPES = st.sampled_from((
 ))  # fmt: skip
 
 
-@QUIETLY
+@EXAMPLES
 @given(media_type=MEDIA_TYPES, body=BODIES.filter(lambda body: body is not None))
 @pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
 async def test_any_manifest_is_stored_or_refused(api, media_type, body):
-    """Whatever is taken is served again, byte for byte; the rest is refused."""
+    """An accepted manifest is served byte for byte; any other is refused."""
     response = await api.push_manifest(body, media_type=media_type)
     if response.status == 201:
         response = await api("GET", "a/manifests/latest")
@@ -241,7 +241,7 @@ TEMPLATES = (
 def mutated(draw):
     data = bytearray(draw(st.sampled_from(TEMPLATES)))
     for _ in range(draw(st.integers(0, 4))):
-        place = draw(st.integers(0, len(data)))
+        position = draw(st.integers(0, len(data)))
         kind = draw(st.sampled_from(("insert", "remove", "replace")))
         piece = draw(
             st.one_of(
@@ -250,13 +250,13 @@ def mutated(draw):
             )
         )
         length = 0 if kind == "insert" else draw(st.integers(1, 8))
-        data[place : place + length] = b"" if kind == "remove" else piece
+        data[position : position + length] = b"" if kind == "remove" else piece
     return bytes(data)
 
 
-@QUIETLY
+@EXAMPLES
 @given(data=st.one_of(mutated(), st.binary(max_size=100)))
-@pytest.mark.setups("ours-files")
+@pytest.mark.setups("httpsite-files")
 @pytest_twisted.ensureDeferred
 async def test_any_bytes_get_a_response_or_a_close(api, outside, data):
     connection = await connect(api.served.port)
@@ -265,9 +265,9 @@ async def test_any_bytes_get_a_response_or_a_close(api, outside, data):
     await connection.closed
     if connection.received:
         method = data.split(b" ", 1)[0].decode("latin-1")
-        answer = connection.received
-        # Several answers may stand behind one another: each begins with a status.
-        status = int(answer.split(b" ", 2)[1])
+        received = connection.received
+        # There may be several responses; each begins with a status.
+        status = int(received.split(b" ", 2)[1])
         assert status < 500 or status in {501, 505}
-        if answer.count(b"HTTP/1.1 ") == 1:
-            assert parse(answer, method).status == status
+        if received.count(b"HTTP/1.1 ") == 1:
+            assert parse(received, method).status == status

@@ -207,7 +207,7 @@ async def test_a_larger_manifest_is_refused(api):
     assert (await api("GET", "a/manifests/latest")).status == 404
 
 
-@pytest.mark.setups(*(name for name in SETUPS if name.startswith("ours")))
+@pytest.mark.setups(*(name for name in SETUPS if name.startswith("httpsite")))
 @pytest_twisted.ensureDeferred
 async def test_a_larger_manifest_is_refused_before_its_body_is_read(api):
     connection = await connect(api.served.port)

@@ -1,4 +1,4 @@
-"""What a client has and accepts: conditional pulls of manifests, and a child for its index."""
+"""If-None-Match and Accept of manifest pulls, and the image of an index for old clients."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def platform(content, os, architecture, media_type=OCI_IMAGE):
 @pytest.mark.parametrize("index_type", [OCI_INDEX, DOCKER_INDEX])
 @pytest_twisted.ensureDeferred
 async def test_a_client_without_indexes_gets_its_image(api, index_type):
-    """An index is never hidden; a client that takes images only gets one that fits."""
+    """A client that accepts only images gets a matching one, otherwise the index itself."""
     await api.push_blob(b"{}")
     arm, amd = (
         image(media_type=DOCKER_IMAGE, annotations={"for": name}) for name in ("arm64", "amd64")
@@ -109,7 +109,7 @@ async def test_an_index_with_a_missing_child_is_served_itself(start):
 
 @pytest_twisted.ensureDeferred
 async def test_an_image_is_served_whatever_is_accepted(api):
-    """What is no index is served whatever the client says it takes."""
+    """A manifest that is no index is served whatever the client accepts."""
     digest = await api.push_image()
     for accept in (DOCKER_IMAGE, OCI_INDEX, "text/html", "nonsense", "*/*;q=0"):
         response = await api("GET", "a/manifests/latest", {"Accept": accept})

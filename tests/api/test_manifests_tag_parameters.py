@@ -1,4 +1,4 @@
-"""Tags of manifests: end-7, with more than one and under conditions."""
+"""Tags of a manifest PUT: several tags, and preconditions (end-7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is counted and timed of each request, by whoever measures."""
+"""What a metrics observer receives of each request."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ pytestmark = pytest.mark.setups(*SITES)
 
 
 @implementer(IMetricsObserver)
-class Metrics:
+class RecordingObserver:
     def __init__(self):
-        self.began = []
-        self.over = []
-        self.waiting = None
+        self.started = []
+        self.finished = []
+        self.next_finished = None
 
     def request_started(self, handler):
-        self.began.append(handler)
+        self.started.append(handler)
 
     def request_finished(self, request):
-        self.over.append(request)
-        if self.waiting is not None:
-            self.waiting.callback(None)
+        self.finished.append(request)
+        if self.next_finished is not None:
+            self.next_finished.callback(None)
 
 
 @pytest.mark.parametrize(("endpoint", "method"), ALL_REQUESTS)
 @pytest_twisted.ensureDeferred
 async def test_metrics_of_every_route(start, endpoint, method):
-    metrics = Metrics()
+    metrics = RecordingObserver()
     async with start(metrics=metrics) as api:
         body = b"x" if method in {"PUT", "PATCH", "POST"} else None
         response = await api(method, path_of(endpoint), body=body)
-        (over,) = metrics.over
-        assert metrics.began == [over.handler] == [endpoint.handler]
-        assert (over.method, over.status) == (method, response.status)
-        assert over.sent_bytes == len(response.body)
-        assert over.duration_s >= 0
+        (finished,) = metrics.finished
+        assert metrics.started == [finished.handler] == [endpoint.handler]
+        assert (finished.method, finished.status) == (method, response.status)
+        assert finished.sent_bytes == len(response.body)
+        assert finished.duration_s >= 0
 
 
 @pytest_twisted.ensureDeferred
 async def test_an_error_in_an_observer_closes_the_connection(start, log_events):
-    """It may not raise; if it does, nobody waits for an answer that will not come."""
+    """An observer must not raise; if it does, the client does not wait for a response."""
 
-    class Broken(Metrics):
+    class Broken(RecordingObserver):
         def request_started(self, handler):
             raise ZeroDivisionError
 
@@ -65,7 +65,7 @@ async def test_an_error_in_an_observer_closes_the_connection(start, log_events):
 
 @pytest_twisted.ensureDeferred
 async def test_metrics_of_refused_requests(start):
-    metrics = Metrics()
+    metrics = RecordingObserver()
     async with start(metrics=metrics, access=RefusingController(DENIED)) as api:
         for method, path in (
             ("GET", "x"),
@@ -75,7 +75,7 @@ async def test_metrics_of_refused_requests(start):
             ("OPTIONS", "_catalog"),
         ):
             await api(method, path)
-    assert [(over.handler, over.status) for over in metrics.over] == [
+    assert [(finished.handler, finished.status) for finished in metrics.finished] == [
         ("unknown", 404),
         ("tags", 405),
         ("tags", 403),
@@ -86,7 +86,7 @@ async def test_metrics_of_refused_requests(start):
 
 @pytest_twisted.ensureDeferred
 async def test_a_disconnect_is_counted_as_499(start, clock):
-    metrics = Metrics()
+    metrics = RecordingObserver()
     held, reached = Deferred(), Deferred()
 
     def before(number, name):
@@ -97,8 +97,8 @@ async def test_a_disconnect_is_counted_as_499(start, clock):
         connection = await connect(api.served.port)
         connection.send(head("GET", "/v2/a/tags/list", host=api.host))
         await reached
-        metrics.waiting = Deferred()
+        metrics.next_finished = Deferred()
         connection.abort()
-        await metrics.waiting
-    (over,) = metrics.over
-    assert (over.handler, over.status) == ("tags", 499)
+        await metrics.next_finished
+    (finished,) = metrics.finished
+    assert (finished.handler, finished.status) == ("tags", 499)

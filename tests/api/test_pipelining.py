@@ -1,4 +1,4 @@
-"""Requests of every kind behind one another on one connection: each answer ends where it says."""
+"""Pipelined requests of every kind: each response has the length that it declares."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.http_client import connect, head
 from tests.support.manifests import digest_of, image
 
 
-class Received:
-    """What http.client takes for a socket."""
+class FakeSocket:
+    """A socket for http.client that reads from a file."""
 
     def __init__(self, file):
         self._file = file
@@ -26,15 +26,15 @@ class Received:
         return self._file.read()
 
 
-class Kept(io.BytesIO):
-    """A file that outlives the answers that are read from it."""
+class UnclosedFile(io.BytesIO):
+    """A file that responses do not close."""
 
     def close(self):
         pass
 
 
-def answers(data, methods):
-    received = Received(Kept(data))
+def parse_responses(data, methods):
+    received = FakeSocket(UnclosedFile(data))
     for method in methods:
         response = http.client.HTTPResponse(received, method=method)
         response.begin()
@@ -42,7 +42,7 @@ def answers(data, methods):
     assert received.rest() == b""
 
 
-@pytest.mark.setups(*SITES, "ours-files")
+@pytest.mark.setups(*SITES, "httpsite-files")
 @pytest_twisted.ensureDeferred
 async def test_pipelined_responses_end_where_they_declare(api):
     await api.push_image(b"layer")
@@ -78,8 +78,8 @@ async def test_pipelined_responses_end_where_they_declare(api):
     connection = await connect(api.served.port)
     connection.send(sent)
     await connection.closed
-    found = answers(connection.received, [step[0] for step in steps])
-    for (method, path, *_, status, body), (got, content) in zip(steps, found, strict=True):
+    responses = parse_responses(connection.received, [step[0] for step in steps])
+    for (method, path, *_, status, body), (got, content) in zip(steps, responses, strict=True):
         assert got == status, (method, path)
         if body is not None:
             assert content == body, (method, path)

@@ -1,4 +1,4 @@
-"""Whoever is plugged in is asked and told: access, gate, listener, metrics."""
+"""Plugged-in access controllers, presence gates and event listeners are called."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from twisted_registry.storage.memory import MemoryDriver
 
 pytestmark = pytest.mark.setups(*SITES)
 
-OURS = tuple(name for name in SETUPS if name == "ours-memory")
+HTTPSITE = tuple(name for name in SETUPS if name == "httpsite-memory")
 
 
 @pytest.mark.parametrize(("endpoint", "method"), ALL_REQUESTS)
@@ -68,7 +68,7 @@ async def test_every_endpoint_requires_access(start, clock, endpoint, method):
                 assert accesses == ((CATALOG,) if endpoint.handler == "catalog" else ())
 
 
-@pytest.mark.setups(*OURS)
+@pytest.mark.setups(*HTTPSITE)
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -80,7 +80,7 @@ async def test_every_endpoint_requires_access(start, clock, endpoint, method):
 )
 @pytest_twisted.ensureDeferred
 async def test_a_body_is_not_read_without_access(start, method, path):
-    """The answer comes although no body was sent, and 100 Continue does not."""
+    """The response is sent before the body, and without 100 Continue."""
     for headers in (
         {"Content-Length": "1000000000", "Expect": "100-continue"},
         {"Transfer-Encoding": "chunked", "Expect": "100-continue"},
@@ -96,7 +96,7 @@ async def test_a_body_is_not_read_without_access(start, method, path):
             await connection.closed
 
 
-@pytest.mark.setups(*OURS)
+@pytest.mark.setups(*HTTPSITE)
 @pytest_twisted.ensureDeferred
 async def test_a_body_is_requested_after_authorization(start):
     async with start() as api:
@@ -112,23 +112,23 @@ async def test_a_body_is_requested_after_authorization(start):
 
 @pytest_twisted.ensureDeferred
 async def test_the_store_is_not_used_before_authorization(start, clock):
-    """A slow controller is waited for."""
-    decided = Deferred()
+    """The request waits for a slow controller."""
+    decision = Deferred()
 
     @implementer(IAccessController)
-    class Slow:
+    class SlowController:
         def authorize(self, caller, accesses):
             asked.callback(None)
-            return decided
+            return decision
 
     asked = Deferred()
     driver = Watched(MemoryDriver(clock), lambda *_: None)
-    async with start(driver=driver, access=Slow()) as api:
+    async with start(driver=driver, access=SlowController()) as api:
         connection = await connect(api.served.port)
         connection.send(head("GET", "/v2/_catalog", host=api.host))
         await asked
         assert (driver.calls, connection.received) == ([], b"")
-        decided.callback(Grant(lambda _: True))
+        decision.callback(Grant(lambda _: True))
         await connection.closed
         assert parse(connection.received, "GET").status == 200
 
@@ -136,18 +136,18 @@ async def test_the_store_is_not_used_before_authorization(start, clock):
 @pytest_twisted.ensureDeferred
 async def test_an_error_in_the_access_controller_is_500(start, logged_errors):
     @implementer(IAccessController)
-    class Broken:
+    class BrokenController:
         def authorize(self, caller, accesses):
             raise ZeroDivisionError
 
-    async with start(access=Broken()) as api:
+    async with start(access=BrokenController()) as api:
         response = await api("GET", "a/tags/list")
         assert (response.status, response.code) == (500, "UNKNOWN")
         assert "ZeroDivisionError" not in response.body.decode()
         assert "ZeroDivisionError" in logged_errors.take()[0]
 
 
-class Gate(NullGate):
+class FakeGate(NullGate):
     def __init__(self):
         self.hidden = set()
         self.asked = []
@@ -159,7 +159,7 @@ class Gate(NullGate):
 
 @pytest_twisted.ensureDeferred
 async def test_the_presence_gate_hides_content(start):
-    gate = Gate()
+    gate = FakeGate()
     async with start(gate=gate) as api:
         subject = await api.push_image(b"layer")
         referrer = image(b"{}", subject=descriptor(image(b"{}", b"layer"), OCI_IMAGE))
@@ -168,7 +168,7 @@ async def test_the_presence_gate_hides_content(start):
         await api.push_manifest(parent, "index", media_type=OCI_INDEX)
         mount = f"b/blobs/uploads/?mount={LAYER_DIGEST}"
         gate.hidden = {LAYER_DIGEST}
-        # Who pulls gets what is there; who asks may leave out a push.
+        # A pull gets hidden content; HEAD does not, because a client that sends it may skip a push.
         for method, status in (("GET", 200), ("HEAD", 404)):
             assert (await api(method, f"a/blobs/{LAYER_DIGEST}")).status == status
         assert (await api("DELETE", f"a/blobs/{LAYER_DIGEST}")).status == 404
@@ -179,9 +179,9 @@ async def test_the_presence_gate_hides_content(start):
         assert (None, LAYER_DIGEST) in gate.asked
         assert ("a", LAYER_DIGEST) in gate.asked
         gate.hidden = {subject}
-        # Another process may have let the tag name it.
-        for reference, asked in (("latest", 200), (subject, 404)):
-            for method, status in (("GET", 200), ("HEAD", asked)):
+        # Another process may have set the tag to it.
+        for reference, head_status in (("latest", 200), (subject, 404)):
+            for method, status in (("GET", 200), ("HEAD", head_status)):
                 assert (await api(method, f"a/manifests/{reference}")).status == status
         assert (await api("DELETE", f"a/manifests/{subject}")).status == 404
         response = await api.push_manifest(parent, "again", media_type=OCI_INDEX)
@@ -195,16 +195,18 @@ async def test_the_presence_gate_hides_content(start):
         assert len((await api("GET", f"a/referrers/{subject}")).json()["manifests"]) == 1
 
 
-@pytest.mark.setups("ours-files", "stock-files")
+@pytest.mark.setups("httpsite-files", "twisted-files")
 @pytest_twisted.ensureDeferred
 async def test_every_warm_pull_asks_access_and_gate(start):
-    """The same requests again and again: access and gate are asked of each, and obeyed at once (the
-    gate for HEAD: who pulls gets what is there)."""
-    gate = Gate()
+    """Access and gate are asked for every repeated request, and obeyed at once.
+
+    The gate decides about HEAD only: a pull gets hidden content.
+    """
+    gate = FakeGate()
     access = RefusingController(DENIED, lambda _: True)
     async with start(gate=gate, access=access) as api:
         digest = await api.push_image(b"layer")
-        await deferLater(reactor, 0.05)  # what was written just now is not kept
+        await deferLater(reactor, 0.05)  # a file that was written just now is not cached
         pulls = {
             "a/manifests/latest": digest,
             f"a/manifests/{digest}": digest,
@@ -231,7 +233,7 @@ async def test_every_warm_pull_asks_access_and_gate(start):
 
 
 @implementer(IRegistryListener)
-class Listener:
+class RecordingListener:
     def __init__(self):
         self.events = []
 
@@ -249,7 +251,7 @@ class Listener:
 
 @pytest_twisted.ensureDeferred
 async def test_the_listener_gets_every_event(start):
-    listener = Listener()
+    listener = RecordingListener()
     async with start(listener=listener) as api:
         await api.push_blob(b"{}")
         config = digest_of(b"{}")

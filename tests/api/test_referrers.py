@@ -30,7 +30,7 @@ def of(number, **more):
 
 
 async def listed(api, query="", subject=DIGEST, name="a"):
-    """All referrers, page by page, and how many pages there were."""
+    """Return all referrers, and the number of pages."""
     found, pages = [], 0
     url = f"/v2/{name}/referrers/{subject}{query}"
     while url is not None:
@@ -92,7 +92,7 @@ async def test_descriptors_of_every_kind_of_manifest(api):
     ]
     expected.sort(key=lambda item: item["digest"])
     assert await listed(api) == (expected, 1)
-    # The subject itself changes nothing when it comes.
+    # A push of the subject itself changes nothing.
     await api.push_manifest(SUBJECT, "subject")
     assert await listed(api) == (expected, 1)
     assert await listed(api, name="b") == ([], 1)
@@ -112,7 +112,7 @@ async def test_a_deleted_referrer_is_not_listed(api):
     assert len((await listed(api))[0]) == 2
     assert (await api("DELETE", f"a/manifests/{digest_of(of(1))}")).status == 202
     assert [item["digest"] for item in (await listed(api))[0]] == [digest_of(of(2))]
-    # Its referrers outlive a subject.
+    # Referrers remain when their subject is deleted.
     await api.push_manifest(SUBJECT, "subject")
     assert (await api("DELETE", f"a/manifests/{DIGEST}")).status == 202
     assert [item["digest"] for item in (await listed(api))[0]] == [digest_of(of(2))]
@@ -135,7 +135,7 @@ async def test_referrers_of_a_subject_of_another_algorithm(api):
 @pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
 async def test_pages_have_every_referrer_once(api):
-    """No page is larger than 4 MiB, and none is lost between two."""
+    """No page is larger than 4 MiB, and the pages have every referrer."""
     await api.push_blob(b"{}")
     expected = []
     for number in range(7):
@@ -161,7 +161,7 @@ async def test_pages_have_every_referrer_once(api):
 @pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
 async def test_a_referrer_of_maximum_size_fits_a_page(api):
-    """One whose annotations would be longer than a manifest may be if they were escaped."""
+    """Annotations whose escaped form would exceed the limit of a manifest."""
     await api.push_blob(b"{}")
     document = json.loads(of(1))
     document["annotations"]["pad"] = "ä" * (PAGE // 4)

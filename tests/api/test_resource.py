@@ -1,4 +1,4 @@
-"""What holds of every route: the probe, the version, methods, headers, URLs."""
+"""Behaviour of every route: probe, version check, methods, headers and URLs."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ async def test_the_api_is_served_below_a_prefix(start):
 @pytest.mark.parametrize("where", [[b"v2"], [b"deep", b"er", b"v2"], [b"any thing"]])
 @pytest_twisted.ensureDeferred
 async def test_the_resource_is_mounted_in_a_twisted_web_site(where):
-    """A program may mount the API wherever it likes, under a Site of its own."""
+    """The API may be mounted anywhere, also under another Site."""
     async with serve(reactor) as served:
         root = folder = Resource()
         for segment in where[:-1]:
@@ -247,7 +247,7 @@ async def test_locations_have_the_origin_that_the_client_uses(start, urls, heade
     async with start(settings=APISettings(urls=urls)) as api:
         response = await api("POST", "a/b/blobs/uploads/", headers, b"")
         if origin is None:
-            # The channel may refuse it; if not, it is not repeated.
+            # The HTTP engine may refuse it; otherwise the response does not contain it.
             assert response.status in {202, 400}
             origin = ""
         else:

@@ -43,24 +43,24 @@ def test_an_error_before_the_first_wait_is_raised():
 
 def test_a_waiting_coroutine_gets_each_result():
     async def work():
-        got.append(await first)
+        results.append(await first)
         try:
             await second
         except ValueError as error:
-            got.append(error)
+            results.append(error)
         return await third
 
-    got = []
+    results = []
     first, second, third = Deferred(), Deferred(), Deferred()
-    over = []
-    run_until_wait(work()).addBoth(over.append)
+    outcomes = []
+    run_until_wait(work()).addBoth(outcomes.append)
     first.callback("one")
     error = ValueError()
     second.errback(error)
-    assert got == ["one", error]
-    assert over == []
+    assert results == ["one", error]
+    assert outcomes == []
     third.callback("three")
-    assert over == ["three"]
+    assert outcomes == ["three"]
 
 
 def test_an_error_after_a_wait_is_a_failure():
@@ -69,10 +69,10 @@ def test_an_error_after_a_wait_is_a_failure():
         raise KeyError
 
     waiting = Deferred()
-    over = []
-    run_until_wait(work()).addErrback(lambda failure: over.append(failure.type))
+    outcomes = []
+    run_until_wait(work()).addErrback(lambda failure: outcomes.append(failure.type))
     waiting.callback(None)
-    assert over == [KeyError]
+    assert outcomes == [KeyError]
 
 
 def test_cancelling_cancels_the_awaited_deferred():
@@ -80,14 +80,14 @@ def test_cancelling_cancels_the_awaited_deferred():
         try:
             await waiting
         finally:
-            freed.append(True)
+            closed.append(True)
 
-    cancelled, freed, over = [], [], []
+    cancelled, closed, outcomes = [], [], []
     waiting = Deferred(cancelled.append)
     work = run_until_wait(work())
-    work.addErrback(lambda failure: over.append(failure.type))
+    work.addErrback(lambda failure: outcomes.append(failure.type))
     work.cancel()
-    assert (cancelled, freed, over) == ([waiting], [True], [CancelledError])
+    assert (cancelled, closed, outcomes) == ([waiting], [True], [CancelledError])
 
 
 def test_a_dropped_deferred_closes_its_coroutine():
@@ -95,13 +95,13 @@ def test_a_dropped_deferred_closes_its_coroutine():
         try:
             await Deferred()
         finally:
-            freed.append(True)
+            closed.append(True)
 
-    freed = []
+    closed = []
     waiting = run_until_wait(work())
     del waiting
     gc.collect()
-    assert freed == [True]
+    assert closed == [True]
 
 
 def test_the_repr_has_neither_headers_nor_body():

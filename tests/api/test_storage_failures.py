@@ -1,4 +1,4 @@
-"""A store that fails: at each call in turn, for every kind of request."""
+"""A store that fails at each call in turn, for every kind of request."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_each_failing_storage_call_is_503_or_507(start, clock, logged_erro
             elif not response.is_complete:
                 assert calls[number] == "deliver"
             else:
-                # What is only an optimisation may fail.
+                # An optimisation may fail without an effect.
                 assert response.status in scenario.statuses, calls[number]
             assert driver.opened == 0
             await check(api, scenario, upload)
@@ -80,7 +80,7 @@ class ShortReader:
 
 
 class ShortDriver(MemoryDriver):
-    """A store whose blobs are shorter than it says."""
+    """A store whose blobs are shorter than their declared sizes."""
 
     error = None
 
@@ -124,7 +124,7 @@ async def test_a_list_that_fails_halfway_closes_the_connection(start, clock, log
 
         driver.before = before
         response = await api("GET", "a/tags/list")
-        # Either it was not begun, or it is seen not to be whole.
+        # Either no response was begun, or the client notices that it is incomplete.
         assert response.status == 503 or not response.is_complete
         assert len(logged_errors.take()) == 1
 
@@ -148,7 +148,7 @@ async def test_damaged_manifest_bytes_are_not_served(start, clock, logged_errors
 
 @pytest_twisted.ensureDeferred
 async def test_empty_links_are_unknown_content(start, clock):
-    """What a crash of another registry leaves counts as missing, and is repaired by a push."""
+    """A file that a crashed registry left counts as missing; a push repairs it."""
     driver = MemoryDriver(clock)
     async with start(driver=driver) as api:
         digest = await api.push_image(b"layer")

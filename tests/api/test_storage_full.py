@@ -1,4 +1,4 @@
-"""What the API says of a store that fills up."""
+"""Warnings and refused pushes when the store fills up."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from twisted_registry.storage.memory import MemoryDriver
 from twisted_registry.testing.server import RunningServer
 
 
-@pytest.fixture(params=["own", "stock"])
-def made(request):
-    """The API, and a client of it over either site."""
+@pytest.fixture(params=["httpsite", "twisted"])
+def served(request):
+    """Serve the API by either site."""
     registry = Registry(MemoryDriver(reactor), reactor)
     resource = RegistryResource(registry, OpenAccess(), reactor)
     tree = make_root(resource, "")
-    stock = request.param == "stock"
-    site = Site(tree, reactor=reactor) if stock else HTTPSite(tree, reactor)
+    is_twisted = request.param == "twisted"
+    site = Site(tree, reactor=reactor) if is_twisted else HTTPSite(tree, reactor)
     port = reactor.listenTCP(0, site, interface="127.0.0.1")
     number = port.getHost().port
     yield resource, RegistryClient(RunningServer("", f"127.0.0.1:{number}", number, registry))
@@ -34,8 +34,8 @@ def made(request):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_warning_is_in_every_response(made):
-    resource, api = made
+async def test_a_warning_is_in_every_response(served):
+    resource, api = served
     digest = await api.push_image(b"layer")
     resource.set_storage_state("nearly full", full=False)
     for method, path, status in (
@@ -46,15 +46,15 @@ async def test_a_warning_is_in_every_response(made):
         ("GET", "a/manifests/none", 404),
         ("POST", "a/blobs/uploads/", 202),
     ):
-        answer = await api(method, path, body=b"" if method == "POST" else None)
-        assert (answer.status, answer.get("Warning")) == (status, '299 - "nearly full"')
+        response = await api(method, path, body=b"" if method == "POST" else None)
+        assert (response.status, response.get("Warning")) == (status, '299 - "nearly full"')
     resource.set_storage_state("", full=False)
     assert (await api("GET", "a/manifests/latest")).get("Warning") is None
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_full_store_refuses_pushes_only(made):
-    resource, api = made
+async def test_a_full_store_refuses_pushes_only(served):
+    resource, api = served
     await api.push_image(b"layer")
     location = await api.start_upload()
     resource.set_storage_state("full", full=True)

@@ -21,7 +21,7 @@ async def tagged(api, tags=TAGS, name="r"):
 
 
 async def follow(api, path, key):
-    """Everything that a paged list holds, and the sizes of its pages."""
+    """Return all items of a paged list, and the sizes of its pages."""
     found, sizes = [], []
     url = f"/v2/{path}"
     while url is not None:
@@ -123,7 +123,7 @@ async def test_n_is_reduced_to_the_limit_of_tags(start):
 @pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
 async def test_a_long_list_of_tags_is_streamed(api):
-    """A list of all, longer than what is asked of the store at once."""
+    """A whole list that is longer than one page of the store."""
     await tagged(api)
     tags = api.served.registry.repository("r").tags
     digest = await tags.resolve("a")

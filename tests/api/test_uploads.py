@@ -17,7 +17,7 @@ from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.memory import MemoryDriver
 
 ON_FILES = tuple(name for name in SETUPS if name.endswith("files"))
-OURS = tuple(name for name in SETUPS if name.startswith("ours"))
+HTTPSITE = tuple(name for name in SETUPS if name.startswith("httpsite"))
 
 
 @pytest_twisted.ensureDeferred
@@ -47,7 +47,7 @@ async def test_a_chunked_put_finishes_an_upload(api):
 
 @pytest_twisted.ensureDeferred
 async def test_a_chunked_patch_then_an_empty_put(api):
-    """What docker does: one PATCH of unknown length, then a PUT without a body."""
+    """Docker sends one PATCH of unknown length, then a PUT without a body."""
     response = await api.stream("PATCH", await api.start_upload(), ONE, TWO, THREE)
     url = check_accepted(response, len(WHOLE))
     await finish_upload(api, url, WHOLE)
@@ -157,7 +157,7 @@ async def test_a_post_of_an_empty_blob(api):
     response = await api("POST", f"a/blobs/uploads/?digest={nothing}", body=b"")
     assert response.status == 201
     assert (await api("GET", f"a/blobs/{nothing}")).status == 200
-    # A digest without its bytes: the client wants to send them later.
+    # A digest without a body: the client sends the content later.
     response = await api("POST", f"a/blobs/uploads/?digest={DIGEST}", body=b"")
     await finish_upload(api, check_accepted(response, 0), WHOLE, body=WHOLE)
 
@@ -212,7 +212,7 @@ async def test_a_cancelled_upload_is_unknown(api):
         assert (response.status, response.code) == (404, "BLOB_UPLOAD_UNKNOWN"), method
 
 
-@pytest.mark.setups(*OURS)
+@pytest.mark.setups(*HTTPSITE)
 @pytest.mark.parametrize("secret", [None, b"configured"])
 @pytest_twisted.ensureDeferred
 async def test_an_upload_continues_after_a_restart(setup, start, tmp_path, secret):
@@ -250,14 +250,14 @@ async def test_a_state_with_an_old_secret_is_refused(start, clock):
         await finish_upload(api, check_accepted(response, 0), ONE, body=ONE)
 
 
-@pytest.mark.setups(*OURS)
+@pytest.mark.setups(*HTTPSITE)
 @pytest_twisted.ensureDeferred
 async def test_of_two_concurrent_writers_one_is_refused(api):
     url = await api.start_upload()
     slow = await connect(api.served.port)
     headers = {"Transfer-Encoding": "chunked", "Expect": "100-continue"}
     slow.send(head("PATCH", url, headers, host=api.host))
-    # The body is asked for when the writer is there.
+    # 100 Continue is sent once the writer is open.
     await slow.until(lambda received: b"100 Continue" in received)
     response = await api.request_target("PATCH", url, body=b"abc")
     assert (response.status, response.code) == (416, "RANGE_INVALID")
@@ -271,7 +271,7 @@ async def test_of_two_concurrent_writers_one_is_refused(api):
     await finish_upload(api, url, ONE)
 
 
-@pytest.mark.setups(*OURS)
+@pytest.mark.setups(*HTTPSITE)
 @pytest_twisted.ensureDeferred
 async def test_an_upload_is_cancelled_during_a_patch(api):
     url = await api.start_upload()
@@ -290,7 +290,7 @@ async def test_an_upload_is_cancelled_during_a_patch(api):
 
 
 class Large(MemoryDriver):
-    """A store that wants large chunks, as S3 does."""
+    """A store with a minimum chunk size, as S3 has."""
 
     min_chunk_bytes = 5 * 1024 * 1024
 

@@ -1,4 +1,4 @@
-"""Any sequence of requests to one upload, against a model: bytes so far, and whether it lives."""
+"""Any sequence of requests to one upload, compared with a model of the upload."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.support.manifests import digest_of
 from twisted_registry.repository.uploads import RunningHashes, UploadSecret
 
 PIECES = st.binary(max_size=40)
-#: Where the client says that it is: nowhere, by an URL (the newest, or the first), by a range.
-PLACES = st.sampled_from(("bare", "newest", "first", "range", "range before", "range after"))
+#: How the client declares its offset: not at all, by the newest or first URL, or by a range.
+POSITIONS = st.sampled_from(("bare", "newest", "first", "range", "range before", "range after"))
 STEPS = st.one_of(
-    st.tuples(st.just("patch"), PIECES, PLACES, st.booleans()),
-    st.tuples(st.just("put"), PIECES, PLACES, st.sampled_from(("right", "wrong", "none"))),
+    st.tuples(st.just("patch"), PIECES, POSITIONS, st.booleans()),
+    st.tuples(st.just("put"), PIECES, POSITIONS, st.sampled_from(("right", "wrong", "none"))),
     st.tuples(st.just("status")),
     st.tuples(st.just("cancel")),
     st.tuples(st.just("restart")),
@@ -25,7 +25,7 @@ STEPS = st.one_of(
 
 
 class Model:
-    """One upload as it should be."""
+    """The expected state of one upload."""
 
     def __init__(self, api, url, setup):
         self.api = api
@@ -35,17 +35,17 @@ class Model:
         self.alive = True
         self.stored = set()
 
-    def place(self, place, piece):
-        """The URL and headers of a request, and where its sender believes to be."""
+    def target(self, position, piece):
+        """Return the URL and headers of a request, and the offset that they declare."""
         bare = self.first.partition("?")[0]
         size = len(self.content)
-        if place == "bare":
+        if position == "bare":
             return bare, {}, size
-        if place == "newest":
+        if position == "newest":
             return self.newest, {}, size
-        if place == "first":
+        if position == "first":
             return self.first, {}, 0
-        start = size + {"range": 0, "range before": -1, "range after": 1}[place]
+        start = size + {"range": 0, "range before": -1, "range after": 1}[position]
         if not piece or start < 0:
             return bare, {}, size
         return bare, {"Content-Range": f"{start}-{start + len(piece) - 1}"}, start
@@ -55,17 +55,17 @@ class Model:
         assert response.get("Range") == f"0-{last}"
         self.newest = response.get("Location")
 
-    def gone(self, response):
+    def check_unknown(self, response):
         assert (response.status, response.code) == (404, "BLOB_UPLOAD_UNKNOWN")
 
-    async def patch(self, piece, place, streamed):
-        url, headers, start = self.place(place, piece)
+    async def patch(self, piece, position, streamed):
+        url, headers, start = self.target(position, piece)
         if streamed and piece:
             response = await self.api.stream("PATCH", url, piece, headers=headers)
         else:
             response = await self.api.request_target("PATCH", url, headers, piece)
         if not self.alive:
-            self.gone(response)
+            self.check_unknown(response)
         elif start != len(self.content):
             assert (response.status, response.code) == (416, "RANGE_INVALID")
             self.check_progress(response)
@@ -74,8 +74,8 @@ class Model:
             self.content += piece
             self.check_progress(response)
 
-    async def put(self, piece, place, digest):
-        url, headers, start = self.place(place, piece)
+    async def put(self, piece, position, digest):
+        url, headers, start = self.target(position, piece)
         whole = self.content + piece
         if digest == "right":
             url = with_query(url, digest=digest_of(whole))
@@ -83,7 +83,7 @@ class Model:
             url = with_query(url, digest=digest_of(whole + b"!"))
         response = await self.api.request_target("PUT", url, headers, piece)
         if not self.alive:
-            self.gone(response)
+            self.check_unknown(response)
         elif digest == "none":
             assert (response.status, response.code) == (400, "DIGEST_INVALID")
         elif start != len(self.content):
@@ -103,7 +103,7 @@ class Model:
             assert response.status == 204
             self.check_progress(response)
         else:
-            self.gone(response)
+            self.check_unknown(response)
 
     async def cancel(self):
         response = await self.api.request_target("DELETE", self.first)
@@ -111,10 +111,10 @@ class Model:
             assert response.status == 204
             self.alive = False
         else:
-            self.gone(response)
+            self.check_unknown(response)
 
     async def restart(self):
-        """What a process keeps in memory is gone, as after a restart."""
+        """Drop what a process keeps in memory, as a restart does."""
         registry = self.api.served.registry
         registry.repository("a").store.running_hashes = RunningHashes()
         registry.upload_secret = UploadSecret(registry.driver)
@@ -132,7 +132,7 @@ class Model:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=st.lists(STEPS, max_size=10))
-@pytest.mark.setups(*(name for name in SETUPS if name in {"ours-memory", "stock-memory"}))
+@pytest.mark.setups(*(name for name in SETUPS if name in {"httpsite-memory", "twisted-memory"}))
 @pytest_twisted.ensureDeferred
 async def test_any_sequence_of_requests_to_an_upload(api, setup, steps):
     model = Model(api, await api.start_upload(), setup)

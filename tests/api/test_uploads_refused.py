@@ -39,7 +39,7 @@ async def test_a_chunk_out_of_order_is_416(api):
 
 @pytest_twisted.ensureDeferred
 async def test_an_outdated_location_is_416(api):
-    """The URL says where the client believes to be, if nothing else does."""
+    """Without Content-Range, the state in the URL declares the offset."""
     old = await api.start_upload()
     url = check_accepted(await api.request_target("PATCH", old, body=ONE), len(ONE))
     url = await check_range_refused(api, await api.request_target("PATCH", old, body=TWO), len(ONE))
@@ -52,7 +52,7 @@ async def test_an_outdated_location_is_416(api):
 
 @pytest_twisted.ensureDeferred
 async def test_an_upload_continues_without_state(api):
-    """Distribution insists on it; what is stored says enough."""
+    """Distribution requires the _state parameter; here the stored size is enough."""
     url = (await api.start_upload()).partition("?")[0]
     check_accepted(await api.request_target("PATCH", url, body=ONE), len(ONE))
     check_accepted(await api.request_target("PATCH", url, body=TWO), len(ONE + TWO))
@@ -141,11 +141,11 @@ async def test_a_chunk_with_a_wrong_content_range_is_refused(api):
 
 @pytest_twisted.ensureDeferred
 async def test_a_chunked_patch_with_a_wrong_content_range_is_refused(api, setup):
-    """Its length may be known only when it has been stored: the client is told where it is."""
+    """If the length is known only after the chunk is stored, the response has the stored size."""
     url = await api.start_upload()
     response = await api.stream("PATCH", url, ONE, headers={"Content-Range": "0-1"})
     assert (response.status, response.code) == (400, "SIZE_INVALID")
-    stored = ONE if setup.startswith("ours") else b""
+    stored = ONE if setup.startswith("httpsite") else b""
     check_accepted(await api.request_target("GET", url), len(stored))
     assert response.get("Range") == f"0-{max(len(stored) - 1, 0)}"
     await finish_upload(api, response.get("Location"), stored + TWO, body=TWO)
@@ -153,11 +153,11 @@ async def test_a_chunked_patch_with_a_wrong_content_range_is_refused(api, setup)
 
 @pytest_twisted.ensureDeferred
 async def test_a_chunked_put_with_a_wrong_content_range_is_refused(api, setup):
-    """Where the length is known too late, the digest alone decides."""
+    """If the length is known only after the end, the digest alone decides."""
     url = await api.start_upload()
     put = with_query(url, digest=digest_of(ONE))
     response = await api.stream("PUT", put, ONE, headers={"Content-Range": "0-1"})
-    if setup.startswith("ours"):
+    if setup.startswith("httpsite"):
         assert response.status == 201
         assert (await api("GET", f"a/blobs/{digest_of(ONE)}")).body == ONE
     else:
