@@ -6,6 +6,7 @@ anonymous clients may do; Distribution has no such section.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 _MIN_LIFETIME_S: Final = 60.0
 #: A key is accepted for one more rotation after it has signed last.
 _MIN_ROTATION_S: Final = 3600.0
+#: A slash and printable ASCII.
+_URL_PATH: Final = re.compile(r"/[ -~]*")
 #: Hosts that an issuer may have without https.
 _LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 #: What a rule can allow; ``push`` includes ``pull``, ``admin`` includes everything.
@@ -60,13 +63,6 @@ def patterns(syntax: str, parse: Callable[[str], Glob]) -> Kind:
         return pattern
 
     return ListOf("a list of patterns", Scalar(syntax, convert))
-
-
-def _url_path(node: Node) -> str:
-    value = values.text(node)
-    if not value.startswith("/") or not value.isascii() or not value.isprintable():
-        raise ValueError
-    return value
 
 
 def _duration_from(minimum_s: float) -> Kind:
@@ -138,7 +134,7 @@ class Token(SectionBase):
         boolean(), "In challenges, name the host of the request instead of ``realm``."
     )
     autoredirectpath: str = key(
-        Scalar("a path that begins with /", _url_path),
+        Scalar("a path that begins with /", values.matching(_URL_PATH)),
         "The path of the token server on the host that ``autoredirect`` names.",
         default="/auth/token",
     )
