@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -32,10 +31,8 @@ class Fetch(Measure):
 
     def __call__(self, server, run: Run) -> Sample:
         repository, blobs = self._blobs(run)
-        seen = generator.load(
-            "fetches", server, repository=repository, clients=1 if self.large else CLIENTS,
-            blobs=[(blob.digest, blob.size, _end(blob)) for blob in blobs],
-        )  # fmt: skip
+        clients = 1 if self.large else CLIENTS
+        seen = generator.fetches(server, repository, blobs, clients=clients)
         return sample_from_load(seen, seen.rate * blobs[0].size / MIB if self.large else seen.rate)
 
     def seconds(self, run: Run) -> float:
@@ -46,8 +43,3 @@ class Fetch(Measure):
         if self.large:
             return REPOSITORY, [run.content.large] * 2
         return MANY, run.content.many
-
-
-def _end(blob: Blob) -> str:
-    """Return the last 16 bytes, in which blobs differ."""
-    return b64encode(blob.parts[-1]).decode()

@@ -140,15 +140,20 @@ def requests(
     )  # fmt: skip
 
 
-def downloads(server, target: str, blob: Blob, *, clients: int, times: int) -> Load:
+def downloads(server, repository: str, blob: Blob, *, clients: int, times: int) -> Load:
     """Each client reads a large blob ``times`` times."""
     if program := _pull_program(server):
+        target = f"/v2/{repository}/blobs/{blob.digest}"
         request = request_bytes("GET", target, urlsplit(server.url).netloc, server.headers)
         return _pull(program, server.url, request, (200, blob.size, 0), clients, 0, times)
-    return load(
-        "downloads", server, target=target, clients=clients, times=times, size=blob.size,
-        last=b64encode(blob.parts[-1]).decode(),
-    )  # fmt: skip
+    return fetches(server, repository, [blob] * clients * times, clients=clients)
+
+
+def fetches(server, repository: str, blobs: list[Blob], *, clients: int) -> Load:
+    """Each client reads its share of blobs, and follows redirects."""
+    # Blobs differ in their last part.
+    expected = [(blob.digest, blob.size, b64encode(blob.parts[-1]).decode()) for blob in blobs]
+    return load("fetches", server, repository=repository, clients=clients, blobs=expected)
 
 
 def _headers(server, headers: dict[str, str] | None) -> dict[str, str]:

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from tests.bench.content import BlobMaker, push
 from tests.bench.wire import (
     Connection,
-    ReceivedBody,
     RedirectedConnections,
     WireError,
     connect,
@@ -119,35 +118,24 @@ def _difference(response, wanted) -> str:
     return "a body that differs"
 
 
-def downloads(spec: dict) -> dict:
-    """Each client reads one large blob ``times`` times; status, size and end are compared."""
-
-    def operation(_number: int, connection: Connection) -> str:
-        return _fault(connection.download(spec["target"]), spec["size"], spec["last"])
-
-    return _run_clients(spec, operation)
-
-
 def fetches(spec: dict) -> dict:
     """Each client reads its share of many blobs, and follows redirects."""
     clients = spec["clients"]
-    places = [RedirectedConnections() for _ in range(clients)]
+    redirected = [RedirectedConnections() for _ in range(clients)]
 
     def operation(number: int, connection: Connection) -> str:
         digest, size, last = spec["blobs"][number]
         target = f"/v2/{spec['repository']}/blobs/{digest}"
-        return _fault(places[number % clients].fetch(connection, target), size, last)
+        received = redirected[number % clients].fetch(connection, target)
+        if received.status != 200:
+            return f"status {received.status} instead of 200"
+        is_right = (received.size, received.last) == (size, b64decode(last))
+        return "" if is_right else "a body that differs"
 
     result = _run_clients({**spec, "times": len(spec["blobs"]) // clients}, operation)
-    for each in places:
+    for each in redirected:
         each.__exit__()
     return result
-
-
-def _fault(seen: ReceivedBody, size: int, last: str) -> str:
-    if seen.status != 200:
-        return f"status {seen.status} instead of 200"
-    return "" if (seen.size, seen.last) == (size, b64decode(last)) else "a body that differs"
 
 
 def pushes(spec: dict) -> dict:
@@ -197,7 +185,7 @@ def _run_clients(spec: dict, operation) -> dict:
     return result
 
 
-TASKS = {each.__name__: each for each in (requests, downloads, fetches, pushes, mounts)}
+TASKS = {each.__name__: each for each in (requests, fetches, pushes, mounts)}
 
 if __name__ == "__main__":
     task = json.load(sys.stdin)

@@ -111,8 +111,7 @@ class Download(Measure):
 
     def __call__(self, server, run: Run) -> Sample:
         blob, times = run.content.large, max(1, 4 // self.clients)
-        target = f"/v2/{REPOSITORY}/blobs/{blob.digest}"
-        seen = generator.downloads(server, target, blob, clients=self.clients, times=times)
+        seen = generator.downloads(server, REPOSITORY, blob, clients=self.clients, times=times)
         return sample_from_load(seen, seen.rate * blob.size / MIB)
 
     def seconds(self, run: Run) -> float:

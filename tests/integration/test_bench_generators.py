@@ -164,8 +164,8 @@ def test_large_bodies_are_read_completely(using, scripted):
     blob = BlobMaker(3 * MIB).make("large")
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {blob.size}\r\n\r\n".encode()
     server = scripted(head + b"".join(blob.parts))
-    seen = generator.downloads(server, "/x", blob, clients=2, times=2)
+    seen = generator.downloads(server, "x", blob, clients=2, times=2)
     assert (seen.count, seen.errors) == (4, 0)
     server.answer = head.replace(b"3145728", b"3145727") + b"".join(blob.parts)[1:]
-    seen = generator.downloads(server, "/x", blob, clients=1, times=1)
+    seen = generator.downloads(server, "x", blob, clients=1, times=1)
     assert (seen.count, seen.errors) == (0, 1)
