@@ -16,7 +16,7 @@ from tests.support.http_client import RegistryClient
 from tests.support.manifests import descriptor, digest_of, image
 from tests.support.passwords import basic_header, password_lines
 from tests.support.services import HTTP, run_service
-from tests.support.tokens import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
+from tests.support.tokens import ISSUER, REALM, SERVICE, access_claim, claims, jwk, jwks, key, mint
 
 PASSWORDS, EXTERNAL_TOKENS, OWN_TOKENS = "passwords", "external tokens", "own tokens"
 SCHEMES = (PASSWORDS, EXTERNAL_TOKENS, OWN_TOKENS)
@@ -98,9 +98,7 @@ class AttackedRegistry:
 
     def claims(self, user, scope="", **more):
         """Return the claims of a valid token."""
-        parts = [each.split(":") for each in scope.split()]
-        access = [{"type": t, "name": n, "actions": a.split(",")} for t, n, a in parts]
-        return claims(reactor.seconds(), sub=user, access=access, **more)
+        return claims(reactor.seconds(), sub=user, access=access_claim(scope), **more)
 
     async def assert_still_serves(self):
         """Check that permitted requests still succeed and others are still refused."""

@@ -24,7 +24,7 @@ from attrs import define, field, frozen
 from tests.integration.servers import HERE, OURS, Launcher, Served, own_address
 from tests.support.certificates import Authority
 from tests.support.passwords import password_lines
-from tests.support.tokens import ISSUER, SERVICE, certificate, claims, key, mint, pem
+from tests.support.tokens import ISSUER, SERVICE, access_claim, certificate, claims, key, mint, pem
 from twisted_registry.auth.keys import key_ids
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class TokenServer(BaseHTTPRequestHandler):
         query = parse_qs(urlsplit(self.path).query)
         if name is None or query["service"] != [SERVICE]:
             return self._respond(401, {"details": "incorrect username or password"})
-        parts = [each.split(":") for scope in query.get("scope", ()) for each in scope.split()]
-        access = [{"type": t, "name": n, "actions": a.split(",")} for t, n, a in parts]
+        access = access_claim(" ".join(query.get("scope", ())))
         token_claims = claims(datetime.now(UTC).timestamp(), sub=name, access=access)
         token = mint(_TOKEN_KEY, "ES256", token_claims, kid=key_ids(_TOKEN_KEY.public_key())[0])
         return self._respond(200, {"token": token, "expires_in": 300})

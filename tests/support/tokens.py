@@ -113,6 +113,12 @@ def claims(now=NOW, **more):
     return {name: value for name, value in all_claims.items() if value is not None}
 
 
+def access_claim(scope):
+    """Return the ``access`` claim for scopes separated by spaces: ``repository:a/b:pull,push``."""
+    parts = [each.split(":") for each in scope.split()]
+    return [{"type": t, "name": n, "actions": actions.split(",")} for t, n, actions in parts]
+
+
 def mint(private, algorithm, content=None, **header):
     """Return a token that is signed by PyJWT."""
     return jwt.encode(claims() if content is None else content, private, algorithm, headers=header)
