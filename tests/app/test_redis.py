@@ -193,3 +193,12 @@ def test_unreadable_redis_certificates_are_a_start_error(tmp_path):
     loaded = configured(tmp_path, "{blobdescriptor: redis}", redis)
     with pytest.raises(StartError, match=r"redis\.tls: .*none\.pem"):
         make_descriptor_cache(loaded.configuration, MemoryReactorClock())
+
+
+def test_redis_certificates_without_a_certificate_are_a_start_error(tmp_path):
+    """Without the error, the authorities of the system would be trusted instead."""
+    (tmp_path / "empty.pem").write_text("no certificate\n")
+    redis = f"redis: {{addr: 'localhost:1', tls: {{rootcas: [{tmp_path}/empty.pem]}}}}\n"
+    loaded = configured(tmp_path, "{blobdescriptor: redis}", redis)
+    with pytest.raises(StartError, match=r"redis\.tls: "):
+        make_descriptor_cache(loaded.configuration, MemoryReactorClock())

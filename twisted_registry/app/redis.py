@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
+from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
+from OpenSSL.crypto import X509
 from twisted.internet import ssl
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
@@ -40,7 +42,6 @@ _CLOSE_TIMEOUT_S = 2.0
 _DEFAULT_CONNECTIONS: Final = 2
 _CONNECT_TIMEOUT_S: Final = 5.0
 _DEFAULT_PORT: Final = 6379
-_END_OF_CERTIFICATE: Final = b"-----END CERTIFICATE-----"
 
 
 @implementer(IDescriptorCache)
@@ -161,9 +162,9 @@ def _make_endpoint(options: Redis, reactor: Any) -> IStreamClientEndpoint:
         return plain
     try:
         roots = [
-            ssl.Certificate.loadPEM(pem)
+            ssl.Certificate(X509.from_cryptography(certificate))
             for path in tls.rootcas
-            for pem in _split_certificates(Path(path).read_bytes())
+            for certificate in load_pem_x509_certificates(Path(path).read_bytes())
         ]
         own = None
         if tls.certificate:
@@ -173,9 +174,3 @@ def _make_endpoint(options: Redis, reactor: Any) -> IStreamClientEndpoint:
         raise StartError(f"redis.tls: {error}") from error
     trust = ssl.trustRootFromCertificates(roots) if roots else None
     return wrapClientTLS(ssl.optionsForClientTLS(host, trust, own), plain)
-
-
-def _split_certificates(content: bytes) -> list[bytes]:
-    """Return the certificates of a PEM file, which may contain several."""
-    parts = content.split(_END_OF_CERTIFICATE)[:-1]
-    return [part + _END_OF_CERTIFICATE + b"\n" for part in parts]

@@ -89,7 +89,7 @@ def run_once(work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = defau
     :returns: the result of the coroutine.
     :raises SystemExit: with status 1 if it failed.
     """
-    observer = make_observer(sys.stderr, "warn", "text", {})
+    observer = make_observer(sys.stderr, "warn")
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     running = _RunOnce(work, reactor)
     reactor.callWhenRunning(running.start)
