@@ -43,10 +43,9 @@ from twisted_registry.http.socket_output import SocketOutput
 from twisted_registry.http.tls_output import TLSOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from twisted.internet.defer import Deferred, DeferredSemaphore
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.defer import Deferred
     from twisted.web.http_headers import Headers
 
     from twisted_registry.http.body import IncomingBody
@@ -69,28 +68,6 @@ _WAIT_BODY = 3  # more of a body that the application has asked for
 _WAIT_OUTPUT = 4  # the peer to accept data
 _WAIT_HALF_CLOSED = 5  # the application, for a peer that may have left
 _WAIT_CLOSE = 6  # the peer to close
-
-
-def make_output(
-    transport: Any,
-    clock: IReactorTime,
-    progressed: Callable[[], None],
-    drained: Callable[[], None],
-    tls_send_slots: DeferredSemaphore,
-) -> Output:
-    """Make the output that fits a transport.
-
-    A transport that wraps another one returns the handle of the socket below, which must not get
-    the bytes of the upper one. Only Twisted's own connections are sent to directly.
-
-    :param progressed: see :class:`~twisted_registry.http.output.Output`; likewise ``drained``.
-    :param tls_send_slots: limits the threads that send files over TLS.
-    """
-    if isinstance(transport, Connection) and not transport.TLS:
-        return SocketOutput(transport, clock, progressed, drained)
-    if ITLSConnection.providedBy(transport) and IReactorThreads.providedBy(clock):
-        return TLSOutput(transport, clock, progressed, drained, tls_send_slots)
-    return TransportOutput(transport, clock, progressed, drained)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -162,12 +139,24 @@ class HTTPConnection(Protocol):
         on_ip = isinstance(self.peer, IPv4Address | IPv6Address)
         if on_ip and ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        self.output = make_output(
-            transport, self.clock, self._progressed, self._drained, self.site.tls_send_slots
-        )
+        self.output = self._make_output()
         self._set_timeouts()
         self.site.connection_opened(self)
         self._update_deadline()
+
+    def _make_output(self) -> Output:
+        """Return the output that fits the transport.
+
+        A transport that wraps another one returns the handle of the socket below, which must not
+        get the bytes of the upper one. Only Twisted's own connections are sent to directly.
+        """
+        transport = self._transport
+        arguments = (transport, self.clock, self._progressed, self._drained)
+        if isinstance(transport, Connection) and not transport.TLS:
+            return SocketOutput(*arguments)
+        if ITLSConnection.providedBy(transport) and IReactorThreads.providedBy(self.clock):
+            return TLSOutput(*arguments, self.site.tls_send_slots)
+        return TransportOutput(*arguments)
 
     def dataReceived(self, data: bytes) -> None:
         """Parse everything, then act on it."""
@@ -354,14 +343,10 @@ class HTTPConnection(Protocol):
             or head is None
             or head.length is None
             or not self.output.supports_direct_io
-        ):
-            return
-        left = head.length - head.body_bytes_read
-        if (
-            self._direct_read is not None
+            or self._direct_read is not None
             or self._events
             or not body.accepts_data
-            or left < DIRECT_READ_MIN_BYTES
+            or (left := head.length - head.body_bytes_read) < DIRECT_READ_MIN_BYTES
         ):
             return
         self._last_read_was_large = False
