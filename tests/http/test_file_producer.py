@@ -5,8 +5,10 @@ import os
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from twisted_registry.http import output
 from twisted_registry.http.output import FileProducer, make_file_reader
@@ -151,6 +153,7 @@ class Threads:
         onResult(True, function(*arguments))
 
 
+@implementer(IReactorThreads)
 class ThreadedClock(Clock):
     """A clock with a thread pool."""
 
@@ -167,7 +170,7 @@ class ThreadedClock(Clock):
 
 def test_a_reader_uses_a_thread_only_for_uncached_data(descriptor, monkeypatch):
     reactor = ThreadedClock()
-    read = make_file_reader(reactor, reactor.threads)
+    read = make_file_reader(reactor)
 
     def read_uncached(*_):
         raise BlockingIOError

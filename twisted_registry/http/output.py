@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from twisted.internet.interfaces import IDelayedCall, IPullProducer, IReactorTime
-    from twisted.python.threadpool import ThreadPool
 
     #: Takes a descriptor, a size in bytes and an offset.
     FileReadFunction: TypeAlias = Callable[[int, int, int], Deferred[bytes]]
@@ -48,16 +47,14 @@ def read_cached(descriptor: int, buffer: bytearray | memoryview, offset: int) ->
         return 0
 
 
-def make_file_reader(reactor: Any, pool: ThreadPool | None = None) -> FileReadFunction:
+def make_file_reader(reactor: Any) -> FileReadFunction:
     """Return a function that reads from a file without blocking the reactor.
 
     It reads at once what the kernel has in memory, and on a thread what has to come from the disk.
-    It may return less than was asked for; b"" only at the end of the file.
-
-    :param pool: where to read; the reactor's own pool if None. A reactor without threads (a
-        Clock) reads without one.
+    It may return less than was asked for; b"" only at the end of the file. With a reactor without
+    threads (a Clock) it blocks.
     """
-    if pool is None and not IReactorThreads.providedBy(reactor):
+    if not IReactorThreads.providedBy(reactor):
         return lambda descriptor, size, offset: succeed(os.pread(descriptor, size, offset))
 
     def read(descriptor: int, size: int, offset: int) -> Deferred[bytes]:
@@ -66,8 +63,8 @@ def make_file_reader(reactor: Any, pool: ThreadPool | None = None) -> FileReadFu
         if length:
             return succeed(bytes(memoryview(buffer)[:length]))
         # The reactor's pool is not made before it is needed: a daemon may still have to fork.
-        threads = reactor.getThreadPool() if pool is None else pool
-        return deferToThreadPool(reactor, threads, os.pread, descriptor, size, offset)
+        pool = reactor.getThreadPool()
+        return deferToThreadPool(reactor, pool, os.pread, descriptor, size, offset)
 
     return read
 

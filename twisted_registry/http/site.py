@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.internet.interfaces import IAddress, IDelayedCall
-    from twisted.python.threadpool import ThreadPool
     from twisted.web.resource import IResource
 
     from twisted_registry.http.interfaces import MakeErrorBody
@@ -49,7 +48,6 @@ class HTTPSite(Site):
         does not work.
     :param limits: sizes and times.
     :param access_log: logs every request when it ends.
-    :param threadpool: another pool to read files on.
     :param make_error_body: makes the bodies of errors that no Resource answers; plain text if left
         out.
     :ivar tls_send_slots: limits the threads that send files over TLS.
@@ -69,7 +67,6 @@ class HTTPSite(Site):
         reactor: Any,
         limits: Limits | None = None,
         access_log: IAccessLog | None = None,
-        threadpool: ThreadPool | None = None,
         make_error_body: MakeErrorBody = plain_error_body,
     ) -> None:
         super().__init__(resource, reactor=reactor)
@@ -77,7 +74,7 @@ class HTTPSite(Site):
         self.limits = Limits() if limits is None else limits
         self.access_log = access_log
         self.make_error_body = make_error_body
-        self.read_file = make_file_reader(reactor, threadpool)
+        self.read_file = make_file_reader(reactor)
         self.tls_send_slots = DeferredSemaphore(_MAX_TLS_SEND_THREADS)
         self.head_cache = HeadCache(self.limits)
         self.draining = False
