@@ -92,6 +92,24 @@ def test_a_buffered_body_fails_with_the_exception_of_its_consumer(clock):
     assert failures[0].check(ValueError)
 
 
+def test_a_buffered_body_without_bytes_ends_at_once(clock):
+    sink = Sink()
+    assert buffered(b"", clock).startProducing(sink).called
+    assert sink.pieces == 0
+
+
+def test_a_buffered_body_that_cannot_be_read_fails(clock):
+    class Unreadable(BytesIO):
+        def read(self, *_):
+            raise OSError
+
+    failures = []
+    body = BufferedBody(Unreadable(b"abc"), clock)
+    body.startProducing(Sink()).addErrback(failures.append)
+    assert failures[0].check(OSError)
+    assert not clock.getDelayedCalls()
+
+
 def test_a_streaming_request_has_a_body(clock):
     kit = Kit()
     wire = MemoryConnection(kit)

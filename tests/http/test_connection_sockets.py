@@ -7,7 +7,7 @@ import struct
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.task import deferLater
 
 from tests.http.connection_kit import (
@@ -247,6 +247,18 @@ async def test_cancelling_a_file_resets_the_connection(server, file_kit):
     assert len(answer) < 8 * MIB
     assert file_kit.failures == ["CancelledError"]
     await until(lambda: open_descriptors() <= before)
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_file_is_sent_after_an_abort(tcp, file_kit):
+    peer = await tcp.connect()
+    peer.transport.write(get(b"/wait"))
+    await until(lambda: file_kit.waiting)
+    tcp.site.abort()
+    failures = []
+    file_kit.waiting[0].sendFileResponse(200, b"", 0, 0, 1).addErrback(failures.append)
+    assert failures[0].check(ConnectionAborted)
+    assert await peer.end() == b""
 
 
 @pytest_twisted.ensureDeferred

@@ -233,7 +233,7 @@ class BufferedBody(IncomingBody):
             try:
                 piece = self._content.read(_BUFFERED_PIECE_BYTES)
             except OSError:
-                self.abort(Failure())
+                self._fail(Failure(), self.on_unhandled_failure)
                 return
             is_last = self._content.tell() == self.length
             if piece:
