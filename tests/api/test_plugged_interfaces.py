@@ -134,6 +134,18 @@ async def test_the_store_is_not_used_before_authorization(start, clock):
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_access_controller_may_be_a_coroutine(start):
+    @implementer(IAccessController)
+    class CoroutineController:
+        async def authorize(self, caller, accesses):
+            return Grant(lambda access: access.action == "pull")
+
+    async with start(access=CoroutineController()) as api:
+        response = await api("GET", "a/tags/list")
+        assert (response.status, response.code) == (404, "NAME_UNKNOWN")
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_error_in_the_access_controller_is_500(start, logged_errors):
     @implementer(IAccessController)
     class BrokenController:

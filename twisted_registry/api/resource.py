@@ -13,7 +13,7 @@ import secrets
 from itertools import count
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger, LogLevel
 
 from twisted_registry.api import (
@@ -203,7 +203,7 @@ class RegistryResource(AsyncResource):
         if source is None:
             # Not by _authorize: this is the fast path of every pull.
             decision = self._access.authorize(caller, route.required_access(method))
-            grant = await decision if isinstance(decision, Deferred) else decision
+            grant = await decision if hasattr(decision, "__await__") else decision
         else:
             grant = await self._authorize_mount(caller, route, method, source)
         request.user = grant.user.encode()  # twisted.web's access log prints it
@@ -227,7 +227,7 @@ class RegistryResource(AsyncResource):
 
     async def _authorize(self, caller: Caller, accesses: Sequence[Access]) -> IGrant:
         decision = self._access.authorize(caller, accesses)
-        return await decision if isinstance(decision, Deferred) else decision
+        return await decision if hasattr(decision, "__await__") else decision
 
     async def _authorize_mount(
         self, caller: Caller, route: routes.RouteMatch, method: str, source: str

@@ -19,7 +19,7 @@ from twisted_registry.auth.interfaces import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from twisted_registry.auth.interfaces import IAccessController, IPolicy
     from twisted_registry.tls.interfaces import ClientCertificate
@@ -75,7 +75,7 @@ class CertificateAccess:
     _policy: IPolicy
     _fallback: IAccessController
 
-    def authorize(self, caller: Caller, accesses: Sequence[Access]) -> IGrant | Deferred[IGrant]:
+    def authorize(self, caller: Caller, accesses: Sequence[Access]) -> IGrant | Awaitable[IGrant]:
         """Check the accesses of the user of the certificate against the policy."""
         certificate = caller.certificate
         login = (

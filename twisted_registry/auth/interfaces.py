@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from zope.interface import Attribute, Interface, implementer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from twisted.internet.defer import Deferred
 
@@ -94,8 +94,8 @@ class IGrant(Interface):
 class IAccessController(Interface):
     """Authorizes requests."""
 
-    def authorize(caller: Caller, accesses: Sequence[Access]) -> IGrant | Deferred[IGrant]:
-        """Return a grant, at once or by a Deferred, if ``caller`` may do all of ``accesses``.
+    def authorize(caller: Caller, accesses: Sequence[Access]) -> IGrant | Awaitable[IGrant]:
+        """Return a grant, at once or by an awaitable, if ``caller`` may do all of ``accesses``.
 
         :param accesses: the accesses that the route needs; empty for the version check at
             ``/v2/``, which still needs a login where one is required.

@@ -28,6 +28,8 @@ from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.concurrency import map_concurrently
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import read_link, write_link
+from twisted_registry.repository.referrers import Referrers
+from twisted_registry.repository.tags import Tags
 from twisted_registry.repository.trash import TrashReason
 from twisted_registry.storage.interfaces import PathNotFound
 
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
     from twisted_registry.repository.cache import StoredManifest
     from twisted_registry.repository.context import StoreContext
     from twisted_registry.repository.interfaces import EventPublisher
-    from twisted_registry.repository.referrers import Referrers
-    from twisted_registry.repository.tags import Tags
 
 
 @frozen
@@ -75,17 +75,21 @@ class Precondition:
 
 @define(eq=False)
 class Manifests:
-    """The manifests of one repository.
-
-    :ivar tags: the tags of the same repository.
-    :ivar referrers: the referrers of the same repository.
-    """
+    """The manifests of one repository."""
 
     store: StoreContext
     name: str
     publish_event: EventPublisher
-    tags: Tags
-    referrers: Referrers
+
+    @property
+    def tags(self) -> Tags:
+        """The tags of the same repository; a pull needs none."""
+        return Tags(self.store, self.name, self.publish_event)
+
+    @property
+    def referrers(self) -> Referrers:
+        """The referrers of the same repository."""
+        return Referrers(self.store, self.name)
 
     @translate_storage_errors
     async def get(self, reference: Digest | str, *, is_query: bool = False) -> StoredManifest:

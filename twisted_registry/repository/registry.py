@@ -144,7 +144,7 @@ class Repository:
     @property
     def manifests(self) -> Manifests:
         """The manifests."""
-        return Manifests(self.store, self.name, self.publish_event, self.tags, self.referrers)
+        return Manifests(self.store, self.name, self.publish_event)
 
     @property
     def tags(self) -> Tags:
