@@ -58,7 +58,7 @@ def test_users_log_in_with_passwords_and_get_tokens():
 
 
 def test_without_rules_the_general_permissions_apply():
-    short = re.sub(r"(?ms)^  groups:.*?(?=^  # Give tokens)", "", TEXT)
+    short = re.sub(r"(?ms)^  groups:.*?(?=^  # Issue tokens)", "", TEXT)
     found = load_example(re.sub(r"(?m)^  # ((?:anonymous|authenticated): .*)", r"  \1", short))
     assert found.access.rules == ()
     assert allowed(found, "", "a") == {"pull"}
