@@ -24,7 +24,6 @@ from twisted_registry.storage.interfaces import (
     PathInvalid,
     StorageError,
     is_path,
-    is_path_uncached,
 )
 
 if TYPE_CHECKING:
@@ -199,7 +198,7 @@ class CheckedDriver:
         paths = tuple(paths)
         # So many paths would displace all others in the cache of is_path().
         for path in paths:
-            if not is_path_uncached(path):
+            if not is_path(path):
                 return fail(PathInvalid(path, "is not a path"))
         return self._call(action, paths[:1], method, paths, *arguments)
 

@@ -20,7 +20,6 @@ Drivers return Deferreds, never block the reactor, and raise only the errors bel
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from attrs import field, frozen
@@ -41,7 +40,6 @@ _PATH_PATTERN = re.compile(rf"{_NAME}(?:/{_NAME})*")
 _NAME_PATTERN = re.compile(_NAME)
 #: Limit of a component on every common file system.
 _MAX_NAME_BYTES = 255
-_MAX_CACHED_PATHS = 16384
 
 
 def is_name(name: str) -> bool:
@@ -49,15 +47,9 @@ def is_name(name: str) -> bool:
     return _NAME_PATTERN.fullmatch(name) is not None and _is_text(name)
 
 
-def is_path_uncached(path: str) -> bool:
-    """Return whether ``path`` is valid and is not the root.
-
-    For paths that are checked once. Use :func:`is_path` for paths that are used repeatedly.
-    """
+def is_path(path: str) -> bool:
+    """Return whether ``path`` is valid and is not the root."""
     return _PATH_PATTERN.fullmatch(path) is not None and _is_text(path) and not _has_long_name(path)
-
-
-is_path = lru_cache(maxsize=_MAX_CACHED_PATHS)(is_path_uncached)
 
 
 def _is_text(path: str) -> bool:
@@ -157,7 +149,7 @@ class Entry:
 
 
 def _validate_path(_: object, __: object, path: str) -> None:
-    if not is_path_uncached(path):
+    if not is_path(path):
         raise PathInvalid(path, "is not a path")
 
 
@@ -277,7 +269,7 @@ class IWriter(IConsumer):
         """
 
     def close() -> Deferred[int]:
-        """Stop writing, keep what is stored for a later writer, and unlock.
+        """Stop writing, keep the stored bytes for a later writer, and unlock.
 
         All written bytes are stored, but only ``flush`` and ``commit`` make them durable. Safe to
         call after any of them, and twice.
