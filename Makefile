@@ -14,6 +14,8 @@ FIND_PYTHON = $(if $(PYTHON),printf '%s\n' "$(PYTHON)",.ci/find-python)
 # An editable install of the newer kind hides the plugin from twistd; this one does not.
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--config-settings editable_mode=compat --editable
+# One more than there are processors: some tests wait for a while.
+TEST_PROCESSES = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .PHONY: serve test lint types bench clean
 .DELETE_ON_ERROR:
@@ -22,7 +24,7 @@ serve: $(VENV)/.installed
 	$(BIN)/twisted-registry serve conf/registry.yml
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n logical --dist worksteal -m "not integration and not nightly" $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not integration and not nightly" $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

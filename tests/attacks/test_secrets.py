@@ -6,6 +6,7 @@ import gc
 from base64 import b64encode
 from pathlib import Path
 
+import pytest
 import pytest_twisted
 from twisted.web.server import Request
 
@@ -79,6 +80,15 @@ async def send_logins(registry):
     tokens = [answer.json() for answer in token_responses if answer.status == 200]
     return answers, {each[name] for each in tokens for name in ("token", "refresh_token")
                      if name in each}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_objects_of_this_module():
+    """Keep what other tests have left out of ``gc.get_objects``: there may be very much."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest_twisted.ensureDeferred
