@@ -134,7 +134,7 @@ class Cache(SectionBase):
     )
     manifestbytes: int = key(
         size(0),
-        "The memory of each process for cached manifests and what is computed from them, in bytes;"
+        "The memory of each process for cached manifests and values computed from them, in bytes;"
         " 0 caches none.",
         default=64 * 2**20,
         extension=True,

@@ -165,7 +165,7 @@ class Collector:
         return self.references.close()
 
     async def _round(self, observer: CollectorObserver) -> None:
-        """Mark the store once, and remove what is unreachable, one list after another.
+        """Mark the store once, and remove unreachable content, one list after another.
 
         The first mark only selects candidates, so one is enough for all lists. Each list has a mark
         of its own after it is condemned.

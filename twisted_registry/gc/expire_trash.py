@@ -1,8 +1,8 @@
-"""Expire the trash (``storage.maintenance.trash.keep``), and restore from it what is needed.
+"""Expire the trash (``storage.maintenance.trash.keep``), and restore needed content from it.
 
 The trash has needed content after the collector stalled between its last check of the time and a
 removal, see :mod:`twisted_registry.gc.gate`, or after links were restored by hand. So the store is
-marked before bytes are removed from the trash for good, and what is reachable is restored.
+marked before bytes are removed from the trash for good, and reachable content is restored.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class TrashExpiryResult:
 class TrashExpiry:
     """Expires the trash of one store.
 
-    :ivar mark_phase: finds what is needed.
+    :ivar mark_phase: finds the needed content.
     :ivar keep: seconds for which items stay in the trash.
     :ivar progress: called with the number of items seen so far.
     """
@@ -90,7 +90,7 @@ class TrashExpiry:
         return TrashExpiryResult(removed, size, len(restored or ()))
 
     async def _restore_needed(self) -> set[Digest]:
-        """Restore what is needed, and repeat: restored manifests may need more."""
+        """Restore needed content, and repeat: restored manifests may need more."""
         restored: set[Digest] = set()
         while True:
             await self.mark_phase.mark(0.0)

@@ -27,7 +27,7 @@ Safety (no image that was answered 201 is broken):
 2.  A manifest PUT writes its revision link, and *after* that reads the list from the store. If the
     list is condemned and names the manifest or anything it refers to, the PUT is refused.
 3.  *After* that, a manifest PUT checks once more that everything it refers to is stored.
-4.  The collector looks at the modification time before each removal and leaves what is young, and
+4.  The collector looks at the modification time before each removal and leaves young content, and
     removes only during the first half of the list's time to live (TTL), counted from before the
     list was published. A serving process obeys a list for its whole TTL, counted from when it first
     saw it. So removals end while the list is still obeyed.
@@ -302,7 +302,7 @@ class CollectorGate:
 
     @asynccontextmanager
     async def protect_push(self, repository: str, digest: Digest) -> AsyncIterator[None]:
-        """Keep the collector from removing what is stored inside the block.
+        """Keep the collector from removing content that is stored inside the block.
 
         :raises RegistryError: UNAVAILABLE if the digest stays condemned for 20 seconds, or the
             record of this process could not be renewed.

@@ -1,4 +1,4 @@
-"""The mark phase: find what is reachable, and which manifests nothing refers to.
+"""The mark phase: find reachable content, and manifests that nothing refers to.
 
 What a manifest refers to never changes. So whatever becomes reachable between two marks does so by
 a revision that was not there at the first, and a second mark only has to find new revisions.
@@ -85,7 +85,7 @@ class MarkPhase:
         observer: CollectorObserver | None = None,
         throttle: Throttle | None = None,
     ) -> MarkResult:
-        """Mark what is reachable, and find the manifests that nothing holds.
+        """Mark reachable content, and find the manifests that nothing holds.
 
         :param before: seconds since the epoch; manifests that were pushed later are kept.
         :param throttle: awaited with 1 for each manifest that is read.

@@ -1,4 +1,4 @@
-"""Database of what manifests refer to, and of what is reachable in the current run.
+"""Database of the references of manifests, and of reachable content in the current run.
 
 What a manifest refers to never changes, so each manifest is read once and its references are kept
 in SQLite between runs, outside of memory. The file can be deleted at any time, even while it is

@@ -38,7 +38,7 @@ class AffectedTag:
 
 @define(eq=False)
 class RepositoryFindings:
-    """What is known of one repository while it is checked. Grows with the damage only.
+    """The state of one repository while it is checked. It grows with the damage only.
 
     :ivar name: of the repository.
     :ivar has_manifests: whether anything is below its ``_manifests``.

@@ -82,7 +82,7 @@ class BlobCheck:
     async def examine_all(
         self, page: Sequence[Entry], on_read: Callable[[int], object]
     ) -> list[Finding]:
-        """Read some files, several at once, and return what is wrong with them.
+        """Read some files, several at once, and return their findings.
 
         :param on_read: called with the size of each file in bytes when it was read.
         """
@@ -95,7 +95,7 @@ class BlobCheck:
         return [finding for finding in await map_concurrently(read, page) if finding is not None]
 
     async def examine(self, entry: Entry) -> Finding | None:
-        """Read a file and return what is wrong with it, or None."""
+        """Read a file and return its finding, or None."""
         path = entry.path
         digest = layout.digest_of_blob(path)
         named = digest or _digest_in_path(path)

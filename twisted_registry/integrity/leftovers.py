@@ -169,7 +169,7 @@ class TrashCheck:
     throttle: Callable[[int], Awaitable[None]]
 
     async def findings(self) -> AsyncIterator[Finding]:
-        """Yield what is damaged, in the order of paths."""
+        """Yield the damaged ones, in the order of paths."""
         async for page in walk_files(self.driver, layout.TRASH):
             if isinstance(page, Finding):
                 yield page

@@ -36,7 +36,7 @@ class LinkCheck:
     ) -> list[tuple[ClassifiedPath, Digest | Finding | None]]:
         """Read links.
 
-        :returns: each link with its digest, or what is wrong with it; None if it was deleted.
+        :returns: each link with its digest or its finding; None if it was deleted.
         """
         contents = await self._contents([file.path for file in files])
         return [

@@ -45,7 +45,7 @@ class ManifestCheck:
     async def examine(
         self, repository: str, digest: Digest, content: bytes
     ) -> AsyncIterator[tuple[Finding | None, Digest]]:
-        """Yield what is wrong with a manifest whose own bytes are intact, and the digest to blame.
+        """Yield the findings of a manifest with intact bytes, each with the digest at fault.
 
         A part that is damaged itself was reported before and is yielded without a finding.
         """

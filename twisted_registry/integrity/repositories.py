@@ -42,7 +42,7 @@ class TagCheck:
     affected: Callable[[AffectedTag], object]
 
     async def findings(self, files: Sequence[ClassifiedPath]) -> AsyncIterator[Finding]:
-        """Yield what is wrong with some links of tags, given in the order of their paths."""
+        """Yield the findings of some links of tags, given in the order of their paths."""
         read = await self.links.read(files)
         wanted = [held for _, held in read if isinstance(held, Digest)]
         paths = [layout.revision_link(self.state.name, digest) for digest in wanted]
@@ -151,7 +151,7 @@ class RepositoryCheck:
     _state: RepositoryFindings | None = field(init=False, default=None)
 
     async def findings(self) -> AsyncIterator[Finding]:
-        """Yield what is wrong. A repair that is done before the next step is taken into account."""
+        """Yield the findings. A repair that is done before the next step is taken into account."""
         async for page in walk_files(self.links.driver, layout.REPOSITORIES):
             if isinstance(page, Finding):
                 yield page

@@ -78,7 +78,7 @@ class TaskRun:
         return json.dumps(self._plain()).encode("ascii")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what is shown of it, ready for JSON: all that is stored, without the settings."""
+        """Return it for JSON: all stored fields, without the settings."""
         plain = self._plain()
         del plain["settings"]
         return plain

@@ -35,12 +35,12 @@ _TAGS_PER_PUT = 100
 
 
 class NotRecoverable(Exception):
-    """Something cannot be restored; the text says what is missing."""
+    """Something cannot be restored; the text names the missing content."""
 
 
 @define(eq=False)
 class _UndeletePlan:
-    """What has to be restored, children before their indexes, and what is missing."""
+    """Content to restore, children before their indexes, and missing content."""
 
     blobs: dict[Digest, None] = field(factory=dict)
     manifests: dict[Digest, RecoverableManifest] = field(factory=dict)

@@ -179,7 +179,7 @@ class _CachedPull:
 class MetadataCache:
     """Reads links, blob sizes and manifests of one store, and caches them.
 
-    :ivar lookup: validates what is cached.
+    :ivar lookup: validates cached entries.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Deleters, which remove content from a store, and the trash.
 
 :class:`Deleter` removes for good. :class:`TrashDeleter` puts what it removes into the trash, below
-``twisted-registry/trash``. Neither decides what is removed. :class:`Trash` lists and expires the
+``twisted-registry/trash``. Neither decides what to remove. :class:`Trash` lists and expires the
 trash, and restores from it.
 
 Content is never removed from its place before it is in the trash, power cuts included. Blobs and

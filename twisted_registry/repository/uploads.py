@@ -461,7 +461,7 @@ def _upload_unknown(upload_id: str) -> RegistryError:
     return RegistryError(ErrorCode.BLOB_UPLOAD_UNKNOWN, detail={"id": upload_id})
 
 
-def _out_of_order(size: int, detail: str = "not the end of what is stored") -> UploadOutOfOrder:
+def _out_of_order(size: int, detail: str = "not the end of the stored bytes") -> UploadOutOfOrder:
     return UploadOutOfOrder(ErrorCode.RANGE_INVALID, detail=detail, size=size)
 
 

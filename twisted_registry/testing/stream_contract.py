@@ -54,7 +54,7 @@ async def error_of(answer: Awaitable[Any]) -> StorageError:
 @implementer(IConsumer)
 @define(eq=False)
 class RecordingConsumer:
-    """A consumer that records what is written to it.
+    """A consumer that records the bytes written to it.
 
     :ivar pauses: whether to pause the producer at each write.
     :ivar received: what was written, one item for each call.

@@ -2,7 +2,7 @@
 
 Reading a folder with very many entries takes much longer than the rest of a page of its names. The
 times of a folder change when an entry is added or removed, by any process, so one ``stat`` of the
-folder validates the cached names. It does not validate what is deeper: a file inside a folder that
+folder validates the cached names. It does not validate deeper levels: a file inside a folder that
 was missing is looked for again each time; one that was found is assumed to exist as long as the
 outer folder is unchanged, which :meth:`.IBulkLookup.list_folders` permits. Symbolic links are
 checked each time, because their targets can change without the folder.

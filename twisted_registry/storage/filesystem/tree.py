@@ -203,7 +203,7 @@ class AtomicFile:
         self._files.fsync(self._fd)
 
     def rename(self, os_path: str) -> None:
-        """Replace what is at ``os_path``."""
+        """Replace the file at ``os_path``."""
         self._files.rename(self.path, os_path)
         self._renamed = True
 
@@ -451,7 +451,7 @@ class FileTree:
             raise
 
     def _write_hidden(self, put: Put, stack: ExitStack) -> AtomicFile:
-        """Write the content of a file under a hidden name; the stack deletes what is left."""
+        """Write the content of a file under a hidden name; the stack deletes it unless renamed."""
 
         def attempt() -> AtomicFile:
             with ExitStack() as own:

@@ -293,7 +293,7 @@ class FileWriter(PushConsumer):
         return self._sync(_SyncRequest(self.size, decide=decide))
 
     def close(self) -> Deferred[int]:
-        """Store what is buffered, and unlock."""
+        """Store the buffered bytes, and unlock."""
         if self._ended:
             return succeed(self._file.stored)
         self._ending = True
@@ -303,7 +303,7 @@ class FileWriter(PushConsumer):
         return closed
 
     def cancel(self) -> Deferred[None]:
-        """Drop what is buffered, delete the file, and unlock."""
+        """Drop the buffered bytes, delete the file, and unlock."""
         self._file.removing = self._failure_reported = True
         self._drop_pending(StorageError(self._path, "the writer is cancelled"))
         return self.close().addCallback(lambda _: None)
