@@ -12,7 +12,14 @@ from http.client import HTTPConnection
 import bcrypt
 import pytest
 
-from tests.support.processes import CONFIGURATION, SERVE, RegistryProcess, run, write_configuration
+from tests.support.processes import (
+    CONFIGURATION,
+    SERVE,
+    RegistryProcess,
+    run,
+    wait_until,
+    write_configuration,
+)
 from twisted_registry.app.debug import is_loopback
 from twisted_registry.config.http import parse_address
 
@@ -56,12 +63,11 @@ def test_pages_of_the_debug_address(tmp_path):
         assert ask("/metrics")[0] == ask("/a")[0] == ask("/v2/")[0] == 404
         assert server.ask("GET", "/debug/health")[0].status == 404
         assert ask("/debug/maintenance/gc", "POST")[0] == 202
-        for _ in range(100):
-            tasks = json.loads(ask("/debug/maintenance")[1])["tasks"]
-            (gc,) = [task for task in tasks if task["name"] == "gc"]
-            if gc["runs"]:
-                break
-            time.sleep(0.05)
+
+        def find_finished():
+            return [task for task in read_tasks(ask) if task["name"] == "gc" and task["runs"]]
+
+        (gc,) = wait_until(find_finished)
         assert (gc["enabled"], gc["next"], gc["last"]["result"]["blobs"]) == (False, None, 0)
         assert ask("/debug/maintenance/dust", "POST")[0] == 404
         assert server.stop()[0] == 0
@@ -107,11 +113,8 @@ def test_starting_a_task_needs_the_right_admin_with_access_rules(tmp_path):
         assert (gc["runs"], gc["running"], gc["last"]) == (0, None, None)
         for task in ("uploadpurging", "gc", "trash", "retention", "scrub"):
             assert post(task, "ada", "ada") == (202, None)
-        for _ in range(200):
-            tasks = read_tasks(ask)
-            if all(task["runs"] for task in tasks):
-                break
-            time.sleep(0.05)
+        wait_until(lambda: all(task["runs"] for task in read_tasks(ask)))
+        tasks = read_tasks(ask)
         assert {task["name"] for task in tasks} == {
             *("uploadpurging", "gc", "trash", "retention", "scrub")
         }
@@ -137,11 +140,12 @@ def test_the_watermark_is_shown_in_pages_metrics_and_responses(tmp_path):
     text = (CONFIGURATION + DEBUG).replace("storage:\n", marks)
     with RegistryProcess(*SERVE, write_configuration(tmp_path, text), cwd=tmp_path) as server:
         ask = asking(server)
-        for _ in range(200):
-            shown = json.loads(ask("/debug/maintenance")[1])["watermark"]
-            if shown["used"] is not None:
-                break
-            time.sleep(0.05)
+
+        def read_watermark():
+            return json.loads(ask("/debug/maintenance")[1])["watermark"]
+
+        wait_until(lambda: read_watermark()["used"] is not None)
+        shown = read_watermark()
         assert 0 < shown["used"] < 1
         assert (shown["level"], shown["refuse"]) == ("high", 1.0)
         line = f"registry_storage_used_ratio {shown['used']}".partition(".")[0]
@@ -166,15 +170,12 @@ def test_metrics_sum_the_counts_of_all_processes(tmp_path):
             connection.request("GET", "/v2/")
             assert connection.getresponse().read() == b"{}"
             open_connections.append(connection)
-        for _ in range(200):
+
+        def sum_is_complete():
             content = ask("/a/metrics")[1]
-            found = re.search(
-                rb'requests_total{code="200",handler="base",method="get"} (\S+)', content
-            )
-            if found and float(found[1]) == 8:
-                break
-            time.sleep(0.1)
-        assert float(found[1]) == 8
+            return b'requests_total{code="200",handler="base",method="get"} 8.0' in content
+
+        wait_until(sum_is_complete)
         for connection in open_connections:
             connection.close()
         server.stop()

@@ -9,7 +9,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -20,6 +19,7 @@ from tests.support.processes import (
     RegistryProcess,
     environment,
     run,
+    wait_until,
     write_configuration,
 )
 from twisted_registry.commands.garbage_collect import CollectionProgress
@@ -178,11 +178,7 @@ def test_an_interrupted_wait_for_another_process_deletes_nothing(filled):
         [*COLLECT, path], cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
     )
     published = folder / "store/twisted-registry/collector/list"
-    for _ in range(600):
-        if published.exists():
-            break
-        time.sleep(0.05)
-    assert published.exists()
+    wait_until(published.exists)
     collecting.send_signal(signal.SIGINT)
     _, err = collecting.communicate(timeout=30)
     assert collecting.returncode == 1

@@ -74,7 +74,7 @@ def write_configuration(folder, text=CONFIGURATION, *, addr="127.0.0.1:0", more=
     return str(path)
 
 
-def wait_until(ready, seconds=30):
+def wait_until(ready, seconds=60):
     """Poll ``ready`` until it returns something true, and return that."""
     deadline = time.monotonic() + seconds
     while not (result := ready()):
