@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 
 import pytest
 
@@ -23,7 +24,7 @@ def progress():
 )
 def test_content_is_sent_in_pieces(content, progress):
     sink = Sink()
-    body = RequestBody(content, progress.append)
+    body = RequestBody.from_content(content, progress.append)
     whole = content if isinstance(content, bytes) else b"".join(content)
     assert body.length == len(whole)
     assert result_of(body.startProducing(sink)) is None
@@ -35,7 +36,7 @@ def test_content_is_sent_in_pieces(content, progress):
 
 def test_consumer_may_pause_and_resume(progress):
     sink = Sink(pause_after=1)
-    body = RequestBody(CONTENT, progress.append)
+    body = RequestBody.from_content(CONTENT, progress.append)
     sink.producer = body
     done = body.startProducing(sink)
     assert len(sink.pieces) == 1
@@ -51,10 +52,30 @@ def test_consumer_may_pause_and_resume(progress):
 
 def test_stopped_body_sends_nothing(progress):
     sink = Sink(pause_after=1)
-    body = RequestBody(CONTENT, progress.append)
+    body = RequestBody.from_content(CONTENT, progress.append)
     sink.producer = body
     done = body.startProducing(sink)
     body.stopProducing()
     body.resumeProducing()
     no_result(done)
     assert len(sink.pieces) == 1
+
+
+class Blocks(list):
+    """A content that a weak reference can watch."""
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_content_is_released_when_the_request_is_over(progress, is_stopped):
+    """A request in a reference cycle would keep the memory of a whole chunk."""
+    content = Blocks([CONTENT])
+    watched = weakref.ref(content)
+    sink = Sink(pause_after=1 if is_stopped else None)
+    body = RequestBody.from_content(content, progress.append)
+    del content
+    sink.producer = body
+    body.startProducing(sink)
+    if is_stopped:
+        body.stopProducing()
+    assert watched() is None
+    assert body.length == len(CONTENT)

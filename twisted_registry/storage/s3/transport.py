@@ -130,23 +130,24 @@ class IdleTimeout:
 class RequestBody:
     """Sends a content once.
 
-    :ivar content: the request body.
+    Only the pieces that are not sent yet are referenced: requests in reference cycles live on for a
+    while, and would keep the memory of whole chunks.
+
+    :ivar length: bytes; named by IBodyProducer.
     :ivar on_progress: called whenever the transport took bytes, with whether more follow.
     """
 
-    content: Content = field(repr=False)
+    length: int
+    _pieces: Iterator[bytes] = field(repr=False)
     _on_progress: Callable[[bool], object]
-    #: bytes; named by IBodyProducer
-    length: int = field(init=False)
-    _pieces: Iterator[bytes] = field(init=False)
     _consumer: IConsumer | None = field(init=False, default=None)
     _done: Deferred[None] = field(init=False, factory=Deferred)
     _paused: bool = field(init=False, default=False)
 
-    def __attrs_post_init__(self) -> None:
-        """Compute the length."""
-        self.length = content_size(self.content)
-        self._pieces = _split_content(self.content)
+    @classmethod
+    def from_content(cls, content: Content, on_progress: Callable[[bool], object]) -> RequestBody:
+        """Return the body of a request that sends ``content``."""
+        return cls(content_size(content), _split_content(content), on_progress)
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         """Write the content to ``consumer``; fire when all of it was written."""
@@ -166,6 +167,7 @@ class RequestBody:
     def stopProducing(self) -> None:
         """Stop for good. The Deferred then never fires, as IBodyProducer requires."""
         self._consumer = None
+        self._pieces = iter(())
 
     def _write_pieces(self) -> None:
         while self._consumer is not None and not self._paused:
@@ -456,7 +458,7 @@ class Transport:
         idle_timeout.restart(timeouts.connect_s + response_s)
         body = None
         if content:
-            body = RequestBody(
+            body = RequestBody.from_content(
                 content, lambda more: idle_timeout.restart(timeouts.idle_s if more else response_s)
             )
         request = self._agent.request(
