@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import time
 
 import pytest
 
@@ -314,6 +315,14 @@ def test_a_shutdown_waits_for_an_upload_and_accepts_no_connections(tmp_path):
     # Further signals are only logged.
     assert sum("already stopping" in line for line in lines) >= 1
     assert "Traceback" not in "\n".join(lines)
+
+
+def test_signals_until_the_end_do_not_change_the_exit_status(tmp_path):
+    with RegistryProcess(*SERVE, write_configuration(tmp_path), cwd=tmp_path) as server:
+        while server.process.poll() is None:
+            server.process.terminate()
+            time.sleep(0.001)
+        assert server.process.returncode == 0
 
 
 def test_a_shutdown_without_draintimeout_does_not_wait(tmp_path):

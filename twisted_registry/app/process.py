@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 log = Logger()
 
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def serve_until_stopped(loaded: LoadedConfiguration, reactor: Any) -> int:
     """Serve without twistd until a signal stops the reactor.
@@ -43,7 +45,11 @@ def serve_until_stopped(loaded: LoadedConfiguration, reactor: Any) -> int:
     except StartError as error:
         return _print_start_error(error)
     install_signal_handlers(service, reactor)
-    return run_service(service, reactor)
+    status = run_service(service, reactor)
+    # Python restores the default handlers when it ends: a late signal would change the exit status.
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    return status
 
 
 def run_service(service: RegistryService, reactor: Any) -> int:
@@ -166,7 +172,7 @@ def install_signal_handlers(service: RegistryService, reactor: Any) -> None:
 
     def on_shutdown() -> None:
         # The handlers of Twisted would stop the reactor again, which is an error.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _STOP_SIGNALS:
             signal.signal(number, lambda *_: reactor.callFromThread(log_stopping))
 
     signal.signal(signal.SIGHUP, on_sighup)
