@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from twisted_registry.integrity.findings import Finding, FindingKind
 from twisted_registry.integrity.walk import walk_files
 from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid, hasher
 from twisted_registry.repository import layout
+from twisted_registry.repository.cache import LRUCache
 from twisted_registry.repository.concurrency import map_concurrently
 from twisted_registry.storage.fallbacks import folders
 from twisted_registry.storage.interfaces import OffsetInvalid, PathNotFound, StorageError
@@ -210,7 +210,7 @@ class BlobSizes:
 
     driver: IStorageDriver
     unreadable: set[Digest]
-    _known: OrderedDict[Digest, int] = field(init=False, factory=OrderedDict)
+    _known: LRUCache[Digest, int] = field(init=False, factory=lambda: LRUCache(_MAX_KNOWN_SIZES))
 
     async def of(self, digests: Iterable[Digest]) -> Mapping[Digest, int | None]:
         """Return the size of each blob in bytes, or None where it is missing or unreadable."""
@@ -220,7 +220,6 @@ class BlobSizes:
     async def _size(self, digest: Digest) -> int | None:
         known = self._known.get(digest)
         if known is not None:
-            self._known.move_to_end(digest)
             return known
         try:
             size = (await self.driver.stat(layout.blob_data(digest))).size
@@ -231,7 +230,5 @@ class BlobSizes:
             self.unreadable.add(digest)
             return None
         if size is not None:
-            self._known[digest] = size
-            if len(self._known) > _MAX_KNOWN_SIZES:
-                self._known.popitem(last=False)
+            self._known.put(digest, size)
         return size

@@ -196,11 +196,7 @@ class CheckedDriver:
     ) -> Deferred[_T]:
         """Call a method of the driver whose first argument is ``paths``, if all are valid."""
         paths = tuple(paths)
-        # So many paths would displace all others in the cache of is_path().
-        for path in paths:
-            if not is_path(path):
-                return fail(PathInvalid(path, "is not a path"))
-        return self._call(action, paths[:1], method, paths, *arguments)
+        return self._call(action, paths, method, paths, *arguments)
 
     def _call(
         self,
