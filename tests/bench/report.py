@@ -75,7 +75,7 @@ def remarks(record: Record) -> Iterable[str]:
 
 
 def short_table(rows: Sequence[Row]) -> str:
-    """Format the rows of ours with ``headline`` as a short table in reStructuredText."""
+    """Format the rows of this registry with ``headline`` as a short table in reStructuredText."""
     base = {row.case: row for row in rows if row.server == DISTRIBUTION}
     lines = [
         (row.case, _compare(row, base[row.case]))

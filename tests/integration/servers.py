@@ -33,7 +33,8 @@ OURS = "ours"
 DISTRIBUTION = "distribution"
 
 #: The registry that the client programs use. A run against Distribution shows whether a failure is
-#: a defect of ours or the behaviour of a client; tests of features that it lacks are skipped.
+#: a defect of this registry or the behaviour of a client; tests of features that it lacks are
+#: skipped.
 AGAINST = os.environ.get("INTEGRATION_AGAINST", OURS)
 
 #: Seconds that a server may take to start, and to stop.

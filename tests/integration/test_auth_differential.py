@@ -116,7 +116,7 @@ def test_htpasswd_responses_match_distribution(launcher, tmp_path):
         + password_lines(me="secret", you="a:b")
         + b"weak:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\n"
     )
-    more = f'auth:\n  htpasswd:\n    realm: the "realm" of ours\n    path: {users}\n'
+    more = f'auth:\n  htpasswd:\n    realm: the "realm" with quotes\n    path: {users}\n'
     compare(launcher, tmp_path, more, {
         "nothing": None,
         "empty": "",

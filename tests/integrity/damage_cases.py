@@ -242,7 +242,7 @@ DAMAGE = {
     "manifest without a layer": Damage.manifest(
         image(layers=[descriptor(b"none")]), Kind.PART_MISSING
     ),
-    "index that names no child of ours": Damage.manifest(
+    "index that names no stored child": Damage.manifest(
         index(descriptor(b"none", OCI_IMAGE)), Kind.PART_MISSING
     ),
     "config of another size": Damage.manifest(

@@ -33,7 +33,7 @@ _COMMON_HEADERS = CommonHeaders({})
 
 
 class JSONResource(AsyncResource):
-    """A folder of resources without content of its own: 404 in JSON.
+    """A folder of resources without content: 404 in JSON.
 
     It responds as soon as the headers are complete, so that no client waits for an unwanted body
     to be read.

@@ -365,7 +365,7 @@ def make_watermark(
     thresholds = configuration.storage.maintenance.watermark
     if filesystem is None or not (thresholds.warn or thresholds.refuse):
         return None
-    # A thread of its own: a disk that does not respond must not block other work.
+    # A separate thread: a disk that does not respond must not block other work.
     threads = Threads(reactor, 1, "watermark")
     root = filesystem.rootdirectory
 

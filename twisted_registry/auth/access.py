@@ -146,7 +146,7 @@ ANONYMOUS_LOGIN = Login(ANONYMOUS)
 class SchemeAccess:
     """An access controller that asks a scheme for the login and a policy for the permission.
 
-    Both are asked for each request. A scheme may cache logins; decisions are not cached.
+    Both are called for each request. A scheme may cache logins; decisions are not cached.
 
     :ivar scheme: authenticates callers.
     :ivar policy: decides what an authenticated or anonymous caller may do.

@@ -127,7 +127,7 @@ class Token(SectionBase):
     jwks: str = key(text("a path"), "A JWK Set file of public keys that sign tokens.")
     signingalgorithms: tuple[str, ...] = key(
         ListOf("a list of algorithms", choice(*ALGORITHMS)),
-        "The accepted signature algorithms. A key is only used with algorithms of its own type.",
+        "The accepted signature algorithms. A key is only used with the algorithms of its type.",
         default=ALGORITHMS,
     )
     autoredirect: bool = key(

@@ -301,8 +301,8 @@ class Tls(SectionBase):
     )
     clientcas: tuple[str, ...] = key(
         text_list("a list of paths"),
-        "PEM files of certificate authorities for client certificates. If set, clients are asked"
-        " for a certificate.",
+        "PEM files of certificate authorities for client certificates. If set, clients are"
+        " requested to send a certificate.",
     )
     clientauth: str = key(
         choice(

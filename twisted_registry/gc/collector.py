@@ -167,8 +167,8 @@ class Collector:
     async def _round(self, observer: CollectorObserver) -> None:
         """Mark the store once, and remove unreachable content, one list after another.
 
-        The first mark only selects candidates, so one is enough for all lists. Each list has a mark
-        of its own after it is condemned.
+        The first mark only selects candidates, so one is enough for all lists. The store is marked
+        again after each list is condemned.
         """
         before = await store_time(self.inventory.driver) - self.grace
         began = self.clock.seconds()

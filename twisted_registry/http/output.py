@@ -51,7 +51,7 @@ def make_file_reader(reactor: Any) -> FileReadFunction:
     """Return a function that reads from a file without blocking the reactor.
 
     It reads at once what the kernel has in memory, and on a thread what has to come from the disk.
-    It may return less than was asked for; b"" only at the end of the file. With a reactor without
+    It may return less than requested; b"" only at the end of the file. With a reactor without
     threads (a Clock) it blocks.
     """
     if not IReactorThreads.providedBy(reactor):

@@ -1,4 +1,4 @@
-"""A registry for tests, in this process, on a port of its own.
+"""A registry for tests, in this process, on a free port.
 
 ::
 
