@@ -252,8 +252,13 @@ class Served:
         return peak_memory(self.process.pid)
 
     def kill(self) -> None:
-        """Kill it with SIGKILL."""
-        self.process.send_signal(signal.SIGKILL)
+        """Kill it with SIGKILL, and its worker processes, which would finish their requests."""
+        pid = self.process.pid
+        workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        self.process.kill()
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                os.kill(int(worker), signal.SIGKILL)
         self.process.wait()
 
     def stop(self) -> None:

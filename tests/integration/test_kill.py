@@ -2,7 +2,8 @@
 
 Clients push images in streamed pieces. At a random step the server is killed, while it receives or
 commits blobs, and restarted over the same store. Then the test checks all acknowledged content,
-and resumes each interrupted upload at the offset that the registry reports.
+and resumes each interrupted upload at the offset that the registry reports. One more client sends
+the first half of a blob and waits, so that an upload is interrupted in each round.
 """
 
 from __future__ import annotations
@@ -117,6 +118,15 @@ class Client(threading.Thread):
         self.countdown.step()
         self.current_upload = None
 
+    def push_half(self) -> None:
+        """Send the first half of a blob, and set ``current_upload``."""
+        blob = random.Random(self.seed).randbytes(2 * PIECE)
+        location = self.remote.start_upload(self.name)
+        self.current_upload = (blob, location, False)
+        headers = {"Content-Type": "application/octet-stream"}
+        response = self.remote.request("PATCH", location, blob[:PIECE], headers)
+        assert response.status == 202, response
+
     def pieces(self, blob: bytes) -> Iterator[bytes]:
         """Yield the pieces of a blob, and count each as a step."""
         for start in range(0, len(blob), PIECE):
@@ -208,6 +218,8 @@ def test_acknowledged_pushes_survive_kills(launcher, tmp_path, rounds, workers):
             Client(served.remote, f"kill/{number}", f"r{number}-{n}", countdown)
             for n in range(CLIENTS)
         ]
+        waiting = Client(served.remote, f"kill/{number}", f"r{number}-half", countdown)
+        waiting.push_half()
         for client in clients:
             client.start()
         assert countdown.reached.wait(60), "the clients came to a halt"
@@ -219,6 +231,7 @@ def test_acknowledged_pushes_survive_kills(launcher, tmp_path, rounds, workers):
             assert not client.is_alive()
             assert client.fault is None, client.fault
 
+        clients.append(waiting)
         served = launcher.start(AGAINST, root, workers)
         for client in clients:
             assert_promises(served.remote, client)
@@ -234,4 +247,4 @@ def test_acknowledged_pushes_survive_kills(launcher, tmp_path, rounds, workers):
     assert_visible(served.remote, survivors)
     print(f"{rounds} kills: {promised} promises kept, {resumed} uploads resumed")
     assert promised
-    assert resumed
+    assert resumed >= rounds
