@@ -252,7 +252,10 @@ class Served:
         return peak_memory(self.process.pid)
 
     def kill(self) -> None:
-        """Kill it with SIGKILL, and its worker processes, which would finish their requests."""
+        """Kill all of its processes with SIGKILL.
+
+        Worker processes that outlive the first one abort their requests, which is an orderly end.
+        """
         pid = self.process.pid
         workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         self.process.kill()
