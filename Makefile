@@ -4,6 +4,9 @@
 # make types   check the types
 # make bench   measure it beside the registries that are installed; ARGS=--quick for a short look,
 #              ARGS=--help for what can be chosen
+# make requirements  pin what a release installs again; ARGS=--upgrade for newer versions
+# make sbom    list what a release installs in dist/sbom.cdx.json (CycloneDX)
+# make audit   look for known vulnerabilities of it; this needs a vulnerability database
 #
 # Each makes its virtual environment first, and is quick the second time.
 # PYTHON=... chooses the interpreter, VENV=... the folder of the environment.
@@ -17,7 +20,16 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 # One more than there are processors: some tests wait for a while.
 TEST_PROCESSES = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
-.PHONY: serve test lint types bench clean
+# Of the programs that pin, list and audit what a release installs.
+TOOLS = .venv-tools
+RELEASE = .venv-release
+# What a release installs: all extras that a server can use.
+COMPILE = $(TOOLS)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes \
+	--no-emit-find-links --custom-compile-command 'make requirements'
+SOURCES = $(shell git ls-files twisted_registry twisted 2>/dev/null)
+EXTRAS = --extra acme --extra auth --extra aws --extra metrics --extra redis
+
+.PHONY: serve test lint types bench requirements sbom audit clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.installed
@@ -37,12 +49,25 @@ types: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.bench $(ARGS)
 
-clean:
-	rm -rf $(VENV) build *.egg-info
+requirements: $(TOOLS)/.installed
+	$(COMPILE) --universal requirements/tools.in -o requirements/tools.txt $(ARGS)
+	$(COMPILE) --universal setup.py $(EXTRAS) -o requirements/release.txt $(ARGS)
+	$(COMPILE) --resolution lowest-direct setup.py $(EXTRAS) -o requirements/oldest.txt $(ARGS)
 
-$(VENV)/bin/python:
-	@python="$$($(FIND_PYTHON))" || exit 1; echo "$$python -m venv $(VENV)"; \
-	"$$python" -m venv --clear $(VENV)
+sbom: $(RELEASE)/.installed
+	mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject $(RELEASE)/project.toml \
+		--output-reproducible -o dist/sbom.cdx.json $(RELEASE)
+
+audit: $(TOOLS)/.installed
+	.ci/audit $(TOOLS)/bin/pip-audit requirements/release.txt
+
+clean:
+	rm -rf $(VENV) $(RELEASE) $(TOOLS) build *.egg-info
+
+$(VENV)/bin/python $(TOOLS)/bin/python: %/bin/python:
+	@python="$$($(FIND_PYTHON))" || exit 1; echo "$$python -m venv $*"; \
+	"$$python" -m venv --clear $*
 
 $(VENV)/.installed: setup.py pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) .
@@ -55,3 +80,15 @@ $(VENV)/.installed-test: setup.py pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-dev: setup.py pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) '.[dev]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+$(TOOLS)/.installed: requirements/tools.txt | $(TOOLS)/bin/python
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# As a release is installed: not editable, nothing else beside it.
+$(RELEASE)/.installed: requirements/release.txt setup.py $(SOURCES) | $(TOOLS)/.installed
+	$(TOOLS)/bin/uv venv --quiet --clear --python $(TOOLS)/bin/python $(RELEASE)
+	$(TOOLS)/bin/uv pip install --quiet --python $(RELEASE) --require-hashes -r $<
+	$(TOOLS)/bin/uv pip install --quiet --python $(RELEASE) --no-deps .
+	$(RELEASE)/bin/python .ci/release-metadata >$(RELEASE)/project.toml
+	@touch $@

@@ -44,9 +44,10 @@ setup(
     ],
     install_requires=[
         "attrs>=23.2",
+        "cryptography>=44",
         "httptools>=0.6",
-        "pyopenssl>=24.3",
-        "pyyaml>=6",
+        "pyopenssl>=25",
+        "pyyaml>=6.0.1",
         "treq>=23.11",
         "twisted[tls]>=24.11",
     ],
