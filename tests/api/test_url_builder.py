@@ -12,6 +12,10 @@ from zope.interface import implementer
 from twisted_registry.api.context import URLBuilder, get_caller, get_header_fields
 from twisted_registry.tls.interfaces import ClientCertificate, IClientCertificateTransport
 
+#: On a private address, so that its headers are believed.
+PROXY = IPv4Address("TCP", "10.0.0.2", 1234)
+CLIENT = IPv4Address("TCP", "192.0.2.7", 1234)
+
 
 class FakeRequest:
     """The part of a request that URLs and callers use."""
@@ -24,7 +28,7 @@ class FakeRequest:
         for name, value in (headers or {}).items():
             self.requestHeaders.addRawHeader(name, value)
         self._secure = secure
-        self._address = address or IPv4Address("TCP", "192.0.2.7", 1234)
+        self._address = address or PROXY
 
     def getAllHeaders(self):
         pairs = self.requestHeaders.getAllRawHeaders()
@@ -107,16 +111,42 @@ def test_urls_begin_with_the_mount_path():
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
-        ({}, "192.0.2.7"),
+        ({}, "10.0.0.2"),
         ({"X-Forwarded-For": "198.51.100.1, 10.0.0.1"}, "198.51.100.1"),
         ({"X-Real-IP": "198.51.100.2"}, "198.51.100.2"),
         ({"X-Forwarded-For": "", "X-Real-IP": "198.51.100.2"}, "198.51.100.2"),
-        ({"X-Forwarded-For": "x" * 65}, "192.0.2.7"),
-        ({"X-Forwarded-For": "a\x1b[31m"}, "192.0.2.7"),
+        ({"X-Forwarded-For": "x" * 65}, "10.0.0.2"),
+        ({"X-Forwarded-For": "a\x1b[31m"}, "10.0.0.2"),
     ],
 )
 def test_the_address_is_that_of_the_client_before_the_proxy(headers, expected):
-    assert caller_of(FakeRequest(headers)).address == expected
+    caller = caller_of(FakeRequest(headers))
+    assert (caller.address, caller.peer) == (expected, "10.0.0.2")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Forwarded-For": "198.51.100.1", "X-Forwarded-Host": "f", "X-Forwarded-Proto": "https"},
+        {"Forwarded": "for=198.51.100.1;host=f;proto=https"},
+        {"X-Real-IP": "198.51.100.1"},
+    ],
+)
+def test_headers_of_a_client_that_is_no_proxy_are_not_believed(headers):
+    request = FakeRequest({"Host": "r", **headers}, address=CLIENT)
+    caller = caller_of(request)
+    assert (caller.address, caller.peer) == ("192.0.2.7", "192.0.2.7")
+    assert (caller.host, caller.scheme, caller.secure) == ("r", "", False)
+    assert URLBuilder().origin(request) == "http://r"
+
+
+def test_log_lines_have_the_proxy_beside_the_client_that_it_reports():
+    reported = caller_of(FakeRequest({"X-Forwarded-For": "198.51.100.1"}))
+    assert reported.log_fields == {
+        "http.request.remoteaddr": "198.51.100.1",
+        "http.request.peer": "10.0.0.2",
+    }
+    assert caller_of(FakeRequest()).log_fields == {"http.request.remoteaddr": "10.0.0.2"}
 
 
 def test_a_client_on_a_unix_socket_has_no_address():

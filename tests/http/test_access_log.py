@@ -11,6 +11,7 @@ from zope.interface.verify import verifyObject
 
 from tests.http.connection_kit import Kit, MemoryConnection, get
 from twisted_registry.http.interfaces import IAccessLog
+from twisted_registry.http.proxies import TrustedProxies
 from twisted_registry.http.site import AccessLog
 
 
@@ -67,9 +68,26 @@ def test_a_client_that_leaves_early_is_logged_as_499(logged_wire, stream):
 
 
 def test_a_client_on_a_unix_socket_is_logged_without_address(logged_wire, stream):
-    logged_wire.connection.peer = UNIXAddress(None)
+    logged_wire.transport.peerAddr = UNIXAddress(None)
     logged_wire.send(get(b"/a"))
     assert stream.getvalue().startswith("- - - [")
+    assert stream.getvalue().endswith('"-" "-"\n')
+
+
+def test_the_proxy_is_logged_first_and_the_client_that_it_reports_last(logged_wire, stream):
+    logged_wire.send(get(b"/a", b"X-Forwarded-For: 198.51.100.1"))
+    line = stream.getvalue()
+    assert line.startswith('192.168.1.1 - - [01/Jan/1970:00:00:00 +0000] "GET /a HTTP/1.1" ')
+    assert line.endswith(' "-" "-" "198.51.100.1"\n')
+
+
+def test_a_client_that_is_no_proxy_is_logged_without_what_it_claims(stream):
+    wire = MemoryConnection(
+        Kit(), access_log=AccessLog(stream), trusted_proxies=TrustedProxies.parse(["10.0.0.0/8"])
+    )
+    wire.send(get(b"/a", b"X-Forwarded-For: 198.51.100.1", b"Forwarded: for=198.51.100.1"))
+    assert stream.getvalue().startswith("192.168.1.1 - - [")
+    assert stream.getvalue().endswith('"-" "-"\n')
 
 
 def test_a_failing_access_log_does_not_break_responses(logged_wire):

@@ -3,7 +3,7 @@
 Request headers are decoded as UTF-8 with replacement characters, so that no bytes of a client are
 an error; ``Request.getHeader`` raises on values that are not UTF-8.
 
-Absolute URLs are those that the client uses, also behind proxies: ``http.host`` of the
+Absolute URLs are those that the client uses, also behind trusted proxies: ``http.host`` of the
 configuration, then ``X-Forwarded-Proto`` and ``X-Forwarded-Host``, then ``Forwarded`` (RFC 7239),
 then ``Host``. A value that does not look like a host is ignored; the URL is then a path, which
 clients resolve themselves.
@@ -20,6 +20,7 @@ from attrs import define, field, frozen
 from twisted_registry.auth.interfaces import Caller
 from twisted_registry.http.body import request_body
 from twisted_registry.http.interfaces import IStreamingRequest
+from twisted_registry.http.proxies import client_info
 from twisted_registry.oci.digest import Digest, DigestInvalid
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.names import NameInvalid, TagInvalid, check_name, parse_reference
@@ -43,16 +44,7 @@ _MAX_PARAMETERS = 128
 _MAX_NUMBER_DIGITS = 18
 #: A host name has at most 253 characters (RFC 1035), a port six with its colon.
 _MAX_HOST_LENGTH = 260
-_MAX_ADDRESS_LENGTH = 64
-#: Request headers of proxies that describe the client's own request.
-_FORWARDING_HEADERS = frozenset(
-    {
-        *(b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
-        b"x-real-ip",
-    }
-)
 _HOST_RE = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
-_FORWARDED_RE = re.compile(r'\s*([a-z]+)\s*=\s*(?:"([^"]*)"|([^\s;,"]*))\s*', re.IGNORECASE)
 
 
 def get_header_fields(request: Request) -> Mapping[bytes, bytes]:
@@ -91,40 +83,20 @@ def get_caller(request: Request, header_fields: Mapping[bytes, bytes]) -> Caller
     :param header_fields: as from :func:`get_header_fields`.
     """
     get = header_fields.get
-    host, address, scheme = get(b"host", b"").decode("utf-8", "replace"), "", ""
-    if not _FORWARDING_HEADERS.isdisjoint(header_fields):
-        forwarded = _parse_forwarded(get(b"forwarded"))
-        host = _first_element(get(b"x-forwarded-host")) or forwarded.get("host") or host
-        scheme = _first_element(get(b"x-forwarded-proto")) or forwarded.get("proto", "")
-        scheme = scheme.lower()
-        address = _first_element(get(b"x-forwarded-for")) or _first_element(get(b"x-real-ip"))
+    client = client_info(request, header_fields)
+    host, scheme = client.host or get(b"host", b"").decode("utf-8", "replace"), client.scheme
     if len(host) > _MAX_HOST_LENGTH or _HOST_RE.fullmatch(host) is None:
         host = ""
-    if not address or len(address) > _MAX_ADDRESS_LENGTH or not address.isprintable():
-        address = str(getattr(request.getClientAddress(), "host", ""))
     over_tls = request.isSecure()
     return Caller(
         decode_header(get(b"authorization")),
-        address,
+        client.address,
         host,
         scheme == "https" if scheme else over_tls,
         scheme,
         _client_certificate(request) if over_tls else None,
+        client.peer,
     )
-
-
-def _first_element(value: bytes | None) -> str:
-    """Return the first element of a comma-separated header."""
-    return value.decode("utf-8", "replace").partition(",")[0].strip() if value else ""
-
-
-def _parse_forwarded(value: bytes | None) -> dict[str, str]:
-    """Return the parameters in the first element of a Forwarded header."""
-    if value is None:
-        return {}
-    element = value.decode("utf-8", "replace").partition(",")[0]
-    pairs = map(_FORWARDED_RE.fullmatch, element.split(";"))
-    return {pair[1].lower(): pair[2] or pair[3] or "" for pair in pairs if pair}
 
 
 def _client_certificate(request: Request) -> ClientCertificate | None:

@@ -296,7 +296,7 @@ def _log_error_response(request: Request, route: RouteMatch | None, error: Regis
     fields = {
         "http.request.method": request.method.decode("ascii", "replace"),
         "http.request.uri": request.uri.decode("ascii", "backslashreplace"),
-        "http.request.remoteaddr": get_caller(request, header_fields).address,
+        **get_caller(request, header_fields).log_fields,
         "http.request.useragent": header(request, "user-agent") or "",
         "http.response.status": status,
         "err.code": error.code.name.lower(),

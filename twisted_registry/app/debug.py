@@ -25,6 +25,7 @@ from twisted_registry.app.errors import StartError, require_extra
 from twisted_registry.app.listener import HTTPService, describe_address, make_endpoint
 from twisted_registry.auth.interfaces import MAINTENANCE
 from twisted_registry.config.http import parse_address
+from twisted_registry.http.proxies import TrustedProxies
 from twisted_registry.http.site import HTTPSite
 from twisted_registry.metrics.counts import AggregatedCounts, CountsReporter
 from twisted_registry.oci.errors import ErrorCode, RegistryError, method_not_allowed
@@ -131,6 +132,7 @@ class DebugAddress:
         :raises StartError: if metrics are enabled, and prometheus-client is missing.
         """
         self._debug = configuration.http.debug
+        self._trusted_proxies = TrustedProxies.parse(configuration.http.trustedproxies)
         self._reactor = reactor
         self._started_at = reactor.seconds()
         self._render_metrics: Callable[..., bytes] | None = None
@@ -186,7 +188,12 @@ class DebugAddress:
         if self._render_metrics is not None:
             page = PageResource(lambda: self._metrics(pages))
             put_path(root, self._debug.prometheus.path, page)
-        site = HTTPSite(root, self._reactor, make_error_body=make_error_body)
+        site = HTTPSite(
+            root,
+            self._reactor,
+            make_error_body=make_error_body,
+            trusted_proxies=self._trusted_proxies,
+        )
         listener = DebugListener(endpoint, site, self._reactor, 0, key)
         listener.setName("debug")
         listener.setServiceParent(parent)

@@ -38,6 +38,7 @@ from twisted_registry.app.stores import (
 from twisted_registry.auth.access import OpenAccess
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.http.interfaces import Limits
+from twisted_registry.http.proxies import TrustedProxies
 from twisted_registry.http.site import AccessLog, HTTPSite
 from twisted_registry.maintenance.pull_times import PullRecorder, PullTimes
 from twisted_registry.repository.presence import NullGate
@@ -217,6 +218,7 @@ class RegistryService(MultiService):
             limits=make_limits(configuration),
             access_log=AccessLog(access_log) if is_logged else None,
             make_error_body=make_error_body,
+            trusted_proxies=TrustedProxies.parse(configuration.http.trustedproxies),
         )
 
     def _add_maintenance(self, watermark: Watermark | None) -> None:

@@ -228,11 +228,7 @@ class SchemeAccess:
 
 def log_login_failure(error: LoginFailed, caller: Caller) -> None:
     """Log rejected credentials with the address of the caller."""
-    log.info(
-        "login refused: {reason}",
-        reason=error.reason,
-        **{"http.request.remoteaddr": caller.address},
-    )
+    log.info("login refused: {reason}", reason=error.reason, **caller.log_fields)
 
 
 def error_detail(accesses: Sequence[Access]) -> list[dict[str, str]] | None:

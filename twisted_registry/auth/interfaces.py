@@ -58,6 +58,7 @@ class Caller:
     :ivar secure: whether the client's connection uses TLS.
     :ivar scheme: the scheme that a trusted proxy reports, or empty.
     :ivar certificate: the verified client certificate, or None.
+    :ivar peer: the address at the other end of the socket: that of the proxy, if there is one.
     """
 
     authorization: str | None = field(repr=False, default=None)
@@ -66,6 +67,15 @@ class Caller:
     secure: bool = False
     scheme: str = ""
     certificate: ClientCertificate | None = None
+    peer: str = ""
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """The addresses, as fields of a log line: that of a proxy beside the reported one."""
+        fields = {"http.request.remoteaddr": self.address}
+        if self.peer and self.peer != self.address:
+            fields["http.request.peer"] = self.peer
+        return fields
 
 
 class IRepositoryFilter(Interface):

@@ -9,7 +9,7 @@ not a traceback at the start.
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
@@ -53,6 +53,12 @@ _ENDPOINT_ARGUMENT: Final = re.compile(r"(?:\\.|[^\\:])*")
 _ENDPOINT_KEYWORD: Final = re.compile(r"(?s)([^=\\]*)=(.*)")
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?")
 _DIGITS: Final = re.compile("[0-9]+")
+
+#: Loopback, private and link-local addresses, and Unix sockets; the HTTP engine has the same list.
+DEFAULT_TRUSTED_PROXIES: Final = (
+    *("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
+    *("169.254.0.0/16", "fc00::/7", "fe80::/10", "unix"),
+)
 
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
 #: A domain name, optionally a wildcard. Its last label is not a number.
@@ -214,6 +220,12 @@ def _host(node: Node) -> str:
     """Check a domain name, optionally a wildcard, or an IP address."""
     host = values.text(node).lower()
     return host if _is_domain_name(host) else str(ip_address(host))
+
+
+def _proxy(node: Node) -> str:
+    """Check a network, an address, or the word unix."""
+    name = values.text(node).lower()
+    return name if name == "unix" else str(ip_network(name))
 
 
 def _public_domain(node: Node) -> str:
@@ -430,7 +442,19 @@ class Http(SectionBase):
     host: str = key(
         Scalar("an absolute http or https URL without query", values.base_url),
         "The URL of the registry for clients, used in Location headers. If not set, it is taken"
-        " from the Host, Forwarded and X-Forwarded-* headers of each request.",
+        " from the Host header of each request, or from the Forwarded and X-Forwarded-* headers of"
+        " ``trustedproxies``.",
+    )
+    trustedproxies: tuple[str, ...] = key(
+        ListOf(
+            "a list of networks",
+            Scalar("a network such as 10.0.0.0/8, an IP address, or unix", _proxy),
+        ),
+        "The proxies whose Forwarded, X-Forwarded-* and X-Real-IP headers are believed: networks,"
+        " addresses, and ``unix`` for clients on Unix sockets. By default loopback, private and"
+        " link-local addresses and Unix sockets. ``[]``: none.",
+        default=DEFAULT_TRUSTED_PROXIES,
+        extension=True,
     )
     relativeurls: bool = key(boolean(), "Send Location headers without a host.")
     secret: str = key(

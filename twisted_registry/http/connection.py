@@ -15,6 +15,7 @@ in ``notifyFinish``, in the Deferred of its body and in that of a file being sen
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ from twisted_registry.http.framing import CONTINUE, ResponseHead, error_response
 from twisted_registry.http.interfaces import BodyAborted, ITLSConnection
 from twisted_registry.http.output import Output, TransportOutput
 from twisted_registry.http.parser import END_OF_BODY, ParseError, RequestHead, RequestParser
+from twisted_registry.http.proxies import ClientInfo, socket_hops
 from twisted_registry.http.request import StreamingRequest
 from twisted_registry.http.socket_output import SocketOutput
 from twisted_registry.http.tls_output import TLSOutput
@@ -402,6 +404,12 @@ class HTTPConnection(Protocol):
     def isSecure(self) -> bool:
         """Return whether the transport is TLS."""
         return self.secure
+
+    @cached_property
+    def direct_client(self) -> ClientInfo:
+        """The client of requests without headers of proxies."""
+        hops = socket_hops(self._transport)
+        return self.site.trusted_proxies.describe_client(hops, {}, lambda _: ())
 
     def writeHeaders(
         self, version: bytes, code: bytes, reason: bytes, headers: Headers | Iterable[Any]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.web.server import Request
 
+    from twisted_registry.http.proxies import ClientInfo
+
 # Methods of zope.interface take no self.
 # ruff: noqa: N805
 
@@ -101,6 +103,9 @@ class IStreamingRequest(Interface):
     headerFields: Mapping[bytes, bytes] = Attribute(
         "The last value of each header of the request, by its name in lower case."
     )
+
+    client_info: ClientInfo = Attribute("What connection and trusted proxies say of the client.")
+    client_address: str = Attribute("The IP address of the client; empty for a Unix socket.")
 
     def getHeaderValues(name: bytes) -> Sequence[bytes]:
         """Return all values of a header of the request, in order.

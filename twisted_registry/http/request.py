@@ -31,12 +31,14 @@ from twisted_registry.http.body import IncomingBody
 from twisted_registry.http.framing import NO_BODY
 from twisted_registry.http.interfaces import IStreamingRequest, IStreamingResource
 from twisted_registry.http.output import FileProducer
+from twisted_registry.http.proxies import FORWARDING_HEADERS, socket_hops
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from twisted_registry.http.connection import HTTPConnection
     from twisted_registry.http.parser import RequestHead
+    from twisted_registry.http.proxies import ClientInfo
     from twisted_registry.http.site import HTTPSite
 
 log = Logger()
@@ -61,6 +63,7 @@ class StreamingRequest(Request):
         self.channel = channel
         self.site = channel.site
         self.transport = channel.transport
+        self._direct_client = channel.direct_client
         self.client = channel.peer
         self.host = channel.host
         self.notifications = []
@@ -113,6 +116,26 @@ class StreamingRequest(Request):
             _ignore if length == 0 else self.processingFailed,
             finished=length == 0,
         )
+
+    @cached_property
+    def client_info(self) -> ClientInfo:
+        """What connection and trusted proxies say about the client."""
+        fields = self.headerFields
+        if FORWARDING_HEADERS.isdisjoint(fields):
+            return self._direct_client
+        site, hops = self.site, socket_hops(self.transport)
+        info = site.trusted_proxies.describe_client(hops, fields, self.getHeaderValues)
+        if not site.trusted_proxies.trusts(info.peer):
+            site.headers_ignored(info.peer)
+        return info
+
+    @property
+    def client_address(self) -> str:
+        """The IP address of the client; empty for one on a Unix socket.
+
+        In a chain of trusted proxies, that of the client of the first one.
+        """
+        return self.client_info.address
 
     @property
     def headerFields(self) -> Mapping[bytes, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, TextIO
@@ -17,6 +18,7 @@ from twisted_registry.http.framing import plain_error_body
 from twisted_registry.http.interfaces import IAccessLog, Limits
 from twisted_registry.http.output import make_file_reader
 from twisted_registry.http.parser import HeadCache
+from twisted_registry.http.proxies import TrustedProxies, private_proxies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +33,8 @@ log = Logger()
 
 # A deadline is noticed up to so many seconds late, and never early.
 _DEADLINE_CHECK_INTERVAL_S = 1
+# The time between two warnings that headers of proxies are ignored.
+_IGNORED_HEADERS_INTERVAL_S = 3600
 # Threads that send files over TLS at a time: more would only wait for processors, and the pool has
 # other users.
 _MAX_TLS_SEND_THREADS = 4
@@ -50,6 +54,8 @@ class HTTPSite(Site):
     :param access_log: logs every request when it ends.
     :param make_error_body: makes the bodies of errors that no Resource answers; plain text if left
         out.
+    :param trusted_proxies: whose headers about clients are believed; None for those on private
+        addresses.
     :ivar tls_send_slots: limits the threads that send files over TLS.
     :ivar head_cache: shared by the parsers of all connections.
     :ivar read_file: see :func:`~twisted_registry.http.output.make_file_reader`.
@@ -68,12 +74,14 @@ class HTTPSite(Site):
         limits: Limits | None = None,
         access_log: IAccessLog | None = None,
         make_error_body: MakeErrorBody = plain_error_body,
+        trusted_proxies: TrustedProxies | None = None,
     ) -> None:
         super().__init__(resource, reactor=reactor)
         self.clock = reactor
         self.limits = Limits() if limits is None else limits
         self.access_log = access_log
         self.make_error_body = make_error_body
+        self.trusted_proxies = private_proxies() if trusted_proxies is None else trusted_proxies
         self.read_file = make_file_reader(reactor)
         self.tls_send_slots = DeferredSemaphore(_MAX_TLS_SEND_THREADS)
         self.head_cache = HeadCache(self.limits)
@@ -82,6 +90,7 @@ class HTTPSite(Site):
         self.on_connection_count: Callable[[int], object] = lambda _: None
         self._deadline_call: IDelayedCall | None = None
         self._cached_date = (-1, b"")
+        self._next_ignored_headers_warning = -math.inf
         self._drain_waiters: list[Deferred[None]] = []
         self._disconnect_waiters: list[Deferred[None]] = []
 
@@ -153,6 +162,20 @@ class HTTPSite(Site):
             self._cached_date = (now, text)
         return text
 
+    def headers_ignored(self, peer: str) -> None:
+        """Warn, once an hour, that the headers of a proxy are ignored; it may be misconfigured.
+
+        :param peer: the IP address of the proxy, or of a client that has forged them.
+        """
+        now = self.clock.seconds()
+        if now >= self._next_ignored_headers_warning:
+            self._next_ignored_headers_warning = now + _IGNORED_HEADERS_INTERVAL_S
+            log.warn(
+                "X-Forwarded and Forwarded headers are ignored: peer={peer}; if it is a proxy, add"
+                " it to http.trustedproxies",
+                peer=peer or "unix",
+            )
+
     def log(self, request: StreamingRequest) -> None:  # type: ignore[override]
         """Write a request that has ended to the access log."""
         if self.access_log is not None:
@@ -210,8 +233,10 @@ def _fire_all(waiters: list[Deferred[None]]) -> None:
 class AccessLog:
     """Writes a line for each request to a text stream, with one ``write`` per line.
 
-    The time is that of the clock of the request's site. The user is ``request.user``, which the
-    application sets to an authenticated name; unverified names are not logged.
+    The first field is the address at the other end of the socket, as in Distribution. If trusted
+    proxies report another client, its address is a last field in quotes, as in nginx's format
+    ``main``. The time is that of the clock of the request's site. The user is ``request.user``,
+    which the application sets to an authenticated name; unverified names are not logged.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -220,11 +245,13 @@ class AccessLog:
 
     def log(self, request: Any) -> None:
         """Write the line of ``request``."""
+        client = request.client_info
+        reported = f' "{client.address or "-"}"' if client.address != client.peer else ""
         self._stream.write(
-            f"{_client_host(request)} - {_user(request)} [{self._timestamp(request)}]"
+            f"{client.peer or '-'} - {_user(request)} [{self._timestamp(request)}]"
             f' "{_escape(request.method)} {_escape(request.uri)} {_escape(request.clientproto)}"'
             f" {request.code} {request.sentLength or '-'}"
-            f' "{_header(request, b"referer")}" "{_header(request, b"user-agent")}"\n'
+            f' "{_header(request, b"referer")}" "{_header(request, b"user-agent")}"{reported}\n'
         )
 
     def _timestamp(self, request: Any) -> str:
@@ -234,11 +261,6 @@ class AccessLog:
             text = datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
             self._cached_time = (now, text)
         return text
-
-
-def _client_host(request: Any) -> str:
-    # The address of a Unix socket has no host.
-    return getattr(request.getClientAddress(), "host", None) or "-"
 
 
 def _escape(value: bytes) -> str:
