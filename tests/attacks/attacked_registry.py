@@ -6,6 +6,7 @@ import io
 import re
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from attrs import define, field
@@ -15,11 +16,20 @@ from twisted.logger import eventAsText, globalLogPublisher
 from tests.support.http_client import RegistryClient
 from tests.support.manifests import descriptor, digest_of, image
 from tests.support.passwords import basic_header, password_lines
+from tests.support.processes import SERVE, write_configuration
 from tests.support.services import HTTP, run_service
 from tests.support.tokens import ISSUER, REALM, SERVICE, access_claim, claims, jwk, jwks, key, mint
+from tests.workers.process_group import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PASSWORDS, EXTERNAL_TOKENS, OWN_TOKENS = "passwords", "external tokens", "own tokens"
 SCHEMES = (PASSWORDS, EXTERNAL_TOKENS, OWN_TOKENS)
+#: Each scheme in this process, and with two worker processes.
+SETUPS = [(scheme, workers) for workers in (1, 2) for scheme in SCHEMES]
+#: Those in this process, for tests that look at its calls.
+SETUPS_HERE = SETUPS[: len(SCHEMES)]
 
 SERVER_SECRET = "nobody-knows-this"
 USERS = {"root": "root-knows-this", "ada": "ada-knows-this", "bob": "bob-knows-this"}
@@ -57,16 +67,15 @@ class AttackedRegistry:
 
     :ivar scheme: how its users log in.
     :ivar folder: the folder that holds the store and the files around it.
-    :ivar access_log: the access log, one line for each request.
-    :ivar events: all other log events, with all of their fields.
+    :ivar logged: returns the access log, and all other log events, with all of their fields if it
+        runs in this process.
     :ivar sent_credentials: the Authorization headers that its users sent.
     """
 
     scheme: str
     folder: object
     api: RegistryClient
-    access_log: io.StringIO
-    events: list[str]
+    logged: Callable[[], str]
     sent_credentials: list[str] = field(factory=list)
 
     async def __call__(self, user, method, target, headers=(), body=None):
@@ -144,42 +153,56 @@ def auth_section(scheme, folder, more=""):
 
 
 @asynccontextmanager
-async def serve_registry(scheme, folder, http="", token="", more=""):
+async def serve_registry(scheme, folder, workers=1, http="", token="", more=""):
     """Serve a registry with images, one of them private, and a file outside of its store.
 
+    :param workers: the number of processes; 1 for this process.
     :param http: further lines of the section ``http``.
     :param token: further keys of the section ``auth.token``.
     :param more: further sections of the configuration.
     """
     (folder / "canary").write_bytes(CANARY)
-    access_log, events = io.StringIO(), []
-
-    def observe(event):
-        fields = {name: value for name, value in event.items() if not name.startswith("log_")}
-        events.append(f"{eventAsText(event)} {fields!r}")
-
     text = (
         CONFIGURATION
         + HTTP
-        + f"  secret: {SERVER_SECRET}\n{http}"
+        + f"  secret: {SERVER_SECRET}\n  workers: {workers}\n{http}"
         + auth_section(scheme, folder, token)
         + more
     )
-    globalLogPublisher.addObserver(observe)
-    async with run_service(folder, text, access_log) as ask:
-        parts = urlsplit(ask.base)
-        api = RegistryClient(SimpleNamespace(host=parts.netloc, port=parts.port))
-        registry = AttackedRegistry(scheme, folder, api, access_log, events)
+    serve = _serve_here(folder, text) if workers == 1 else _serve_apart(folder, text, workers)
+    async with serve as (port, logged):
+        api = RegistryClient(SimpleNamespace(host=f"127.0.0.1:{port}", port=port))
+        registry = AttackedRegistry(scheme, folder, api, logged)
         for name in ("secret/app", "team/app", "public/app"):
             await _push_image(registry, name, LAYER if name == "secret/app" else b"anybody's")
             # The first request for referrers writes a marker to the disk.
             target = f"/v2/{name}/referrers/{digest_of(SECRET_IMAGE)}"
             assert (await registry("root", "GET", target)).status == 200
         await _push_manifest(registry, "secret/app", digest_of(SIGNATURE), SIGNATURE)
-        try:
-            yield registry
-        finally:
-            globalLogPublisher.removeObserver(observe)
+        yield registry
+
+
+@asynccontextmanager
+async def _serve_here(folder, text):
+    access_log, events = io.StringIO(), []
+
+    def observe(event):
+        fields = {name: value for name, value in event.items() if not name.startswith("log_")}
+        events.append(f"{eventAsText(event)} {fields!r}")
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        async with run_service(folder, text, access_log) as ask:
+            yield urlsplit(ask.base).port, lambda: "".join(events) + access_log.getvalue()
+    finally:
+        globalLogPublisher.removeObserver(observe)
+
+
+@asynccontextmanager
+async def _serve_apart(folder, text, workers):
+    path = write_configuration(folder, text)
+    with Family(*SERVE, path, cwd=folder, count=workers) as family:
+        yield family.port, lambda: "\n".join(family.lines) + family.output
 
 
 async def _push_image(registry, name, layer):

@@ -15,7 +15,14 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from tests.attacks.attacked_registry import EXTERNAL_TOKENS, OWN_TOKENS, PASSWORDS, TARGET, USERS
+from tests.attacks.attacked_registry import (
+    EXTERNAL_TOKENS,
+    OWN_TOKENS,
+    PASSWORDS,
+    SETUPS_HERE,
+    TARGET,
+    USERS,
+)
 from tests.support.passwords import BcryptCosts, basic_header
 from tests.support.tokens import (
     SECRET,
@@ -241,6 +248,7 @@ async def _authorization(registry, user):
     return {"Authorization": f"Bearer {await registry.token(user, 'repository:team/app:pull')}"}
 
 
+@pytest.mark.parametrize("registry", SETUPS_HERE, ids=str, indirect=True)
 @pytest.mark.parametrize("endpoint", ["api", "token", "form"])
 @pytest_twisted.ensureDeferred
 async def test_an_unknown_name_costs_what_a_wrong_password_does(registry, monkeypatch, endpoint):

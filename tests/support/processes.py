@@ -148,7 +148,12 @@ class RegistryProcess:
 
     def _read_out(self):
         # Otherwise the registry blocks on a full pipe. Odd sizes split lines of the access log.
-        self._out.extend(iter(lambda: self.process.stdout.read(999), ""))
+        self._out.extend(iter(lambda: self.process.stdout.buffer.read1(999), b""))
+
+    @property
+    def output(self):
+        """Its standard output so far: the access log."""
+        return b"".join(self._out).decode()
 
     def __enter__(self):
         return self
@@ -184,7 +189,7 @@ class RegistryProcess:
             self._join()
             raise AssertionError("\n".join(self.lines)) from None
         self._join()
-        return self.process.returncode, "".join(self._out), self.lines
+        return self.process.returncode, self.output, self.lines
 
     def _join(self):
         for reader in self._readers:
