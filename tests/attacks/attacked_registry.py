@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from contextlib import asynccontextmanager
+from itertools import count
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
@@ -58,6 +59,8 @@ SECRET_IMAGE = image(CONFIG, LAYER)
 SIGNATURE = image(CONFIG, subject=descriptor(SECRET_IMAGE), artifactType="application/hidden")
 #: Content of a file outside of the store.
 CANARY = b"outside of the store"
+#: Numbers of the addresses of clients that send wrong credentials.
+CLIENTS = count(1)
 HIDDEN = (LAYER, CONFIG, CANARY, b"application/hidden")
 
 
@@ -118,8 +121,15 @@ class AttackedRegistry:
         assert (await self("", "GET", f"/v2/secret/app/manifests/{digest}")).status == 401
 
     async def assert_refused(self, authorization):
-        """Check that credentials are refused and not repeated; return the challenge."""
-        answer = await self.api.request_target("GET", TARGET, {"Authorization": authorization})
+        """Check that credentials are refused and not repeated; return the challenge.
+
+        Each attempt comes from another client, or it would be refused without a look at it.
+        """
+        headers = {
+            "Authorization": authorization,
+            "X-Forwarded-For": f"2001:db8:{next(CLIENTS):x}::",
+        }
+        answer = await self.api.request_target("GET", TARGET, headers)
         assert answer.status == 401
         secret = authorization.partition(" ")[2]
         assert len(secret) < 8 or secret not in answer.raw.decode("latin-1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 from twisted.cred.checkers import (
     AllowAnonymousAccess,
     ICredentialsChecker,
@@ -19,6 +20,7 @@ from zope.interface.verify import verifyObject
 from tests.support.passwords import basic_caller, basic_header, password_lines
 from twisted_registry.auth.access import AuthenticationUnavailable, IScheme, LoginFailed
 from twisted_registry.auth.basic import IdentityRealm, IVersionedChecker, make_basic_scheme
+from twisted_registry.auth.check_queue import FREE_FAILURES
 from twisted_registry.auth.interfaces import Caller, Identity, IIdentity
 from twisted_registry.oci.errors import RegistryError
 
@@ -100,42 +102,36 @@ def test_concurrent_requests_share_a_check():
     assert log_in(scheme) == ("me", True)
 
 
-def test_check_is_cancelled_with_its_last_waiter():
+def test_checks_beyond_a_limit_wait():
     checker = SlowChecker()
-    scheme = make_basic_scheme("here", checker, Clock())
-    first, second = (scheme.authenticate(basic_caller("me", "secret")) for _ in range(2))
-    first.cancel()
-    assert isinstance(result_of(first), CancelledError)
-    assert checker.cancelled == 0
-    second.cancel()
-    assert isinstance(result_of(second), CancelledError)
-    assert checker.cancelled == 1
-    scheme.authenticate(basic_caller("me", "secret"))
+    scheme = make_basic_scheme("here", checker, Clock(), max_running=2)
+    waiting = [scheme.authenticate(basic_caller("me", str(number))) for number in range(3)]
     assert len(checker.checks) == 2
+    waiting[2].cancel()
+    assert isinstance(result_of(waiting[2]), CancelledError)
+    waiting.append(scheme.authenticate(basic_caller("me", "secret")))
+    checker.checks[0].errback(UnauthorizedLogin())
+    checker.checks[2].callback(b"me")
+    assert result_of(waiting[3]) == "me"
+    assert len(checker.checks) == 3
 
 
-def test_result_after_cancelling_is_ignored():
+def test_a_login_is_cached_although_its_client_has_disconnected():
     checker = SlowChecker()
     scheme = make_basic_scheme("here", checker, Clock())
-    checker.requestAvatarId = lambda _: ignoring
-    ignoring = Deferred(lambda waiting: waiting.callback(b"late"))
-    waiting = scheme.authenticate(basic_caller("me", "secret"))
-    waiting.cancel()
-    assert isinstance(result_of(waiting), CancelledError)
-
-
-def test_too_many_checks_are_rejected():
-    checker = SlowChecker()
-    scheme = make_basic_scheme("here", checker, Clock())
-    for number in range(64):
-        scheme.authenticate(basic_caller("me", str(number)))
-    refused = result_of(scheme.authenticate(basic_caller("me", "one more")))
-    assert isinstance(refused, RegistryError)
-    assert (refused.http_status, dict(refused.headers)) == (429, {"Retry-After": "1"})
-    assert len(checker.checks) == 64
+    scheme.authenticate(basic_caller("me", "secret")).addErrback(lambda _: None).cancel()
+    assert checker.cancelled == 0
     checker.checks[0].callback(b"me")
-    scheme.authenticate(basic_caller("me", "one more"))
-    assert len(checker.checks) == 65
+    assert log_in(scheme) == ("me", True)
+
+
+def test_many_failures_of_a_user_from_an_address_are_refused(scheme, bcrypt_costs):
+    failures = [log_in(scheme, password=str(number))[0] for number in range(20)]
+    assert len(bcrypt_costs.take()) == FREE_FAILURES + 1
+    assert {type(each) for each in failures[FREE_FAILURES + 1 :]} == {RegistryError}
+    assert log_in(scheme)[0].http_status == 429
+    caller = evolve(basic_caller("me", "secret"), address="192.0.2.1")
+    assert result_of(scheme.authenticate(caller)) == "me"
 
 
 def test_wrong_password_is_checked_each_time_and_not_logged(scheme, bcrypt_costs):

@@ -99,4 +99,4 @@ async def test_empty_login_is_anonymous(process):
         with pytest.raises(LoginFailed):
             await process.log_in(basic_header(name, password))
     with pytest.raises(LoginFailed):
-        await process.logins.authenticate_password("", "")
+        await process.logins.authenticate_password(Caller(), "", "")

@@ -125,7 +125,8 @@ class TokenResource(AsyncResource):
             principal = await self._authenticator.authenticate_refresh_token(refresh)
         elif kind == "password":
             name, password = form.get("username", ""), form.get("password", "")
-            principal = await self._authenticator.authenticate_password(name, password)
+            caller = get_caller(request, get_header_fields(request))
+            principal = await self._authenticator.authenticate_password(caller, name, password)
             if offline:
                 refresh = await self._create_refresh_token(principal)
         elif kind == _TOKEN_EXCHANGE:

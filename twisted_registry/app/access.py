@@ -144,19 +144,21 @@ def make_scheme(configuration: Configuration, reactor: Any) -> IScheme:
     """
     auth = configuration.auth
     if auth.htpasswd is not None:
-        return _make_htpasswd_scheme(auth.htpasswd, reactor)
+        return _make_htpasswd_scheme(auth.htpasswd, configuration.http.workers, reactor)
     if auth.token is not None:
         return _make_token_scheme(auth.token, reactor)
     assert auth.silly is not None
     return Silly(auth.silly.realm, auth.silly.service)
 
 
-def _make_htpasswd_scheme(options: Htpasswd, reactor: Any) -> IScheme:
+def _make_htpasswd_scheme(options: Htpasswd, processes: int, reactor: Any) -> IScheme:
     key = "auth.htpasswd"
     with require_extra("auth", key):
         from twisted_registry.auth import basic, password_file  # noqa: PLC0415
     # Half of the processors at most, so that requests of cached logins are not delayed.
-    threads = Threads(reactor, max(1, (os.cpu_count() or 1) // 2), "passwords")
+    max_running = max(1, (os.cpu_count() or 1) // 2 // processes)
+    # The file is read on a thread that no check of a password keeps busy.
+    threads = Threads(reactor, max_running + 1, "passwords")
     file = password_file.PasswordFile(options.path, threads.run_blocking, reactor)
     try:
         password = password_file.create_if_missing(options.path)
@@ -173,7 +175,7 @@ def _make_htpasswd_scheme(options: Htpasswd, reactor: Any) -> IScheme:
             user=password_file.FIRST_USER,
             password=password,
         )
-    return basic.make_basic_scheme(options.realm, file, reactor, threads.close)
+    return basic.make_basic_scheme(options.realm, file, reactor, threads.close, max_running)
 
 
 def _make_token_scheme(options: Token, reactor: Any) -> IScheme:

@@ -17,15 +17,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import Interface, implementer
 
 from twisted_registry.auth.access import IScheme, Login, LoginFailed
+from twisted_registry.auth.check_queue import CheckQueue
 from twisted_registry.auth.interfaces import ANONYMOUS, IAccountVersions, Identity, IIdentity
-from twisted_registry.auth.login_cache import (
-    LOGIN_TTL_S,
-    LoginCache,
-    SingleFlight,
-    credentials_key,
-)
+from twisted_registry.auth.login_cache import LOGIN_TTL_S, LoginCache
 from twisted_registry.auth.scopes import basic_challenge, bearer_challenge, format_scope_by_action
-from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,9 +31,8 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.interfaces import Access, Caller
 
-#: Password checks that run or wait for a thread. Further ones are rejected with TOOMANYREQUESTS.
-_MAX_CHECKS = 64
-_RETRY_HEADERS = (("Retry-After", "1"),)
+#: Password checks that run at a time, if the checker does not need a processor for each.
+MAX_RUNNING_CHECKS = 64
 
 
 class IVersionedChecker(Interface):
@@ -75,7 +69,8 @@ class Basic:
     """A scheme for user names and passwords.
 
     A password that was right is not checked again for five minutes, unless the version of the
-    checker changes. Requests with the same credentials share one check.
+    checker changes. Requests with the same credentials share one check. Checks wait in a
+    :class:`~twisted_registry.auth.check_queue.CheckQueue`.
 
     :ivar realm: the realm of the challenge.
     :ivar portal: returns an :class:`~twisted_registry.auth.interfaces.IIdentity` for a user name
@@ -84,6 +79,8 @@ class Basic:
     :ivar version: see :class:`IVersionedChecker`.
     :ivar close: releases the resources of the checkers.
     :ivar accounts: tells whether an account has changed, if a checker supports that.
+    :ivar max_running: checks that run at a time. One that has started is completed, also if its
+        client disconnects.
     """
 
     realm: str
@@ -92,10 +89,14 @@ class Basic:
     _version: Callable[[], object | None]
     _close: Callable[[], Deferred[None]]
     accounts: IAccountVersions | None = None
+    _max_running: int = MAX_RUNNING_CHECKS
     _login_cache: LoginCache = field(
         init=False, default=Factory(lambda self: LoginCache(self._clock), takes_self=True)
     )
-    _checks: dict[tuple[bytes, object], SingleFlight[Login]] = field(init=False, factory=dict)
+    _queue: CheckQueue[Login] = field(
+        init=False,
+        default=Factory(lambda self: CheckQueue(self._clock, self._max_running), takes_self=True),
+    )
 
     def find_cached_login(self, caller: Caller) -> Login | None:
         """Return the cached login for the credentials, if the version has not changed."""
@@ -120,16 +121,13 @@ class Basic:
         if is_empty_login(credentials):
             return succeed(None)
         version = self._version()
-        key = credentials_key(authorization), version
-        check = self._checks.get(key)
-        if check is None:
-            if len(self._checks) >= _MAX_CHECKS:
-                return fail(RegistryError(ErrorCode.TOOMANYREQUESTS, headers=_RETRY_HEADERS))
-            check = self._checks[key] = SingleFlight(
-                lambda: self._check(credentials, authorization, version),
-                lambda: self._checks.pop(key),
-            )
-        login: Deferred[Any] = check.wait()
+        login: Deferred[Any] = self._queue.submit(
+            authorization,
+            version,
+            credentials.username.decode("latin-1"),
+            caller.address,
+            lambda: self._check(credentials, authorization, version),
+        )
         return login
 
     def challenge(self, caller: Caller, accesses: Sequence[Access], error: str) -> str:  # noqa: ARG002
@@ -164,18 +162,20 @@ def make_basic_scheme(
     checker: ICredentialsChecker,
     clock: IReactorTime,
     close: Callable[[], Deferred[None]] = lambda: succeed(None),
+    max_running: int = MAX_RUNNING_CHECKS,
 ) -> Basic:
     """Make the scheme for one checker of IUsernamePassword, such as those of twisted.cred.
 
     :param realm: the realm of the challenge.
     :param clock: for the lifetime of cached logins.
     :param close: releases the resources of the checker.
+    :param max_running: checks that run at a time; others wait.
     """
     is_versioned = IVersionedChecker.providedBy(checker)
     version: Callable[[], object] = checker.version if is_versioned else lambda: 0  # type: ignore[attr-defined]
     accounts: Any = checker if IAccountVersions.providedBy(checker) else None
     portal = Portal(IdentityRealm(), [checker])
-    return Basic(realm, portal, clock, version, close, accounts)
+    return Basic(realm, portal, clock, version, close, accounts, max_running)
 
 
 def is_basic(authorization: str) -> bool:

@@ -84,8 +84,7 @@ class PasswordFile:
     callers cannot find out which names exist.
 
     :ivar path: the file.
-    :ivar run_in_thread: runs a function on a thread. The number of its threads limits the
-        processors used for hashing.
+    :ivar run_in_thread: runs a function on a thread: the hash of a password, or reading the file.
     :ivar clock: the time, by the clock that sets the modification times of files.
     """
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from twisted_registry.auth.access import IScheme, Login, LoginFailed
 from twisted_registry.auth.basic import basic_authorization, is_basic, is_empty_login, parse_basic
-from twisted_registry.auth.interfaces import ANONYMOUS, Caller, Identity, IIdentity
+from twisted_registry.auth.interfaces import ANONYMOUS, Identity, IIdentity
 from twisted_registry.auth.login_cache import LoginCache
 from twisted_registry.auth.rules import IdentityWithRights
 from twisted_registry.auth.scopes import bearer_challenge, format_scope
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.auth.basic import Basic
-    from twisted_registry.auth.interfaces import Access
+    from twisted_registry.auth.interfaces import Access, Caller
     from twisted_registry.tokens.oidc import OIDCVerifier
     from twisted_registry.tokens.records import TokenStore
     from twisted_registry.tokens.signing import TokenSigner
@@ -100,13 +100,16 @@ class Authenticator:
         assert login is not None
         return Principal(login.identity, is_user=True)
 
-    async def authenticate_password(self, name: str, password: str) -> Principal:
+    async def authenticate_password(self, caller: Caller, name: str, password: str) -> Principal:
         """Authenticate by a user name and password, as in :meth:`authenticate_header`.
 
+        :param caller: who sent them, not in its Authorization header.
         :raises LoginFailed: if the credentials are empty or not accepted.
         :raises RegistryError: if they cannot be checked now.
         """
-        principal = await self.authenticate_header(Caller(basic_authorization(name, password)))
+        principal = await self.authenticate_header(
+            evolve(caller, authorization=basic_authorization(name, password))
+        )
         if principal is ANONYMOUS_PRINCIPAL:
             raise LoginFailed("user name and password are empty")
         return principal
