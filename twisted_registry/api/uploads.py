@@ -3,7 +3,7 @@
 The URL of an upload contains its state in the parameter ``_state``: base64url(HMAC-SHA256 ||
 JSON), the form of Distribution, so that uploads that Distribution has started with the same secret
 can continue. The state detects a client that continues from an outdated URL; the stored bytes
-decide.
+decide. With access control it also proves that the client was given the URL.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from attrs import frozen
 
 from twisted_registry.api.preconditions import ContentRangeInvalid, parse_content_range
 from twisted_registry.api.response import Response
+from twisted_registry.auth.access import OpenGrant
 from twisted_registry.auth.interfaces import CATALOG, Access
 from twisted_registry.oci.digest import ALGORITHMS, CANONICAL
 from twisted_registry.oci.errors import ErrorCode, RegistryError
@@ -192,14 +193,19 @@ async def _find_upload(context: RequestContext) -> Upload:
 
 
 def _check_owner(context: RequestContext, state: UploadState | None) -> None:
-    """Raise BLOB_UPLOAD_UNKNOWN if another user started the upload.
+    """Raise BLOB_UPLOAD_UNKNOWN if another user started the upload, or may have.
 
-    An authenticated user needs the whole URL with its state, as in Distribution. An upload without
-    owner (started by Distribution or by an anonymous caller) is open to anyone with its URL.
+    With access control every caller needs the whole URL with its state, as in Distribution: IDs
+    of uploads are in logs. Where everybody may do everything, the state can be left out. An upload
+    without owner (started by Distribution or by an anonymous caller) is open to anyone with its
+    URL.
     """
     user = context.grant.user
-    lacks_state = state is None and user
-    if lacks_state or (state is not None and state.owner not in {None, user}):
+    if state is None:
+        is_refused = bool(user) or not isinstance(context.grant, OpenGrant)
+    else:
+        is_refused = state.owner not in {None, user}
+    if is_refused:
         raise RegistryError(
             ErrorCode.BLOB_UPLOAD_UNKNOWN, detail={"upload": context.route.variable}
         )
