@@ -43,3 +43,25 @@ def test_other_proxies_are_faults(name: str):
 def test_trusted_proxies_are_a_list():
     (line,) = fault_lines(f"{MEMORY}http: {{trustedproxies: 10.0.0.0/8}}\n")
     assert line.startswith("http.trustedproxies: got '10.0.0.0/8', expected a list of networks")
+
+
+def test_limits_of_connections_and_bodies():
+    limits = load_config(MEMORY).configuration.http.limits
+    assert (limits.connections, limits.connectionsperaddress, limits.bodyrate) == (0, 0, 512)
+    text = "http: {limits: {connections: 5000, connectionsperaddress: 50, bodyrate: 4KiB}}"
+    limits = load_config(f"{MEMORY}{text}\n").configuration.http.limits
+    assert (limits.connections, limits.connectionsperaddress, limits.bodyrate) == (5000, 50, 4096)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("connections: -1", "an integer, 0 or more"),
+        ("connectionsperaddress: many", "an integer, 0 or more"),
+        ("bodyrate: 1s", "a number of bytes, 0 or more, such as"),
+    ],
+)
+def test_other_limits_are_faults(limit: str, expected: str):
+    (line,) = fault_lines(f"{MEMORY}http: {{limits: {{{limit}}}}}\n")
+    name, _, value = limit.partition(": ")
+    assert line.startswith(f"http.limits.{name}: got '{value}', expected {expected}")

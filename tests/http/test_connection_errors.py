@@ -211,7 +211,7 @@ def test_a_slow_head_is_408(kit):
 
 
 def test_a_stalled_body_is_408(kit):
-    wire = MemoryConnection(kit, limits=Limits(body_seconds=10))
+    wire = MemoryConnection(kit, limits=Limits(body_seconds=10, body_bytes_per_second=0))
     wire.send(get(b"/s/take", b"Content-Length: 50", method=b"PUT"))
     for _ in range(20):
         wire.clock.advance(9)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import socket
 import stat
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +170,23 @@ def _remove_stale_socket(path: Path) -> None:
             path.unlink(missing_ok=True)
         else:
             raise StartError(f"{path}: another process listens on it")
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit on descriptors to the hard one, as Go does; workers inherit it.
+
+    The soft limit is low for programs that use select(2), which this one does not.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems have a lower limit that is not in the hard one.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def initial_environment() -> dict[str, str]:

@@ -14,7 +14,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger, globalLogBeginner
 
 from twisted_registry.app.errors import StartError
-from twisted_registry.app.listener import initial_environment
+from twisted_registry.app.listener import initial_environment, raise_descriptor_limit
 from twisted_registry.app.logs import make_observer
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.document import ConfigurationError
@@ -38,6 +38,7 @@ def serve_until_stopped(loaded: LoadedConfiguration, reactor: Any) -> int:
 
     :returns: the exit status: 1 if the registry could not start.
     """
+    raise_descriptor_limit()
     observer = make_configured_observer(loaded)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     try:
@@ -94,6 +95,7 @@ def make_twistd_service(
     except ConfigurationError as error:
         lines = (f"twisted-registry: {line}" for line in error.lines())
         raise SystemExit("\n".join(lines)) from error
+    raise_descriptor_limit()
     observer = None if _twistd_logs(options) else make_configured_observer(loaded)
     try:
         service = _TwistdService(

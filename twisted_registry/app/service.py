@@ -21,7 +21,12 @@ from twisted_registry.api.root import make_error_body, make_root
 from twisted_registry.app.access import AccessControl, make_access
 from twisted_registry.app.debug import DebugAddress
 from twisted_registry.app.errors import StartError
-from twisted_registry.app.listener import HTTPService, describe_address, make_endpoint
+from twisted_registry.app.listener import (
+    HTTPService,
+    describe_address,
+    descriptor_limit,
+    make_endpoint,
+)
 from twisted_registry.app.maintenance import (
     MaintenanceService,
     make_gate_heartbeat,
@@ -36,6 +41,7 @@ from twisted_registry.app.stores import (
     s3_section_name,
 )
 from twisted_registry.auth.access import OpenAccess
+from twisted_registry.config.http import DEFAULT_TRUSTED_PROXIES
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.proxies import TrustedProxies
@@ -69,6 +75,9 @@ log = Logger()
 #: Seconds for which a digest that was reported as present is leased; the grace period if that is
 #: shorter.
 _MAX_PRESENCE_LEASE_S = 600.0
+#: The default of ``http.limits.connections``, if there are descriptors for them. An idle connection
+#: takes some 10 KiB.
+_MAX_CONNECTIONS = 16384
 
 
 class RegistryService(MultiService):
@@ -215,10 +224,10 @@ class RegistryService(MultiService):
         return HTTPSite(
             make_root(api, configuration.http.prefix, pages),
             self._reactor,
-            limits=make_limits(configuration),
+            limits=make_limits(configuration, descriptor_limit()),
             access_log=AccessLog(access_log) if is_logged else None,
             make_error_body=make_error_body,
-            trusted_proxies=TrustedProxies.parse(configuration.http.trustedproxies),
+            trusted_proxies=make_trusted_proxies(configuration),
         )
 
     def _add_maintenance(self, watermark: Watermark | None) -> None:
@@ -307,7 +316,24 @@ class RegistryService(MultiService):
         for notice in self._loaded.notices:
             log.info("{notice}", notice=notice)
         log.info("storage: {store}", store=self._describe_store())
+        self._log_descriptors()
         self._log_address(self.getServiceNamed("http").address)
+
+    def _log_descriptors(self) -> None:
+        limit, connections = descriptor_limit(), self.site.limits.connections
+        log.info(
+            "descriptors: limit={limit} connections={connections}",
+            limit=limit,
+            connections=connections,
+        )
+        if connections > limit // 2:
+            log.warn(
+                "http.limits.connections: {connections} is more than half of the descriptors that a"
+                " process may have ({limit}), so that files may not be opened; raise the limit"
+                " (ulimit -n, LimitNOFILE)",
+                connections=connections,
+                limit=limit,
+            )
 
     def _log_address(self, address: object) -> None:
         text, host = describe_address(address, secure=self._tls is not None)
@@ -396,8 +422,18 @@ def make_api_settings(configuration: Configuration) -> APISettings:
     )
 
 
-def make_limits(configuration: Configuration) -> Limits:
-    """Make the limits for requests."""
+def make_trusted_proxies(configuration: Configuration) -> TrustedProxies | None:
+    """Make the proxies whose headers are believed; None for the default ones."""
+    proxies = configuration.http.trustedproxies
+    return None if proxies == DEFAULT_TRUSTED_PROXIES else TrustedProxies.parse(proxies)
+
+
+def make_limits(configuration: Configuration, descriptors: int) -> Limits:
+    """Make the limits for requests and connections.
+
+    :param descriptors: how many descriptors this process may have. Half of them are for
+        connections, so that every one of them can read or write a file.
+    """
     limits = configuration.http.limits
     return Limits(
         url_bytes=limits.urlbytes,
@@ -405,4 +441,7 @@ def make_limits(configuration: Configuration) -> Limits:
         header_seconds=limits.headertimeout,
         idle_seconds=limits.idletimeout,
         body_seconds=limits.bodytimeout,
+        body_bytes_per_second=limits.bodyrate,
+        connections=limits.connections or min(descriptors // 2, _MAX_CONNECTIONS),
+        connections_per_address=limits.connectionsperaddress,
     )

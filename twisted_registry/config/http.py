@@ -23,6 +23,7 @@ from twisted_registry.config.kinds import (
     choice,
     duration,
     headers,
+    integer,
     size,
     text,
     text_list,
@@ -421,6 +422,24 @@ class Limits(SectionBase):
     )
     bodytimeout: float = key(
         duration(positive=True), "The timeout of a body that makes no progress.", default=60.0
+    )
+    bodyrate: int = key(
+        size(0),
+        "The lowest rate of a request body, in bytes per second, on average over ``bodytimeout``; a"
+        " slower one returns 408. Time in which the registry reads nothing, because the store is"
+        " busy, is not counted. 0: none.",
+        default=512,
+    )
+    connections: int = key(
+        integer(0),
+        "How many connections a process has open at a time. Above it, those that have waited"
+        " longest for a request are closed; if none waits, new ones are refused. 0: half of the"
+        " descriptors that the process may have, and at most 16384.",
+    )
+    connectionsperaddress: int = key(
+        integer(0),
+        "The same for one IPv4 address, or IPv6 network of 64 bits, and each process. Addresses in"
+        " a ``trustedproxies`` that is set are not limited. 0: none.",
     )
 
 

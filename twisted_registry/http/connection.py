@@ -34,7 +34,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_registry.http.body import DirectRead
+from twisted_registry.http.body import DirectRead, MinimumRate
 from twisted_registry.http.framing import CONTINUE, ResponseHead, error_response, response_head
 from twisted_registry.http.interfaces import BodyAborted, ITLSConnection
 from twisted_registry.http.output import Output, TransportOutput
@@ -70,6 +70,8 @@ _WAIT_BODY = 3  # more of a body that the application reads
 _WAIT_OUTPUT = 4  # the peer to accept data
 _WAIT_HALF_CLOSED = 5  # the application, for a peer that may have left
 _WAIT_CLOSE = 6  # the peer to close
+# While waiting for these a connection can be closed in favour of another one.
+_IDLE_WAITS = frozenset({_WAIT_HEAD, _WAIT_IDLE, _WAIT_CLOSE})
 
 
 @implementer(IHalfCloseableProtocol)
@@ -106,6 +108,7 @@ class HTTPConnection(Protocol):
         self._head: RequestHead | None = None  # of the last request that was started
         # The body of a request
         self._body: IncomingBody | None = None
+        self._body_rate: MinimumRate | None = None
         self._expects_continue = False
         self._reading = True
         self._large_reads = False
@@ -143,8 +146,8 @@ class HTTPConnection(Protocol):
             transport.setTcpNoDelay(True)
         self.output = self._make_output()
         self._set_timeouts()
-        self.site.connection_opened(self)
         self._update_deadline()
+        self.site.connection_opened(self)
 
     def _make_output(self) -> Output:
         """Return the output that fits the transport.
@@ -237,7 +240,7 @@ class HTTPConnection(Protocol):
                 return False
         elif event is END_OF_BODY:
             self._events.popleft()
-            self._body = None
+            self._body = self._body_rate = None
             self._set_large_reads(large=False)
             if body is not None:
                 body.end()
@@ -261,6 +264,8 @@ class HTTPConnection(Protocol):
         self._expects_continue = head.expects_continue
         if head.length != 0:
             self._body = request.body
+            if limit := self._limits.body_bytes_per_second:
+                self._body_rate = MinimumRate(limit, self._limits.body_seconds)
         request.begin()
 
     def requestDone(self, request: StreamingRequest) -> None:
@@ -310,6 +315,7 @@ class HTTPConnection(Protocol):
         """Fail the current request, if there is one, and its body."""
         request, self.request = self.request, None
         body, self._body = self._body, None
+        self._body_rate = None
         if request is not None:
             request.connectionLost(reason)
         if body is not None:
@@ -564,7 +570,14 @@ class HTTPConnection(Protocol):
         waiting = self._current_wait()
         if progressed or waiting != self._waiting_for:
             self._waiting_for = waiting
-            self.deadline = self.clock.seconds() + self._timeouts_s[waiting]
+            now = self.clock.seconds()
+            self.deadline = now + self._timeouts_s[waiting]
+            rate, head = self._body_rate, self._head
+            if rate is not None and head is not None:
+                is_waiting = waiting == _WAIT_BODY
+                left = rate.update(now, head.body_bytes_read, waiting=is_waiting)
+                if is_waiting:
+                    self.deadline = min(self.deadline, now + left)
 
     def deadline_expired(self) -> None:
         """Give up waiting. Called by the site once the deadline has passed."""
@@ -594,6 +607,22 @@ class HTTPConnection(Protocol):
             or self._parser.in_head
             or bool(self._events)
         )
+
+    @property
+    def idle_since(self) -> float:
+        """When the connection began to wait for a request, for the rest of its head, or to close.
+
+        In seconds of the clock; infinite while a request is answered.
+        """
+        waiting = self._waiting_for
+        if waiting in _IDLE_WAITS and (waiting != _WAIT_CLOSE or self._disconnecting):
+            return self.deadline - self._timeouts_s[waiting]
+        return math.inf
+
+    def evict(self) -> None:
+        """Close an idle connection now, without waiting for the peer."""
+        self.close_if_idle()
+        self.disconnect()
 
     def close_if_idle(self) -> None:
         """Close unless the connection is busy; then it closes after its response."""

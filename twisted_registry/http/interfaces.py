@@ -42,12 +42,17 @@ class Limits:
     :ivar idle_seconds: between two requests, and before the first.
     :ivar body_seconds: without progress of a body that the application reads (408), or of a
         response that is being sent.
+    :ivar body_bytes_per_second: the lowest average rate of a body that the application reads, over
+        ``body_seconds``; 408. 0 for none.
     :ivar content_bytes: of a body that is collected for a Resource that does not stream; 413.
     :ivar linger_bytes: of an unread body that are received and discarded so that the sender can
         read the response. More than the largest chunk that the registry asks for (5 MiB, on S3).
     :ivar linger_seconds: for a peer to close after the end of a connection.
     :ivar half_closed_seconds: for a response to begin, after a peer has closed its sending side
         behind a whole request: it may have left or be waiting.
+    :ivar connections: open at a time. Above it, the ones that wait longest for a request are
+        closed; if none does, new ones are refused. 0 for any number.
+    :ivar connections_per_address: of one IPv4 address or IPv6 network of 64 bits, likewise.
     """
 
     url_bytes: int = 8192
@@ -60,6 +65,9 @@ class Limits:
     linger_bytes: int = 8 * MIB
     linger_seconds: float = 5
     half_closed_seconds: float = 2
+    body_bytes_per_second: float = 512
+    connections: int = 0
+    connections_per_address: int = 0
 
 
 class BodyAborted(Exception):

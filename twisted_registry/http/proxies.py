@@ -145,7 +145,7 @@ def socket_hops(transport: Any) -> tuple[str, ...]:
     lowest = transport
     while isinstance(lowest, ProtocolWrapper):
         lowest = lowest.transport
-    client, nearest = _host_of(transport.getPeer()), _host_of(lowest.getPeer())
+    client, nearest = host_of(transport.getPeer()), host_of(lowest.getPeer())
     return (nearest,) if nearest == client else (nearest, client)
 
 
@@ -160,12 +160,12 @@ def client_info(request: Any, fields: Mapping[bytes, bytes]) -> ClientInfo:
     if info is None:
         get_values = request.requestHeaders.getRawHeaders
         info = private_proxies().describe_client(
-            (_host_of(request.getClientAddress()),), fields, lambda name: get_values(name, ())
+            (host_of(request.getClientAddress()),), fields, lambda name: get_values(name, ())
         )
     return info
 
 
-def _host_of(address: Any) -> str:
+def host_of(address: Any) -> str:
     """Return the host of one of Twisted's addresses; empty for a Unix socket."""
     host = str(getattr(address, "host", ""))
     # An IPv4 client of a socket for both versions (RFC 4291 section 2.5.5.2).

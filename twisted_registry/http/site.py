@@ -14,6 +14,7 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 from twisted_registry.http.connection import HTTPConnection
+from twisted_registry.http.connection_limits import ConnectionLimiter
 from twisted_registry.http.framing import plain_error_body
 from twisted_registry.http.interfaces import IAccessLog, Limits
 from twisted_registry.http.output import make_file_reader
@@ -54,8 +55,9 @@ class HTTPSite(Site):
     :param access_log: logs every request when it ends.
     :param make_error_body: makes the bodies of errors that no Resource answers; plain text if left
         out.
-    :param trusted_proxies: whose headers about clients are believed; None for those on private
-        addresses.
+    :param trusted_proxies: whose headers about clients are believed, and whose connections
+        ``Limits.connections_per_address`` does not limit. None to believe those on private
+        addresses, and to limit all.
     :ivar tls_send_slots: limits the threads that send files over TLS.
     :ivar head_cache: shared by the parsers of all connections.
     :ivar read_file: see :func:`~twisted_registry.http.output.make_file_reader`.
@@ -87,6 +89,12 @@ class HTTPSite(Site):
         self.head_cache = HeadCache(self.limits)
         self.draining = False
         self.connections: set[HTTPConnection] = set()
+        self._limiter = ConnectionLimiter(
+            self.limits,
+            reactor,
+            self.connections,
+            TrustedProxies() if trusted_proxies is None else trusted_proxies,
+        )
         self.on_connection_count: Callable[[int], object] = lambda _: None
         self._deadline_call: IDelayedCall | None = None
         self._cached_date = (-1, b"")
@@ -185,8 +193,9 @@ class HTTPSite(Site):
                 log.failure("The access log failed")
 
     def connection_opened(self, connection: HTTPConnection) -> None:
-        """Add a connection."""
+        """Add a connection; it is aborted if there are too many."""
         self.connections.add(connection)
+        self._limiter.opened(connection)
         self.on_connection_count(len(self.connections))
         if self._deadline_call is None:
             self._deadline_call = self.clock.callLater(
@@ -196,6 +205,7 @@ class HTTPSite(Site):
     def connection_closed(self, connection: HTTPConnection) -> None:
         """Remove a connection."""
         self.connections.discard(connection)
+        self._limiter.closed(connection)
         self.on_connection_count(len(self.connections))
         if not self.connections and self._deadline_call is not None:
             self._deadline_call.cancel()
