@@ -85,10 +85,57 @@ def test_an_ssl_endpoint_excludes_the_tls_section():
     )
 
 
-def test_a_section_without_certificate_does_not_enable_tls():
-    made = load_config(section("minimumtls: tls1.2, certificate: ''"))
-    assert made.warnings == ()
+@pytest.mark.parametrize(
+    ("tls", "expected"),
+    [
+        ("certificate: ''", ("certificate: not set, expected a file; to serve plain HTTP, remove"
+         " http.tls.certificate (f line 3)")),
+        ("certificate: ", "certificate: not set, expected a file"),
+        ("minimumtls: tls1.2, certificate: ''", "certificate: not set, expected a file"),
+        ("certificate: '', key: ''", "certificate: not set, expected a file"),
+        ("key: ", "certificate: not set, expected a file; to serve plain HTTP, remove http.tls.k"),
+        ("auto: ", "auto.hosts: not set, expected the host names of this registry; to serve plain"),
+        ("auto: {}", "auto.hosts: not set, expected the host names of this registry"),
+        ("auto: {hosts: []}", "auto.hosts: not set, expected the host names of this registry"),
+        ("letsencrypt: ", "letsencrypt.cachefile: not set, expected a directory; to serve plain"),
+        ("letsencrypt: {}", "letsencrypt.cachefile: not set, expected a directory"),
+        ("letsencrypt: {cachefile: '', hosts: []}", "letsencrypt.cachefile: not set, expected"),
+        ("letsencrypt: {directoryurl: 'https://c'}", "letsencrypt.cachefile: not set, expected"),
+    ],
+)  # fmt: skip
+def test_a_source_of_certificates_without_a_value_is_a_fault(tls: str, expected: str):
+    (line,) = fault_lines(section(tls))
+    assert line.startswith(f"http.tls.{expected}")
+
+
+@pytest.mark.parametrize("text", ["tls: ", "tls: {}", "tls: {minimumtls: tls1.2, ciphersuites: }"])
+def test_a_section_that_names_no_source_of_certificates_is_a_warning(text: str):
+    made = load_config(f"{MEMORY}http: {{{text}}}\n")
+    assert made.warnings == (
+        "http.tls: has no certificate, auto or letsencrypt; the registry serves plain HTTP",
+    )
     assert not made.configuration.http.tls.is_enabled
+    assert load_config(MEMORY + "http: {addr: ':5000'}\n").warnings == ()
+
+
+@pytest.mark.parametrize("text", ["", section(GOOD).removeprefix(MEMORY)])
+def test_empty_variables_switch_tls_off_with_a_warning(text: str):
+    made = load_config(MEMORY + text, HTTP_TLS_CERTIFICATE="", HTTP_TLS_KEY="")
+    assert made.warnings == (
+        "http.tls: has no certificate, auto or letsencrypt; the registry serves plain HTTP",
+    )
+    assert not made.configuration.http.tls.is_enabled
+    made = load_config(MEMORY, HTTP_TLS_LETSENCRYPT_CACHEFILE="")
+    assert len(made.warnings) == 1
+    # What else is set in the section is a fault as before.
+    (line,) = fault_lines(section(GOOD), HTTP_TLS_CERTIFICATE="")
+    assert line.startswith("http.tls.certificate: not set, expected a file, because http.tls.key")
+
+
+def test_an_empty_source_beside_a_certificate_is_ignored():
+    made = load_config(section(GOOD + ", letsencrypt: {}, auto: "))
+    assert made.warnings == ()
+    assert made.configuration.http.tls.is_enabled
 
 
 def test_hosts_are_domain_names_and_ip_addresses():

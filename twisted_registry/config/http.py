@@ -69,6 +69,15 @@ _MAX_DOMAIN_NAME_CHARS: Final = 253
 _GROUP: Final = re.compile(r"\{(\d)\}")
 _LETSENCRYPT_DIRECTORY_URL: Final = "https://acme-v02.api.letsencrypt.org/directory"
 
+#: The keys of ``http.tls`` that give a certificate, the key below each that must be set, and to
+#: what.
+_CERTIFICATE_SOURCES: Final = {
+    "certificate": ("certificate", "a file"),
+    "key": ("certificate", "a file"),
+    "auto": ("auto.hosts", "the host names of this registry"),
+    "letsencrypt": ("letsencrypt.cachefile", "a directory"),
+}
+
 #: The cipher suites of TLS 1.2: IANA names and OpenSSL names.
 TLS12_SUITES: Final = {
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -531,6 +540,32 @@ def check_tls(http: Http, storage: Storage, report: Report) -> None:
             "HOST:PORT, because http.tls has the certificate",
         )
     _check_suites(tls, report)
+
+
+def check_empty_tls(http: Http, names: Sequence[str] | None, report: Report) -> None:
+    """Report a section ``http.tls`` without a certificate: the registry would serve plain HTTP.
+
+    A section that names no source of a certificate is accepted with a warning, because files of
+    Distribution have it where everything below it is commented out. So are empty variables, with
+    which TLS is switched off in Distribution.
+
+    :param names: the keys of the section in the file, with or without values; None without section.
+    """
+    if names is None or http.tls.is_enabled:
+        return
+    if any(fault.path.startswith("http.tls") for fault in report.faults):
+        return
+    for name, (key_name, expected) in _CERTIFICATE_SOURCES.items():
+        if name in names:
+            report.add_fault(
+                f"http.tls.{key_name}",
+                "not set",
+                f"{expected}; to serve plain HTTP, remove http.tls.{name}",
+            )
+            return
+    report.add_warning(
+        "http.tls", "has no certificate, auto or letsencrypt; the registry serves plain HTTP"
+    )
 
 
 def _check_without_certificate(tls: Tls, report: Report) -> None:

@@ -26,8 +26,8 @@ from twisted_registry.config.document import (
     parse,
     quote_value,
 )
-from twisted_registry.config.environment import FILE_VARIABLE, apply_overrides
-from twisted_registry.config.http import check_tls, parse_address
+from twisted_registry.config.environment import FILE_VARIABLE, PREFIX, apply_overrides
+from twisted_registry.config.http import check_empty_tls, check_tls, parse_address
 from twisted_registry.config.kinds import ReadContext
 from twisted_registry.config.middleware import check_middleware
 from twisted_registry.config.s3 import check_s3
@@ -169,6 +169,7 @@ def _load(text: str, origin: str, source: str, environ: Mapping[str, str]) -> Lo
     configuration: Configuration = SCHEMA.read_node(root, ReadContext(report))
     count = len(report.faults)
     _check(configuration, report)
+    check_empty_tls(configuration.http, _names_in_file(root, "http", "tls"), report)
     report.faults[count:] = [
         fault if fault.origin else evolve(fault, origin=root.find_origin(fault.path) or origin)
         for fault in report.faults[count:]
@@ -232,6 +233,20 @@ def _migrate_loglevel(root: Node, report: Report) -> None:
 
 def _child(node: Node, name: str) -> Node | None:
     return node.value.get(name) if isinstance(node.value, dict) else None
+
+
+def _names_in_file(root: Node, *path: str) -> tuple[str, ...] | None:
+    """Return the keys of a section, with or without values, that no variable has set.
+
+    :return: None if the section is absent.
+    """
+    node: Node | None = root
+    for name in path:
+        node = None if node is None else _child(node, name)
+    if node is None:
+        return None
+    children = node.value if isinstance(node.value, dict) else {}
+    return tuple(name for name, child in children.items() if not child.origin.startswith(PREFIX))
 
 
 def _check(configuration: Configuration, report: Report) -> None:
