@@ -59,6 +59,9 @@ class FakeTransport:
     def stopReading(self):
         pass
 
+    def getHandle(self):
+        return self.end
+
     def connectionLost(self, reason):
         self.closed = reason
         self.end.close()

@@ -6,9 +6,11 @@ import ssl
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from zope.interface.verify import verifyClass
 
 from tests.support.certificates import Authority
@@ -115,6 +117,24 @@ def test_large_data_is_sent_completely(version):
     pair.shake_hands()
     pair.transport.write(NOISE)
     assert pair.received() == NOISE
+
+
+@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"OPTIONS /v2/ HTTP/1.0"])
+def test_plain_http_is_answered_and_the_connection_closed(request_line):
+    pair = Pair(AUTHORITY.client())
+    pair.transport.dataReceived(request_line + b"\r\nHost: a\r\n\r\n")
+    assert pair.wire.value() == (
+        b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+    )
+    assert pair.wire.disconnecting
+    pair.transport.connectionLost(Failure(ConnectionDone()))
+
+
+@pytest.mark.parametrize("data", [b"\x16\x03\x01\x00\x00GET /", b"get / ", b"SSH-2.0-a /", b"\0"])
+def test_other_data_without_tls_gets_no_answer_in_plain_text(data):
+    pair = Pair(AUTHORITY.client())
+    pair.transport.dataReceived(data)
+    assert b"HTTP" not in pair.wire.value()
 
 
 def test_data_written_before_the_handshake_is_sent_after_it():

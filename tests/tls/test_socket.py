@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 
 import pytest
@@ -192,12 +193,25 @@ def test_lose_connection_before_the_handshake_aborts(make_pair):
     assert pair.ours.certificate is None
 
 
-def test_plain_http_is_rejected(make_pair):
+def test_plain_http_is_answered_and_the_connection_closed(make_pair):
     pair = make_pair()
     pair.theirs.sendall(b"GET / HTTP/1.1\r\n\r\n")
     pair.turn()
     assert pair.protocol.reason.check(SSL.Error)
     assert pair.transport.closed
+    assert pair.theirs.recv(1000) == (
+        b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+    )
+    assert pair.theirs.recv(1000) == b""
+
+
+def test_other_data_without_tls_gets_no_answer_in_plain_text(make_pair):
+    pair = make_pair()
+    pair.theirs.sendall(b"SSH-2.0-client /\r\n")
+    pair.turn()
+    assert pair.protocol.reason.check(SSL.Error)
+    with contextlib.suppress(ConnectionError):
+        assert b"HTTP" not in pair.theirs.recv(1000)
 
 
 def once(error, call):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from zope.interface import implementer
 
 from twisted_registry.tls.certificates import peer_certificate
 from twisted_registry.tls.interfaces import IClientCertificateTransport
-from twisted_registry.tls.socket import TLSConnection
+from twisted_registry.tls.socket import PLAIN_HTTP_RESPONSE, TLSConnection
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_registry.tls.interfaces import ClientCertificate
+
+
+#: The beginning of a request for a path, without TLS; no TLS record begins with a letter.
+_PLAIN_HTTP = re.compile(rb"[A-Z]{3,7} /")
 
 
 @implementer(IClientCertificateTransport)
@@ -38,6 +43,7 @@ class ClientCertificateTransport(BufferingTLSTransport):
 
     verifies = False
     _is_replaced = False
+    _has_received = False
 
     @cached_property
     def certificate(self) -> ClientCertificate | None:
@@ -59,6 +65,16 @@ class ClientCertificateTransport(BufferingTLSTransport):
         protocol.makeConnection(
             TLSConnection(connection, transport, protocol, verifies=connection_creator.verifies)
         )
+
+    def dataReceived(self, data: bytes) -> None:
+        """Decrypt data; answer a request without TLS."""
+        is_first, self._has_received = not self._has_received, True
+        if is_first and _PLAIN_HTTP.match(data):
+            transport: Any = self.transport
+            transport.write(PLAIN_HTTP_RESPONSE)
+            transport.loseConnection()
+            return
+        super().dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Notify the protocol, unless the TLSConnection has done so."""

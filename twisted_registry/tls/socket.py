@@ -56,6 +56,12 @@ _MAX_RECORD_BYTES = 16384
 #: A producer is paused while more bytes than this are queued.
 _HIGH_WATER_BYTES = 65536
 _SCRATCH_CONTEXT = Context(TLS_METHOD)
+#: The answer to plain HTTP, with the words of Go, which people search for.
+PLAIN_HTTP_RESPONSE = (
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+)
+#: OpenSSL's reason for refusing what begins like an HTTP request.
+_HTTP_REQUEST_REASON = "http request"
 
 
 def twisted_reason(error: Error) -> Exception:
@@ -72,6 +78,12 @@ def twisted_reason(error: Error) -> Exception:
     if not queue or queue[-1][-1].casefold().startswith("unexpected eof"):
         return CONNECTION_LOST
     return error
+
+
+def _is_plain_http(error: Error) -> bool:
+    """Return whether a handshake failed because the peer sent an HTTP request without TLS."""
+    queue = error.args[0] if error.args else ()
+    return bool(queue and queue[-1][-1] == _HTTP_REQUEST_REASON)
 
 
 def _clear_error_queue() -> None:
@@ -490,6 +502,8 @@ class TLSConnection:
             self._wait_to_write()
             return None
         except Error as error:
+            if _is_plain_http(error):
+                self._answer_plain_http()
             return twisted_reason(error)
         self._handshake_done = True
         if self._verifies:
@@ -501,6 +515,14 @@ class TLSConnection:
         if IHandshakeListener.providedBy(self._protocol):
             self._protocol.handshakeCompleted()
         return None
+
+    def _answer_plain_http(self) -> None:
+        """Answer a request without TLS. The socket is closed next, after the failed handshake."""
+        with suppress(OSError):
+            socket = self._transport.getHandle()
+            socket.send(PLAIN_HTTP_RESPONSE)
+            # With unread data the kernel would reset the connection, and discard the answer.
+            socket.recv(_MAX_RECORD_BYTES)
 
     def _shut_down(self) -> None:
         """Send close_notify, unless something else has to be sent first."""
