@@ -66,6 +66,7 @@ def test_abandoned_upload_is_removed_completely(world, now):
     assert done(upload.remove()) is True
     assert not [path for path in world.paths() if upload_id in path]
     assert found(world, now + DAY) == []
+    assert not world.exists(f"{layout.REPOSITORIES}/a"), "its folders are empty"
     assert done(upload.remove()) is False, "it is gone already"
     assert not [path for path in world.paths() if upload_id in path]
 

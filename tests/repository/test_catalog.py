@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
 
 from tests.repository.watched_driver import fails_at
-from tests.repository.worlds import World, done, listed
+from tests.repository.worlds import World, begin, done, listed, result_of
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import catalog, layout
@@ -174,3 +175,29 @@ def test_failing_store_is_not_an_empty_list(world):
         with pytest.raises(RegistryError) as caught:
             page(world)
         assert caught.value.code is ErrorCode.UNAVAILABLE
+
+
+def test_one_page_is_made_at_a_time(world):
+    make(world, "a", "b")
+    holding = []
+
+    def hold(_number, action, _path):
+        if action == "list_folders":
+            holding.append(Deferred())
+            return holding[-1]
+        return None
+
+    world.driver.before = hold
+    first, second, third = (begin(world.registry.catalog("", 10)) for _ in range(3))
+    assert len(holding) == 1
+    # A client that waits, and one whose page is being made, disconnect.
+    second.cancel()
+    first.cancel()
+    assert len(holding) == 2
+    world.driver.before = lambda *_: None
+    holding[1].callback(None)
+    assert result_of(third) == (["a", "b"], False)
+    for gone in (first, second):
+        with pytest.raises(CancelledError):
+            result_of(gone)
+    assert page(world) == (["a", "b"], False)

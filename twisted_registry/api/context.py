@@ -336,6 +336,9 @@ def validate_name(text: str) -> str:
     try:
         return check_name(text)
     except NameInvalid as error:
-        raise RegistryError(
-            ErrorCode.NAME_INVALID, detail={"name": text[:300], "reason": str(error)}
-        ) from error
+        raise name_invalid(text, error) from error
+
+
+def name_invalid(text: str, error: NameInvalid) -> RegistryError:
+    """Return the error for a repository name that is refused."""
+    return RegistryError(ErrorCode.NAME_INVALID, detail={"name": text[:300], "reason": str(error)})

@@ -34,6 +34,7 @@ from twisted_registry.api.context import (
     get_caller,
     get_header_fields,
     header,
+    name_invalid,
     validate_name,
 )
 from twisted_registry.api.response import AsyncResource, CommonHeaders, Response, send_response
@@ -45,6 +46,7 @@ from twisted_registry.oci.errors import (
     insufficient_storage,
     method_not_allowed,
 )
+from twisted_registry.oci.names import NameInvalid, check_new_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -207,8 +209,8 @@ class RegistryResource(AsyncResource):
         else:
             grant = await self._authorize_mount(caller, route, method, source)
         request.user = grant.user.encode()  # twisted.web's access log prints it
-        if self._storage_full and method in _PUSH_METHODS:
-            raise insufficient_storage()
+        if method in _PUSH_METHODS:
+            await self._check_may_push(route.name)
         context = RequestContext(
             request,
             method,
@@ -224,6 +226,19 @@ class RegistryResource(AsyncResource):
         )
         handler = HANDLERS[route.endpoint.handler, "GET" if method == "HEAD" else method]
         return await handler(context)
+
+    async def _check_may_push(self, name: str) -> None:
+        """Check that the store has space, and that a new repository has a permitted name.
+
+        :raises RegistryError: 507, or NAME_INVALID.
+        """
+        if self._storage_full:
+            raise insufficient_storage()
+        try:
+            check_new_name(name)
+        except NameInvalid as error:
+            if not await self._registry.repository(name).exists():
+                raise name_invalid(name, error) from error
 
     async def _authorize(self, caller: Caller, accesses: Sequence[Access]) -> IGrant:
         decision = self._access.authorize(caller, accesses)

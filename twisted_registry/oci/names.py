@@ -6,7 +6,8 @@ OCI distribution specification, "Pulling manifests"::
     tag       ::= [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}
     reference ::= tag | digest
 
-Many clients limit host and name together to 255 characters, so that is the limit for a name.
+Many clients limit host and name together to 255 characters, so that is the limit for a name. A new
+repository has at most :data:`MAX_NAME_COMPONENTS` components; those that exist may have more.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import re
 from twisted_registry.oci.digest import Digest
 
 MAX_NAME_LENGTH = 255
+#: Components of the name of a new repository: each is a folder that lists of repositories walk.
+MAX_NAME_COMPONENTS = 32
 MAX_TAG_LENGTH = 128
 
 # A separator never matches letters or digits, so the search never backtracks over more than one
@@ -50,6 +53,15 @@ def check_name(text: str) -> str:
 def is_name(text: str) -> bool:
     """Whether ``text`` is a repository name."""
     return len(text) <= MAX_NAME_LENGTH and _NAME_RE.fullmatch(text) is not None
+
+
+def check_new_name(name: str) -> None:
+    """Check that a repository of a valid name may be created.
+
+    :raises NameInvalid: with the reason.
+    """
+    if name.count("/") >= MAX_NAME_COMPONENTS:
+        raise NameInvalid(f"more than {MAX_NAME_COMPONENTS} components")
 
 
 def check_tag(text: str) -> str:

@@ -23,7 +23,7 @@ from attrs import define, field
 from twisted_registry.oci.names import MAX_NAME_LENGTH, is_component, is_name
 from twisted_registry.repository import layout
 from twisted_registry.repository.errors import translate_storage_errors
-from twisted_registry.storage.fallbacks import bulk_lookup, find_marker_listing
+from twisted_registry.storage.fallbacks import bulk_lookup, find_marker_listing, folders
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
@@ -125,6 +125,19 @@ async def mark_repository(driver: IStorageDriver, name: str) -> None:
         await driver.stat(layout.layers_folder(name))
     except PathNotFound:
         await driver.put(layout.layers_marker(name), b"")
+
+
+async def prune_folders(driver: IStorageDriver, name: str) -> None:
+    """Remove the folders of a repository and of those above it that are empty.
+
+    Its folder of uploads is removed too if it is empty. A concurrent push makes them again.
+
+    :raises StorageError: if the store fails.
+    """
+    parts = name.split("/")
+    above = ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    paths = [layout.uploads_folder(name), *map(layout.repository_folder, above)]
+    await folders(driver).prune(paths)
 
 
 @translate_storage_errors

@@ -25,7 +25,7 @@ from twisted_registry.oci.digest import Digest, DigestInvalid
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.names import is_tag, is_upload_id
 from twisted_registry.repository import layout
-from twisted_registry.repository.catalog import mark_repository
+from twisted_registry.repository.catalog import mark_repository, prune_folders
 from twisted_registry.repository.concurrency import map_concurrently
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.inventory import Inventory, iterate_files, iterate_folders
@@ -173,9 +173,7 @@ async def prune_empty_repository(driver: IStorageDriver, name: str) -> bool:
         layout.referrers_folder(name),
     ):
         await pruner.prune(await _list_tree(bulk, folder))
-    parts = name.split("/")
-    above = ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
-    await pruner.prune([layout.uploads_folder(name), *map(layout.repository_folder, above)])
+    await prune_folders(driver, name)
     if not await _has_files(driver, layout.manifests_folder(name)):
         return True
     await mark_repository(driver, name)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 _NO_ORIGIN = Origin()
+_CATALOG_LOCK = "catalog"
 #: Lifetime of a URL of the store in seconds, as in CNCF Distribution.
 URL_LIFETIME_S = 20 * 60
 
@@ -117,10 +118,13 @@ class Registry:
     async def catalog(self, after: str, limit: int) -> tuple[list[str], bool]:
         """Return one page of repository names, and whether there may be more.
 
+        One page is made at a time: a walk may visit many folders.
+
         :param after: return only names greater than this, in the order of whole names.
         :param limit: the number of names, at most.
         """
-        return await catalog.list_repositories(self.driver, after, limit)
+        async with self._store.locks.lock(_CATALOG_LOCK):
+            return await catalog.list_repositories(self.driver, after, limit)
 
 
 @define(eq=False)

@@ -44,6 +44,7 @@ from twisted_registry.storage.interfaces import (
     PathExists,
     PathNotFound,
     Remove,
+    StorageError,
     WriterBusy,
 )
 
@@ -297,6 +298,7 @@ class Upload:
             else:
                 await self._close_and_checkpoint(writer, running_hash)
         if commit.found != digest:
+            await self._prune()
             raise RegistryError(
                 ErrorCode.DIGEST_INVALID,
                 detail={"digest": str(digest), "found": str(commit.found), "size": self.size},
@@ -319,6 +321,13 @@ class Upload:
         for path in self._started_path, layout.upload_folder(self.uploads.name, self.id):
             with suppress(PathNotFound):
                 await self.uploads.store.driver.delete(path)
+        await self._prune()
+
+    async def _prune(self) -> None:
+        """Remove the folders that only this upload has made."""
+        # What stays is empty, and is removed with the next upload.
+        with suppress(StorageError):
+            await catalog.prune_folders(self.uploads.store.driver, self.uploads.name)
 
     @property
     def _started_path(self) -> str:
@@ -554,10 +563,12 @@ class AbandonedUpload:
                 return False
             with suppress(PathNotFound):
                 await self.driver.delete(layout.upload_folder(self.repository, self.id))
-            return True
         finally:
             if writer is not None:
                 await writer.close()
+        with suppress(StorageError):
+            await catalog.prune_folders(self.driver, self.repository)
+        return True
 
 
 async def find_abandoned_uploads(
