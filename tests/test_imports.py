@@ -32,7 +32,7 @@ LAYERS = {
     "maintenance": ("repository", "storage.fallbacks", "storage.interfaces", "oci"),
     "api": (
         *("http", "repository", "metrics.interfaces", "tls.interfaces", "storage.interfaces"),
-        *("auth.access", "auth.interfaces", "auth.scopes", "tokens", "oci"),
+        *("auth.access", "auth.interfaces", "auth.rate_limits", "auth.scopes", "tokens", "oci"),
     ),
     "app": (
         *("acme", "api", "auth", "config", "gc", "http", "integrity", "maintenance", "metrics"),

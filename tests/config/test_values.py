@@ -166,3 +166,18 @@ def test_header_names_are_tokens_and_values_single_lines():
     for text in ('"a\\nb"', '"a\\r"', '" a"', '"a "', '"\\0"', '"\\u20ac"', "[a]"):
         with pytest.raises(ValueError):
             values.header_value(node(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("0", 0.0), ("20", 20.0), ("0.5", 0.5), ("0.0001", 1e-4)]
+)
+def test_a_rate_is_a_number_and_may_be_a_fraction(text: str, rate: float):
+    assert values.rate(node(text)) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["-1", "1e-9", "1e9", "true", "'5'", "10/s", ".nan", ".inf", "[1]"]
+)
+def test_other_rates_are_refused(text: str):
+    with pytest.raises(ValueError):
+        values.rate(node(text))

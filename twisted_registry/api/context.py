@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.api.routes import RouteMatch
     from twisted_registry.auth.interfaces import IGrant
+    from twisted_registry.auth.rate_limits import UploadSlots
     from twisted_registry.http.interfaces import IRequestBody
     from twisted_registry.repository.registry import Registry, Repository
     from twisted_registry.tls.interfaces import ClientCertificate
@@ -151,6 +152,8 @@ class APISettings:
     :ivar catalog_limit: the largest ``n`` of the catalog.
     :ivar tags_limit: the largest page of a list of tags; a larger ``n`` is reduced to it.
     :ivar tags_per_push: the maximum number of ``tag`` parameters of a manifest PUT.
+    :ivar max_blob_bytes: the largest blob that is accepted; 0 for no limit.
+    :ivar upload_slots: limits the concurrent uploads of each user; None for no limit.
     """
 
     urls: URLBuilder = field(factory=URLBuilder)
@@ -161,6 +164,8 @@ class APISettings:
     catalog_limit: int = 1000
     tags_limit: int = 1000
     tags_per_push: int = 64
+    max_blob_bytes: int = 0
+    upload_slots: UploadSlots | None = None
 
 
 # No generated repr: it would contain the Authorization header.

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted_registry.api.context import EMPTY_QUERY, Query, get_caller, get_header_fields, header
 from twisted_registry.api.response import AsyncResource, CommonHeaders, Response, send_response
 from twisted_registry.auth.access import LoginFailed, log_login_failure
+from twisted_registry.auth.rate_limits import network_of
 from twisted_registry.auth.scopes import Scope, basic_challenge, grant_scope, parse_scopes
 from twisted_registry.http.body import request_body
 from twisted_registry.http.interfaces import BodyAborted
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from twisted.web.server import Request
 
     from twisted_registry.auth.interfaces import IPolicy
+    from twisted_registry.auth.rate_limits import RateLimit
     from twisted_registry.tokens.logins import Authenticator, Principal
     from twisted_registry.tokens.signing import TokenSigner
 
@@ -59,6 +61,7 @@ class TokenResource(AsyncResource):
         clock: IReactorTime,
         refresh_lifetime: float,
         realm: str,
+        by_address: RateLimit | None = None,
     ) -> None:
         """Issue tokens.
 
@@ -68,6 +71,7 @@ class TokenResource(AsyncResource):
         :param clock: the current time.
         :param refresh_lifetime: the lifetime of a refresh token in seconds; 0 to issue none.
         :param realm: the realm of the challenge after a wrong password.
+        :param by_address: limits the requests of each address; None for no limit.
         """
         super().__init__()
         self._authenticator = authenticator
@@ -76,11 +80,15 @@ class TokenResource(AsyncResource):
         self._clock = clock
         self._refresh_lifetime = refresh_lifetime
         self._realm = realm
+        self._by_address = by_address
 
     async def respond(self, request: Request) -> None:
         """Send the token, or the reason why there is none."""
         post = request.method == b"POST"
         try:
+            if self._by_address is not None:
+                caller = get_caller(request, get_header_fields(request))
+                self._by_address.check(network_of(caller.address))
             response = await (self._post(request) if post else self._get(request))
         except LoginFailed as error:
             log_login_failure(error, get_caller(request, get_header_fields(request)))

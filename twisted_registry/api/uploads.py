@@ -19,6 +19,7 @@ from attrs import frozen
 
 from twisted_registry.api.preconditions import ContentRangeInvalid, parse_content_range
 from twisted_registry.api.response import Response
+from twisted_registry.api.upload_limits import limited_body, limited_upload, take_slot
 from twisted_registry.auth.access import OpenGrant
 from twisted_registry.auth.interfaces import CATALOG, Access
 from twisted_registry.oci.digest import ALGORITHMS, CANONICAL
@@ -113,7 +114,8 @@ async def post(context: RequestContext) -> Response:
         return _created_response(context, mount)
     # As in Distribution, a digest without a body is ignored, except that of empty content.
     if digest is not None and mount is None and (context.body.length or digest.is_of_empty_content):
-        await repository.uploads.store_blob(digest, context.body)
+        with take_slot(context):
+            await repository.uploads.store_blob(digest, limited_body(context, 0))
         return _created_response(context, digest)
     upload = await repository.uploads.start()
     headers = await _progress_headers(context, upload, algorithm)
@@ -134,14 +136,13 @@ async def get(context: RequestContext) -> Response:
 async def patch(context: RequestContext) -> Response:
     """Append a chunk, or a stream of unknown length (end-5).
 
-    :raises RegistryError: BLOB_UPLOAD_UNKNOWN, RANGE_INVALID, SIZE_INVALID.
+    :raises RegistryError: BLOB_UPLOAD_UNKNOWN, RANGE_INVALID, SIZE_INVALID, and those of limits.
     """
     algorithm = _digest_algorithm(context)
     upload, start, chunk = await _resume_upload(context)
     size_before = upload.size
-    await _run_in_order(
-        context, upload, upload.append(context.body, start=start, algorithm=algorithm)
-    )
+    async with limited_upload(context, upload) as body:
+        await _run_in_order(context, upload, upload.append(body, start=start, algorithm=algorithm))
     await _check_length(context, upload, chunk, upload.size - size_before)
     return Response(202, await _progress_headers(context, upload, algorithm))
 
@@ -156,8 +157,11 @@ async def put(context: RequestContext) -> Response:
         await _find_upload(context)
         raise RegistryError(ErrorCode.DIGEST_INVALID, detail="missing parameter digest")
     upload, start, _ = await _resume_upload(context)
-    body = None if context.body.length == 0 else context.body
-    await _run_in_order(context, upload, upload.finish(digest, body, start=start))
+    if context.body.length == 0:
+        await _run_in_order(context, upload, upload.finish(digest, None, start=start))
+    else:
+        async with limited_upload(context, upload) as body:
+            await _run_in_order(context, upload, upload.finish(digest, body, start=start))
     return _created_response(context, digest)
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         IClosableAccessController,
         IPolicy,
     )
+    from twisted_registry.auth.rate_limits import RateLimit
     from twisted_registry.config.access import AccessRules, Htpasswd, Token
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.registry import Registry
@@ -65,10 +66,12 @@ def make_access(
     configuration: Configuration,
     registry: Registry,
     reactor: Any,
+    by_address: RateLimit | None = None,
 ) -> AccessControl:
     """Make the access control that ``auth``, ``access`` and ``http.tls.clientusers`` describe.
 
     :param registry: stores the secret and the refresh tokens of ``access.tokens``.
+    :param by_address: limits the requests for tokens of each address; None for no limit.
     :raises StartError: if it cannot be made; the text names the key.
     """
     policy = make_access_policy(
@@ -78,7 +81,7 @@ def make_access(
     scheme = make_scheme(configuration, reactor) if configuration.auth.is_enabled else None
     if configuration.tokens is not None:
         control = _make_token_access(
-            configuration, policy, cast("Basic | None", scheme), registry, reactor
+            configuration, policy, cast("Basic | None", scheme), registry, reactor, by_address
         )
     elif scheme is not None:
         control = AccessControl(SchemeAccess(scheme, policy))
@@ -215,10 +218,11 @@ def _make_token_access(
     passwords: Basic | None,
     registry: Registry,
     reactor: Any,
+    by_address: RateLimit | None,
 ) -> AccessControl:
     with require_extra("auth", "access.tokens"):
         from twisted_registry.app.tokens import make_tokens  # noqa: PLC0415
-    return make_tokens(configuration, policy, passwords, registry, reactor)
+    return make_tokens(configuration, policy, passwords, registry, reactor, by_address)
 
 
 def _read_file(key: str, path: str) -> bytes:

@@ -41,6 +41,7 @@ from twisted_registry.app.stores import (
     s3_section_name,
 )
 from twisted_registry.auth.access import OpenAccess
+from twisted_registry.auth.rate_limits import RateLimit, RateLimitedAccess, UploadSlots
 from twisted_registry.config.http import DEFAULT_TRUSTED_PROXIES
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.http.interfaces import Limits
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamServerEndpoint
 
     from twisted_registry.app.tls import TLSService
+    from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
     from twisted_registry.maintenance.watermark import Watermark
@@ -133,6 +135,9 @@ class RegistryService(MultiService):
         self._gate = self._make_gate(checked)
         self._descriptors = make_descriptor_cache(self._configuration, reactor)
         self.registry = self._make_registry(checked)
+        self._by_address = make_rate_limit(
+            self._configuration.http.limits.requestsperaddress, "address", reactor
+        )
         self._access_control = self._make_access()
         self._tls = self._make_tls()
         api = self._make_api(counts)
@@ -197,7 +202,7 @@ class RegistryService(MultiService):
     def _make_access(self) -> AccessControl | None:
         if not self._configuration.controls_access:
             return None
-        return make_access(self._configuration, self.registry, self._reactor)
+        return make_access(self._configuration, self.registry, self._reactor, self._by_address)
 
     def _make_tls(self) -> TLSService | None:
         if not self._configuration.http.tls.is_enabled:
@@ -210,7 +215,13 @@ class RegistryService(MultiService):
         return tls
 
     def _make_api(self, counts: Counts | None) -> RegistryResource:
-        access = OpenAccess() if self._access_control is None else self._access_control.access
+        access: IAccessController = (
+            OpenAccess() if self._access_control is None else self._access_control.access
+        )
+        limits = self._configuration.http.limits
+        if self._by_address is not None or limits.requestsperuser:
+            by_user = make_rate_limit(limits.requestsperuser, "user", self._reactor)
+            access = RateLimitedAccess(access, self._by_address, by_user)
         settings = make_api_settings(self._configuration)
         return RegistryResource(self.registry, access, self._reactor, settings, counts)
 
@@ -411,6 +422,7 @@ class RegistryService(MultiService):
 def make_api_settings(configuration: Configuration) -> APISettings:
     """Make the settings of the API."""
     http, storage = configuration.http, configuration.storage
+    uploads = http.limits.uploadsperuser
     return APISettings(
         urls=URLBuilder(http.host, http.relativeurls),
         headers=http.headers,
@@ -419,7 +431,18 @@ def make_api_settings(configuration: Configuration) -> APISettings:
         redirect=not storage.redirect.disable,
         catalog_limit=configuration.catalog.maxentries,
         tags_limit=configuration.tags.maxtags,
+        max_blob_bytes=http.limits.blobbytes,
+        upload_slots=UploadSlots(uploads) if uploads else None,
     )
+
+
+def make_rate_limit(rate: float, what: str, reactor: Any) -> RateLimit | None:
+    """Make a limit of requests; None for no limit.
+
+    :param rate: requests per second; 0 for no limit.
+    :param what: what is limited, ``address`` or ``user``.
+    """
+    return RateLimit(rate, reactor, what) if rate else None
 
 
 def make_trusted_proxies(configuration: Configuration) -> TrustedProxies | None:

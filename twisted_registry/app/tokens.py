@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.basic import Basic
     from twisted_registry.auth.interfaces import IPolicy
+    from twisted_registry.auth.rate_limits import RateLimit
     from twisted_registry.config.access import Issuer, Tokens
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.registry import Registry
@@ -60,11 +61,13 @@ def make_tokens(
     passwords: Basic | None,
     registry: Registry,
     reactor: Any,
+    by_address: RateLimit | None,
 ) -> AccessControl:
     """Make the controller that accepts the registry's own tokens, and the token endpoint.
 
     :param passwords: the scheme that authenticates users by password; None without users.
     :param registry: stores the secret and the refresh tokens.
+    :param by_address: limits the requests for tokens of each address; None for no limit.
     """
     options = configuration.tokens
     assert options is not None
@@ -79,7 +82,9 @@ def make_tokens(
     # Refresh tokens are stored, which a read-only registry cannot do.
     read_only = configuration.storage.maintenance.readonly.enabled
     refresh_s = 0.0 if read_only else options.refresh
-    resource = TokenResource(logins, policy, signers, reactor, refresh_s, options.service)
+    resource = TokenResource(
+        logins, policy, signers, reactor, refresh_s, options.service, by_address
+    )
     return AccessControl(SchemeAccess(scheme, policy), {TOKEN_PATH: resource})
 
 

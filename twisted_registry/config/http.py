@@ -409,6 +409,12 @@ class H2c(SectionBase):
     enabled: bool = key(boolean(), "Accepted; HTTP/2 is not served.")
 
 
+#: Requests per second.
+_RATE: Final = Scalar(
+    "a number of requests per second, 0 or more, such as 20 or 0.5", values.rate, default=0.0
+)
+
+
 class Limits(SectionBase):
     """``http.limits``."""
 
@@ -420,6 +426,24 @@ class Limits(SectionBase):
     )
     manifestbytes: int = key(
         size(4 * 2**20), "The largest manifest; a larger one returns 413.", default=4 * 2**20
+    )
+    blobbytes: int = key(
+        size(0), "The largest blob; a larger one returns 413, ``DENIED``. 0 is no limit."
+    )
+    requestsperaddress: float = key(
+        _RATE,
+        "The most requests per second from one client address (IPv6: from one /64 network), with"
+        " bursts of ten times as many; more return 429 with ``Retry-After``. Counted by each"
+        " process. 0 is no limit.",
+    )
+    requestsperuser: float = key(
+        _RATE, "The same for each user, whatever the address. 0 is no limit."
+    )
+    uploadsperuser: int = key(
+        integer(0),
+        "The most uploads that a user, or a client address without a login, sends to one process"
+        " at the same time; more return 429 with ``Retry-After``. docker sends up to 5. 0 is no"
+        " limit.",
     )
     headertimeout: float = key(
         duration(positive=True),

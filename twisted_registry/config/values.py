@@ -40,8 +40,11 @@ _BOOLEANS: Final = {
     **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
     **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
 }
-_SIZE: Final = re.compile(r"(\d{1,15})\s*(KiB|MiB|GiB)?", re.ASCII)
-_SIZE_UNITS: Final = {None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SIZE: Final = re.compile(r"(\d{1,15})\s*(KiB|MiB|GiB|TiB)?", re.ASCII)
+_SIZE_UNITS: Final = {None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+#: The bounds of a rate per second: one in about three hours; more than a process can serve.
+_MIN_RATE: Final = 1e-4
+_MAX_RATE: Final = 1e6
 _PERCENTAGE: Final = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)\s?%", re.ASCII)
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _PREFIX: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]+/)*")
@@ -119,6 +122,16 @@ def integer(node: Node) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _MAX_INT64:
         raise ValueError
     return value
+
+
+def rate(node: Node) -> float:
+    """Return a rate per second: a YAML number, 0 or more, such as 20 or 0.5."""
+    value = node.value
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError  # noqa: TRY004 - one error type for all values
+    if value and not _MIN_RATE <= value <= _MAX_RATE:
+        raise ValueError
+    return float(value)
 
 
 def worker_count(node: Node) -> int:
