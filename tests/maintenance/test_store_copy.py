@@ -10,6 +10,7 @@ from twisted_registry.maintenance.store_copy import StoreCopy
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import RegistryError
 from twisted_registry.oci.manifest import OCI_IMAGE, OCI_INDEX
+from twisted_registry.repository import layout
 
 BLOBS = "docker/registry/v2/blobs"
 
@@ -73,6 +74,15 @@ def test_everything_is_copied(source, target):
     assert target.referrers(subject) == source.referrers(subject)
     stored = done(target.repo("odd").tags.resolve("odd"))
     assert stored == Digest.of(b"of its own kind")
+
+
+def test_referrers_of_a_copied_store_are_listed_without_reading_them(source, target):
+    copied(source, target)
+    subject = Digest.of(image(annotations={"n": "2"}))
+    (referrer,) = source.referrers(subject)
+    target.restart()
+    assert target.referrers(subject) == [referrer]
+    assert ("get", layout.blob_data(referrer)) not in target.driver.calls
 
 
 def test_second_run_copies_only_what_is_new(source, target):

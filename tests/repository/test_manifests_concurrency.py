@@ -117,6 +117,7 @@ def test_order_of_writes_of_a_push(stocked):
         layout.blob_data(digest),
         layout.revision_link("a/b", digest),
         layout.referrer_link("a/b", Digest.of(b"subject"), digest),
+        layout.revision_subject("a/b", digest),
         layout.tag_index_link("a/b", "v1", digest),
         layout.tag_current_link("a/b", "v1"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from twisted.internet.defer import fail
 
 from tests.repository.watched_driver import fails_at
 from tests.repository.worlds import World, descriptor, done, image, index, result_of
@@ -13,6 +14,7 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.cache import MemoryDescriptorCache
 from twisted_registry.repository.presence import NullGate
 from twisted_registry.repository.registry import Registry
+from twisted_registry.storage.interfaces import StorageError
 
 
 def blob_size(world, digest, name="a/b"):
@@ -179,6 +181,21 @@ def test_condemned_referrer_is_listed_while_it_exists(world):
     assert world.referrers(subject) == [referrer]
     world.gate.condemned.add(referrer)
     assert world.referrers(subject) == [referrer]
+
+
+def test_pull_does_not_fail_if_the_gate_cannot_store_a_lease(world):
+    """The disk may be full; a client that may skip a push gets an error."""
+    child, _, _ = pushed(world)
+    layer = Digest.of(b"layer")
+    repository = world.repo()
+    world.gate.may_report_present = lambda *_: fail(StorageError("lease", "full", full=True))
+    for _ in range(2):
+        for reference in ("latest", child):
+            assert done(repository.manifests.get(reference)).digest == child
+        done(repository.blobs.open_whole(layer)).close()
+        assert done(repository.blobs.size(layer, for_pull=True)) == 5
+    for query in (repository.manifests.get(child, is_query=True), repository.blobs.size(layer)):
+        assert code_of(query) is ErrorCode.UNAVAILABLE
 
 
 def test_null_gate_admits_everything():

@@ -197,6 +197,7 @@ class RegistryService(MultiService):
             descriptors=self._descriptors,
             deleter=make_trash(configuration, checked, self._reactor),
             pending_pulls=None if self._is_read_only else make_pull_set(configuration),
+            read_only=self._is_read_only,
         )
 
     def _make_access(self) -> AccessControl | None:

@@ -234,6 +234,8 @@ def _classify_below(parts: Sequence[str]) -> tuple[FileRole, Digest | None, str]
         case (
             ["_layers", "repository"]
             | ["_referrers", "scanned"]
+            # They can be rebuilt, and have checksums.
+            | ["_manifests", "revisions", _, _, "subject" | "descriptor"]
             # Signatures of schema 1 manifests, written by old registries.
             | ["_manifests", "revisions", _, _, "signatures", *_]
             | ["_uploads", _, "data" | "startedat" | "checkpoint"]

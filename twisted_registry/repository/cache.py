@@ -26,12 +26,12 @@ from zope.interface import Interface, implementer
 
 from twisted_registry.oci.manifest import declared_media_type
 from twisted_registry.repository import layout
-from twisted_registry.repository.links import read_link
-from twisted_registry.storage.fallbacks import fast_lookup
+from twisted_registry.repository.links import parse_link, read_link
+from twisted_registry.storage.fallbacks import bulk_lookup, fast_lookup
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted_registry.oci.digest import Digest
     from twisted_registry.storage.interfaces import (
@@ -199,6 +199,7 @@ class MetadataCache:
         """
         self.driver = driver
         self.lookup = fast_lookup(driver)
+        self._bulk = bulk_lookup(driver)
         self.descriptors = NullDescriptorCache() if descriptors is None else descriptors
         self._links: LRUCache[str, tuple[FileVersion, Digest]] = LRUCache(max_links)
         self._manifests: LRUCache[Digest, tuple[FileVersion, StoredManifest]] = LRUCache(
@@ -301,6 +302,30 @@ class MetadataCache:
         if digest is not None:
             self._links.put(path, (version, digest))
         return digest
+
+    async def read_links(self, paths: Sequence[str]) -> list[Digest | None]:
+        """Return the digests in many links, in order; None where there is no valid link."""
+        found: list[Digest | None] = []
+        unknown: dict[int, FileVersion | None] = {}
+        for number, path in enumerate(paths):
+            version, cached = self.lookup.peek(path), self._links.get(path)
+            is_known = cached is not None and cached[0] == version
+            found.append(cached[1] if cached is not None and is_known else None)
+            if not is_known:
+                unknown[number] = version
+        missing = [paths[number] for number in unknown]
+        contents = await self._bulk.get_many(missing, layout.MAX_LINK_BYTES) if missing else ()
+        for (number, version), content in zip(unknown.items(), contents, strict=True):
+            if content is None:
+                continue
+            digest = parse_link(content)
+            if digest is None:
+                found[number] = await self.read_link(paths[number])
+                continue
+            found[number] = digest
+            if version is not None:
+                self._links.put(paths[number], (version, digest))
+        return found
 
     async def blob_size(self, digest: Digest) -> int | None:
         """Return the size of a blob in the store in bytes, or None if there is none.

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from twisted_registry.repository.concurrency import KeyedLock
     from twisted_registry.repository.policy import Policy
     from twisted_registry.repository.presence import Presence
+    from twisted_registry.repository.referrers import OptionalWrites, SearchedRevisions
+    from twisted_registry.repository.subject_records import SubjectRecord
     from twisted_registry.repository.trash import IDeleter
     from twisted_registry.repository.uploads import RunningHashes
     from twisted_registry.storage.interfaces import (
@@ -38,8 +40,10 @@ class StoreContext:
     :ivar policy: the rules for manifests and tags.
     :ivar locks: exclude other requests of this process.
     :ivar running_hashes: hashes of uploads that are not complete.
-    :ivar scanned_revisions: by repository, the manifests that were searched for a subject, as this
-        process has stored them. Each use compares them with the existing ones.
+    :ivar searched_revisions: by repository, the manifests that were searched for a subject; each
+        use compares them with the existing ones.
+    :ivar subject_records: records that are the same in each repository, by manifest.
+    :ivar optional_writes: writes what can be rebuilt.
     :ivar url_lifetime_s: lifetime of URLs of the store in seconds.
     :ivar pending_pulls: pulls to be recorded, see :class:`~.registry.Registry`.
     """
@@ -55,6 +59,8 @@ class StoreContext:
     policy: Policy
     locks: KeyedLock
     running_hashes: RunningHashes
-    scanned_revisions: LRUCache[str, set[Digest]]
+    searched_revisions: LRUCache[str, SearchedRevisions]
+    subject_records: LRUCache[Digest, SubjectRecord]
+    optional_writes: OptionalWrites
     url_lifetime_s: int
     pending_pulls: set[tuple[str, Digest | str]] | None

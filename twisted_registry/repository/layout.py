@@ -13,7 +13,7 @@ written::
 
 Distribution ignores the paths that it does not know::
 
-      repositories/<name>/_manifests/revisions/<algorithm>/<hex>/mediatype
+      repositories/<name>/_manifests/revisions/<algorithm>/<hex>/mediatype, subject, descriptor
       repositories/<name>/_referrers/<algorithm>/<hex>/<algorithm>/<hex>/link
       repositories/<name>/_referrers/scanned
       repositories/<name>/_uploads/<id>/checkpoint
@@ -192,6 +192,16 @@ def revision_link(name: str, digest: Digest) -> str:
 def revision_media_type(name: str, digest: Digest) -> str:
     """Return the file with the media type of a manifest that does not declare one."""
     return f"{revision_folder(name, digest)}/mediatype"
+
+
+def revision_subject(name: str, digest: Digest) -> str:
+    """Return the file with the record of the subject of a manifest."""
+    return f"{revision_folder(name, digest)}/subject"
+
+
+def revision_descriptor(name: str, digest: Digest) -> str:
+    """Return the file with the descriptor of a manifest that does not fit into its record."""
+    return f"{revision_folder(name, digest)}/descriptor"
 
 
 def digest_of_link(path: str) -> Digest | None:

@@ -1,9 +1,9 @@
 """The manifests of a repository, and the pushes that make tags name them.
 
 The order of writes is such that a crash leaves garbage at worst, never a tag of a missing manifest:
-bytes, media type, revision link, referrers link, and the link of the tag last. After that the
-revision link is read once more, because a DELETE, or a collector that was slow, may have removed it
-meanwhile.
+bytes, media type, revision link, link and record of a referrer, and the link of the tag last. After
+that the revision link is read once more, because a DELETE, or a collector that was slow, may have
+removed it meanwhile.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Manifests:
     @property
     def referrers(self) -> Referrers:
         """The referrers of the same repository."""
-        return Referrers(self.store, self.name)
+        return Referrers(self.store, self.name, self.parse)
 
     @translate_storage_errors
     async def get(self, reference: Digest | str, *, is_query: bool = False) -> StoredManifest:
@@ -123,8 +123,14 @@ class Manifests:
     async def get_parsed(self, digest: Digest) -> tuple[StoredManifest, Manifest] | None:
         """Return a manifest, also parsed, or None if it is missing, damaged or invalid."""
         stored = await self.store.presence.manifest_content(self.name, digest)
-        if stored is None:
-            return None
+        return None if stored is None else await self.parse(stored)
+
+    @translate_storage_errors
+    async def parse(self, stored: StoredManifest) -> tuple[StoredManifest, Manifest] | None:
+        """Return a manifest of the repository with its media type, also parsed.
+
+        :returns: None if it is invalid.
+        """
         stored = await self._with_media_type(stored)
         try:
             return stored, parse_manifest(stored.content, stored.media_type)
@@ -224,12 +230,12 @@ class Manifests:
     async def _store(self, digest: Digest, content: bytes, manifest: Manifest) -> None:
         if await self.store.cache.read_manifest(digest) is None:
             await self.store.driver.put(layout.blob_data(digest), content)
-        if declared_media_type(content) is None:
+        is_declared = declared_media_type(content) is not None
+        if not is_declared:
             await self._store_media_type(digest, content, manifest.media_type)
         await write_link(self.store.driver, layout.revision_link(self.name, digest), digest)
         await catalog.mark_repository(self.store.driver, self.name)
-        if manifest.subject is not None:
-            await self.referrers.add(manifest.subject.digest, digest)
+        await self.referrers.record_push(digest, manifest, len(content), is_declared=is_declared)
 
     async def _recheck_references(self, digest: Digest, manifest: Manifest) -> None:
         """Check that the content that a manifest needs still exists, now that it has its link.

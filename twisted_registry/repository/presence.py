@@ -20,7 +20,9 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from twisted_registry.repository import layout
+from twisted_registry.repository.concurrency import map_concurrently
 from twisted_registry.repository.interfaces import IPresenceGate
+from twisted_registry.storage.interfaces import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -91,6 +93,19 @@ class Presence:
             return None
         return await self._admitted_size(repository, digest)
 
+    async def manifests_exist(self, repository: str, digests: Sequence[Digest]) -> list[bool]:
+        """Return which manifests a repository has, for a list.
+
+        The gate is not asked: no client leaves out a push because of a list.
+        """
+        paths = [layout.revision_link(repository, digest) for digest in digests]
+        links = await self.cache.read_links(paths)
+        sizes = await map_concurrently(self.cache.blob_size, digests)
+        return [
+            link == digest and size is not None
+            for digest, link, size in zip(digests, links, sizes, strict=True)
+        ]
+
     async def size_in_any_repository(self, digest: Digest) -> int | None:
         """Return the size of a blob in the store, whichever repository links it, or None."""
         return await self._admitted_size(None, digest)
@@ -101,7 +116,7 @@ class Presence:
             return None
         size = await self.cache.cached_size(digest)
         if size is not None:
-            await self._is_admitted(repository, digest)
+            await self._is_admitted(repository, digest, is_query=False)
         return size
 
     async def open_blob(self, repository: str, digest: Digest) -> IReader | None:
@@ -115,7 +130,7 @@ class Presence:
                 return None
             self.cache.remember_blob_pull(repository, digest)
         try:
-            await self._is_admitted(repository, digest)
+            await self._is_admitted(repository, digest, is_query=False)
         except BaseException:
             reader.close()
             raise
@@ -132,7 +147,7 @@ class Presence:
         manifest = self.cache.cached_pull(repository, reference)
         if manifest is None:
             return None
-        admitted = await self._is_admitted(repository, manifest.digest)
+        admitted = await self._is_admitted(repository, manifest.digest, is_query=is_query)
         return manifest if admitted or not is_query else None
 
     async def manifest_content(
@@ -147,7 +162,7 @@ class Presence:
         manifest = await self.cache.read_manifest(digest)
         if manifest is None:
             return None
-        admitted = await self._is_admitted(repository, digest)
+        admitted = await self._is_admitted(repository, digest, is_query=is_query)
         return manifest if admitted or not is_query else None
 
     async def _admitted_size(self, repository: str | None, digest: Digest) -> int | None:
@@ -156,7 +171,19 @@ class Presence:
             return None
         return size if await self._is_admitted(repository, digest) else None
 
-    async def _is_admitted(self, repository: str | None, digest: Digest) -> bool:
-        """Ask the gate."""
+    async def _is_admitted(
+        self, repository: str | None, digest: Digest, *, is_query: bool = True
+    ) -> bool:
+        """Ask the gate.
+
+        A pull ignores the answer, so it does not fail if the gate cannot store a lease.
+        """
         answer = self.gate.may_report_present(repository, digest)
-        return answer if isinstance(answer, bool) else await answer
+        if isinstance(answer, bool):
+            return answer
+        try:
+            return await answer
+        except StorageError:
+            if is_query:
+                raise
+            return True

@@ -9,7 +9,7 @@ from attrs import define
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import catalog
 from twisted_registry.repository.blobs import Blobs
-from twisted_registry.repository.cache import MAX_CONTENT_BYTES, LRUCache, MetadataCache
+from twisted_registry.repository.cache import MAX_CONTENT_BYTES, MetadataCache
 from twisted_registry.repository.concurrency import KeyedLock
 from twisted_registry.repository.context import StoreContext
 from twisted_registry.repository.deletion import DeletedCounts, RepositoryDeletion
@@ -17,7 +17,12 @@ from twisted_registry.repository.interfaces import EventPublisher, Origin
 from twisted_registry.repository.manifests import Manifests
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import NullGate, Presence
-from twisted_registry.repository.referrers import MAX_SCANNED_DIGESTS, Referrers
+from twisted_registry.repository.referrers import (
+    OptionalWrites,
+    Referrers,
+    make_records_cache,
+    make_searched_cache,
+)
 from twisted_registry.repository.tags import Tags
 from twisted_registry.repository.trash import Deleter, Trash
 from twisted_registry.repository.uploads import RunningHashes, Uploads, UploadSecret
@@ -67,6 +72,8 @@ class Registry:
         pending_pulls: set[tuple[str, Digest | str]] | None = None,
         deleter: IDeleter | None = None,
         descriptors: IDescriptorCache | None = None,
+        *,
+        read_only: bool = False,
     ) -> None:
         """Assemble a registry.
 
@@ -74,6 +81,7 @@ class Registry:
         :param url_lifetime_s: lifetime of URLs of the store in seconds.
         :param deleter: removes content; None removes it for good.
         :param descriptors: caches blob sizes for pulls from remote stores.
+        :param read_only: whether requests that read write nothing either.
         """
         self.driver = driver
         self.clock = clock
@@ -98,7 +106,9 @@ class Registry:
             policy=self.policy,
             locks=KeyedLock(),
             running_hashes=RunningHashes(),
-            scanned_revisions=LRUCache(MAX_SCANNED_DIGESTS, len),
+            searched_revisions=make_searched_cache(),
+            subject_records=make_records_cache(),
+            optional_writes=OptionalWrites(driver, clock, allowed=not read_only),
             url_lifetime_s=url_lifetime_s,
             pending_pulls=pending_pulls,
         )
@@ -158,7 +168,7 @@ class Repository:
     @property
     def referrers(self) -> Referrers:
         """The manifests that refer to others."""
-        return Referrers(self.store, self.name)
+        return self.manifests.referrers
 
     async def exists(self) -> bool:
         """Return whether it has content, or had until recently."""
