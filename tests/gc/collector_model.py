@@ -2,8 +2,9 @@
 
 See :mod:`twisted_registry.gc.gate` for the protocol. The model has one blob, which is garbage, and
 one manifest that needs it. Two serving processes each take a push: the blob, unless they report it
-as present, and then the manifest. One collector runs once. Each step is one access to the store.
-Between any two steps every other process may act, stall beyond its term, or come back.
+as present, and then the manifest. One collector runs once, and may be killed. Each step is one
+access to the store. Between any two steps every other process may act, stall beyond its term, or
+come back.
 
 Removed bytes go to the trash, where a manifest PUT that misses them finds them. The trash may be
 emptied at any time. If that is at once, it is the same as having no trash.
@@ -30,6 +31,8 @@ class Rules(NamedTuple):
     :ivar drain: 7: a process acknowledges a list when what it began before has ended.
     :ivar stop_when_overdue: 5: a process that could not renew its record stores nothing more.
     :ivar record_first: 5: a process that begins to serve writes its record, then reads the list.
+    :ivar lease_early: 6: a process that has acknowledged a list writes no more leases for it.
+    :ivar exit_is_certain: 11: the list of a collector is ignored only after it has exited.
     :ivar processes_stall: a process may stall for longer than its record lives during a step.
     :ivar collector_stalls: the collector may stall between its last look at the clock and the
         removal.
@@ -41,6 +44,8 @@ class Rules(NamedTuple):
     drain: bool = True
     stop_when_overdue: bool = True
     record_first: bool = True
+    lease_early: bool = True
+    exit_is_certain: bool = True
     processes_stall: bool = True
     collector_stalls: bool = False
 
@@ -69,18 +74,20 @@ class Store(NamedTuple):
         (removed although it was pushed again).
     :ivar links: whether the push of each process has written its link.
     :ivar listed: "", "proposed", "condemned" or "expired".
+    :ivar ignored: whether serving processes ignore the list, because its collector has exited.
     """
 
     blob: str = "old"
     links: tuple[bool, bool] = (False, False)
     listed: str = ""
     leased: bool = False
+    ignored: bool = False
 
 
 class State(NamedTuple):
     """The whole state.
 
-    :ivar collector: the next step of the collector.
+    :ivar collector: the next step of the collector; "exited" if it was killed.
     :ivar unreachable: whether the collector's last mark missed the blob.
     """
 
@@ -103,9 +110,11 @@ class ServerStep:
         self.rules = rules
         self.store = state.store
         self.server = state.servers[number]
-        self.listed = self.store.listed in {"proposed", "condemned"}
+        self.listed = self.store.listed in {"proposed", "condemned"} and not self.store.ignored
+        # The collector takes it off the list.
+        is_kept = self.store.leased and self.store.listed == "proposed"
         #: whether this process reports the blob as absent to clients that push
-        self.is_hidden = self.server.obeys and self.listed
+        self.is_hidden = self.server.obeys and self.listed and not is_kept
         self.is_there = self.store.blob in {"old", "fresh"}
         self.may_store = self.server.serves or not rules.stop_when_overdue
 
@@ -124,9 +133,11 @@ class ServerStep:
             yield self.after("commit")
 
     def _head(self):
-        if self.is_hidden:
+        if self.is_hidden and self.rules.lease_early:
             return self.after("commit")
-        return self.after("leasing" if self.server.seen and self.listed else "looking")
+        if self.server.seen and self.listed:
+            return self.after("leasing" if self.may_store else "commit")
+        return self.after("looking")
 
     def _leasing(self):
         return self.after("looking", self.store._replace(leased=True))
@@ -165,7 +176,7 @@ class ServerStep:
         )
 
     def _reading(self):
-        if self.store.listed == "condemned":
+        if self.store.listed == "condemned" and not self.store.ignored:
             return self.after("refused")
         return self.after("probing" if self.rules.check_presence else "pushed")
 
@@ -222,6 +233,8 @@ class CollectorStep:
         if following is not None:
             yield following
         listed = self.store.listed in {"proposed", "condemned"}
+        if listed and self.state.collector != "exited":
+            yield self.after("exited")
         if listed and (self.state.collector != "remove" or self.rules.collector_stalls):
             yield self.state._replace(store=self.store._replace(listed="expired"))
 
@@ -263,6 +276,8 @@ def _steps(state, rules):
         yield from turn.push()
         yield from turn.poll()
     yield from CollectorStep(state, rules).advance()
+    if state.collector == "exited" or not rules.exit_is_certain:
+        yield state._replace(store=state.store._replace(ignored=True))
     if state.store.blob == "trash":
         yield state._replace(store=state.store._replace(blob=""))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from twisted.internet.defer import maybeDeferred
 
 from tests.repository.worlds import World, result_of
@@ -23,7 +24,7 @@ class ListPublisher:
         self.world = world
         self.number = 0
 
-    def propose(self, *blobs, manifests=()):
+    def propose(self, *blobs, manifests=(), **changes):
         self.number += 1
         self.list = DeleteList(
             f"list-{self.number}",
@@ -31,12 +32,18 @@ class ListPublisher:
             LIST_TTL_S,
             frozenset(blobs),
             frozenset(manifests),
+            **changes,
         )
         self.publish()
 
     def condemn(self):
-        self.list = DeleteList(
-            self.list.id, Phase.CONDEMNED, LIST_TTL_S, self.list.blobs, self.list.manifests
+        """Condemn what was proposed, without what has a lease."""
+        leased = {Digest.parse(path.replace("/", ":")) for path in self.leases()}
+        self.list = evolve(
+            self.list,
+            phase=Phase.CONDEMNED,
+            blobs=self.list.blobs - leased,
+            manifests=frozenset(pair for pair in self.list.manifests if pair[1] not in leased),
         )
         self.publish()
 

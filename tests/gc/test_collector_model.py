@@ -28,6 +28,7 @@ def test_no_image_that_was_answered_201_is_broken():
         {"read_list": False},
         {"check_presence": False},
         {"collector_stalls": True},
+        {"exit_is_certain": False},
     ],
     ids=lambda rules: next(iter(rules)),
 )
@@ -47,6 +48,8 @@ def test_bytes_pushed_again_are_not_lost_unless_a_process_stalls():
         {"second_mark": False},
         {"drain": False},
         {"record_first": False},
+        {"lease_early": False},
+        {"stop_when_overdue": False},
         {"processes_stall": True},
         {"collector_stalls": True},
     ],

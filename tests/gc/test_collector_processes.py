@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from attrs import evolve
 
@@ -16,19 +13,6 @@ from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import RegistryError
 from twisted_registry.oci.manifest import OCI_IMAGE
 from twisted_registry.repository import layout
-from twisted_registry.repository.liveness import process_identity
-
-
-@pytest.fixture(scope="module")
-def exited_process():
-    """The identity of a process that has exited."""
-    if not process_identity():
-        pytest.skip("needs /proc")
-    asked = "from twisted_registry.repository import liveness; print(liveness.process_identity())"
-    done = subprocess.run(
-        [sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60
-    )
-    return done.stdout.strip()
 
 
 def test_list_replaced_by_another_collector_ends_the_run(store):

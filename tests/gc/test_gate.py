@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from tests.gc.gate_kit import (
@@ -161,6 +162,13 @@ def test_lease_begun_after_the_list_was_seen_does_not_delay_the_acknowledgement(
     assert answers == [True]
 
 
+def test_recently_stored_digests_are_leased(world, gate, collector):
+    done(hold(gate, BLOB))
+    collector.propose(BLOB, OTHER)
+    done(gate.poll())
+    assert collector.leases() == {lease(BLOB)}
+
+
 def test_storing_a_proposed_digest_writes_a_lease(world, gate, collector):
     under_way = Deferred()
     begin(hold(gate, OTHER, under_way))
@@ -309,7 +317,7 @@ def test_failed_lease_is_retried_before_the_acknowledgement(world, gate, collect
 
 def test_each_list_is_acknowledged_separately(world, gate, collector):
     under_way = Deferred()
-    begin(hold(gate, OTHER, under_way))
+    begin(hold(gate, MANIFEST, under_way))
     collector.propose(BLOB)
     done(gate.poll())
     first = collector.list.id
@@ -326,3 +334,119 @@ def test_unregister_deletes_the_record(world, gate):
     assert layout.process_record(gate.id) not in world.paths()
     refused(world, begin(hold(gate, BLOB)))
     done(gate.unregister())
+
+
+def test_digest_that_another_process_has_leased_is_not_hidden(world, gate, collector):
+    other = CollectorGate(world.driver, world.clock)
+    done(other.poll())
+    assert may_report_present(other, BLOB)
+    done(hold(other, MANIFEST))
+    collector.propose(BLOB, OTHER, manifests=[("a", MANIFEST)])
+    done(gate.poll())
+    assert not may_report_present(gate, BLOB)
+    done(other.poll())
+    assert collector.leases() == {lease(BLOB), lease(MANIFEST)}
+    for _ in range(2):
+        for obeying in (gate, other):
+            assert may_report_present(obeying, BLOB)
+            assert may_report_present(obeying, MANIFEST)
+            assert not may_report_present(obeying, OTHER)
+            done(hold(obeying, BLOB))
+            done(obeying.wait_until_unlisted("a", [BLOB, MANIFEST]))
+        assert collector.leases() == {lease(BLOB), lease(MANIFEST)}
+        # The condemned list does not name them.
+        collector.condemn()
+        done(gate.poll())
+        done(other.poll())
+
+
+def test_lease_that_came_too_late_does_not_count(world, gate, collector):
+    collector.propose(BLOB)
+    done(gate.poll())
+    collector.condemn()
+    world.write(layout.lease_file(collector.list.id, BLOB), b"")
+    done(gate.poll())
+    assert not may_report_present(gate, BLOB)
+    refused(world, begin(hold(gate, BLOB)))
+
+
+def test_busy_process_acknowledges_a_list_of_400_digests_that_it_has_to_lease(
+    world, gate, collector
+):
+    """Four clients push without a break. Each lease takes longer than a push."""
+    blobs = [Digest.of(bytes([number // 256, number % 256])) for number in range(400)]
+    for digest in blobs:
+        assert may_report_present(gate, digest)
+
+    def before(_number, _action, path):
+        return deferLater(world.clock, 0.05, lambda: None) if "leases" in path else None
+
+    pushes = []
+
+    async def push(number):
+        while True:
+            pushes.append(number)
+            await hold(gate, OTHER, deferLater(world.clock, 0.03, lambda: None))
+
+    world.driver.before = before
+    for number in range(4):
+        begin(push(number))
+        world.clock.advance(0.01)
+    collector.propose(*blobs)
+    begin(gate.poll())
+    seconds = 0.0
+    while record(world, gate) != collector.list.id:
+        seconds += 0.01
+        assert seconds < 5
+        world.clock.advance(0.01)
+    assert len(collector.leases()) == 400
+    assert set(pushes) == set(range(4))
+    assert len(pushes) > 100
+
+
+def test_list_of_an_exited_collector_is_ignored(world, gate, collector, exited_process):
+    collector.propose(BLOB, owner=process_identity())
+    done(gate.poll())
+    collector.condemn()
+    done(gate.poll())
+    assert not may_report_present(gate, BLOB)
+    assert done(gate.find_listed("a", [BLOB])) == [BLOB]
+    stored = []
+    begin(hold(gate, BLOB)).addCallback(stored.append)
+    collector.propose(BLOB, owner=exited_process)
+    collector.condemn()
+    assert done(gate.find_listed("a", [BLOB])) == []
+    assert stored == []
+    done(gate.poll())
+    assert stored == [None]
+    assert may_report_present(gate, BLOB)
+    assert not gate.has_list
+
+
+def test_last_request_of_an_exited_collector_is_waited_for(world, collector, exited_process):
+    gate = CollectorGate(world.driver, world.clock, settle_s=15.0)
+    done(gate.poll())
+    collector.propose(BLOB, owner=exited_process)
+    collector.condemn()
+    for _ in range(15):
+        done(gate.poll())
+        assert not may_report_present(gate, BLOB)
+        assert done(gate.find_listed("a", [BLOB])) == [BLOB]
+        world.clock.advance(1)
+    done(gate.poll())
+    assert may_report_present(gate, BLOB)
+    assert done(gate.find_listed("a", [BLOB])) == []
+
+
+def test_overdue_process_leases_nothing(world, gate, collector):
+    under_way = Deferred()
+    begin(hold(gate, OTHER, under_way))
+    collector.propose(BLOB)
+    done(gate.poll())
+    world.clock.advance(22.5)
+    assert not may_report_present(gate, BLOB)
+    assert may_report_present(gate, MANIFEST), "it is not listed"
+    assert collector.leases() == set()
+    done(gate.poll())
+    assert may_report_present(gate, BLOB)
+    assert collector.leases() == {lease(BLOB)}

@@ -117,9 +117,8 @@ def test_condemned_blob_is_missing_for_queries_but_can_be_pulled(world):
     pushed(world)
     digest = Digest.of(b"layer")
     world.gate.condemned.add(digest)
-    for way in (world.repo().blobs.size, world.repo().blobs.delete):
-        assert code_of(way(digest)) is ErrorCode.BLOB_UNKNOWN
-    assert world.gate.asked[-2:] == [("a/b", digest)] * 2
+    assert code_of(world.repo().blobs.size(digest)) is ErrorCode.BLOB_UNKNOWN
+    assert world.gate.asked[-1] == ("a/b", digest)
     assert done(world.repo().blobs.size(digest, for_pull=True)) == 5
     done(world.repo().blobs.open_whole(digest)).close()
     assert world.gate.asked[-2:] == [("a/b", digest)] * 2, "it is asked so that it knows"
@@ -161,7 +160,7 @@ def test_an_index_that_names_a_condemned_manifest_is_refused(world):
     world.put(content, OCI_INDEX)
 
 
-def test_condemned_manifest_is_missing_for_queries_but_can_be_pulled(world):
+def test_condemned_manifest_is_refused_for_queries_but_can_be_pulled(world):
     child, _, _ = pushed(world)
     repository = world.repo()
     for known in (False, True):  # the second time from the cache
@@ -169,11 +168,22 @@ def test_condemned_manifest_is_missing_for_queries_but_can_be_pulled(world):
         if known:
             done(repository.manifests.get(child))
         world.gate.condemned.add(child)
-        assert code_of(repository.manifests.get(child, is_query=True)) is ErrorCode.MANIFEST_UNKNOWN
+        assert code_of(repository.manifests.get(child, is_query=True)) is ErrorCode.UNAVAILABLE
         assert done(repository.manifests.get(child)).digest == child
         # A tag protects it.
         assert done(repository.manifests.get("latest", is_query=True)).digest == child
-    assert code_of(repository.manifests.delete(child)) is ErrorCode.MANIFEST_UNKNOWN
+
+
+def test_deletes_do_not_ask_the_gate(world):
+    child, _, _ = pushed(world)
+    layer = Digest.of(b"layer")
+    world.gate.condemned |= {child, layer}
+    asked = len(world.gate.asked)
+    assert done(world.repo().manifests.delete(child)) == ["latest"]
+    done(world.repo().blobs.delete(layer))
+    assert world.gate.asked[asked:] == []
+    assert code_of(world.repo().manifests.delete(child)) is ErrorCode.MANIFEST_UNKNOWN
+    assert code_of(world.repo().blobs.delete(layer)) is ErrorCode.BLOB_UNKNOWN
 
 
 def test_condemned_referrer_is_listed_while_it_exists(world):

@@ -8,7 +8,8 @@ refers to, without stopping pushes. The danger: a client finds a blob present an
 it; the collector has marked the store before and removes the blob; the client pushes a manifest
 that needs it.
 
-There are no locks between processes, and clocks of machines are never compared. The protocol needs
+There are no locks between processes, and clocks of machines are never compared. Durations are
+measured by clocks that nobody sets. The protocol needs
 this of the store: a small file is replaced in one step; a read or listing that begins after a write
 has completed sees it; files have modification times by one clock, the store's.
 
@@ -35,20 +36,28 @@ Safety (no image that was answered 201 is broken):
 Liveness (pushes succeed, and bytes that are pushed again are not removed):
 
 5.  A process that begins to serve writes its record, and then reads the list. It renews the record
-    every 7.5 seconds. Others consider it dead after 30; after 22.5 it stores nothing more itself.
+    every 7.5 seconds. Others consider it dead after 30; after 22.5 it stores nothing more itself,
+    and writes no leases.
 6.  The collector proposes a list before it condemns it. A process that has seen the proposal writes
     a *lease* for each listed digest that it reports as present or stores, and for each that it
-    reported as present during the last ten minutes (less if the grace period is shorter).
+    reported as present or stored during the last ten minutes (less if the grace period is shorter).
 7.  A process acknowledges a list in its record when every store and lease that it had begun before
-    it saw the list has ended. From then on it *obeys*: clients that ask before a push (HEAD, mount,
-    existence checks of a PUT) find listed digests absent, and a push of a listed digest waits for
-    the list to be withdrawn, for at most 20 seconds.
+    it saw the list has ended. From then on it *obeys*: clients that ask before a push (HEAD of a
+    blob, mount, existence checks of a PUT) find listed digests absent, and a push of a listed
+    digest waits for the list to be withdrawn, for at most 20 seconds. A proposed digest that has a
+    lease counts as not listed: the process that wrote the lease acknowledges later, so the
+    collector sees it.
 8.  The collector waits until every process with a live record has acknowledged, and then takes
-    leased digests off the list before it condemns it.
+    leased digests off the list before it condemns it. Processes that obey take over the shorter
+    list.
 9.  A pull ignores the list: nobody leaves out an upload because of a pull, and a listed digest may
-    be needed by a manifest that another process has accepted.
+    be needed by a manifest that another process has accepted. A delete ignores it too: it makes
+    nothing reachable. HEAD of a manifest by its digest may come before a push or before a pull, so
+    it waits for the list to be withdrawn as a push does, and never denies what GET would serve.
 10. A refused manifest PUT leaves its link. Removing it could remove that of a concurrent push of
     the same manifest; without a tag it is collected later.
+11. A list whose collector has certainly exited counts as withdrawn, as soon as its requests to the
+    store can no longer take effect: nobody removes anything.
 
 Why no image that was answered 201 is broken
 ============================================
@@ -63,6 +72,8 @@ Let a PUT write its link at ``L``, read the list at ``R`` and check presence at 
     is present, and this list never removes it.
 *   The list expired before ``R``, because its collector died: nothing is removed after half of the
     TTL (rule 4), so again ``D < P``.
+*   It was ignored at ``R``, because its collector had exited: nothing is removed after that (rule
+    11), so again ``D < P``.
 
 Leases, records and acknowledgements do not occur in this argument: an unknown process, or one that
 ignores rules 5 to 8, has failed pushes, not broken images. For a revision on a list the argument is
@@ -85,18 +96,21 @@ proposed              present, with a lease; absent   lease: garbage, off the li
                       once acknowledged               condemned
 condemned             absent                          second mark: reachable; sweep: removed
 removed               absent; a push stores it again  push: young
+leased, proposed      present                         collector: off the list
 List
 none                                                  collector creates it: proposed
 proposed                                              condemned; withdrawn; expired
 condemned                                             withdrawn after the sweep; expired
-expired               as if there were none           the next collector withdraws it
+expired, or of an     as if there were none           the next collector withdraws it
+exited collector
 Gate
 unregistered          nothing is stored               :meth:`CollectorGate.poll`: serving, or
                                                       obeying if there is a list
 serving               everything stored is present    a list is seen: draining
 draining              listed: present, with a lease   older operations end: obeying
 obeying               listed: absent; pushes wait     withdrawn or expired: serving
-overdue               nothing is stored               the record is renewed: serving, or obeying
+overdue               nothing is stored; listed:      the record is renewed: serving, or obeying
+                      absent
 ====================  ==============================  ============================================
 
 Events
@@ -106,9 +120,12 @@ Events
 Event                       Reaction
 ==========================  =======================================================================
 HEAD or mount               :meth:`CollectorGate.may_report_present`: remember the digest; draining,
-                            write a lease first; obeying, answer absent
+                            write a lease first; obeying, answer absent unless leased
+HEAD of a manifest          as HEAD; instead of an answer that it is absent,
+by its digest               :meth:`CollectorGate.wait_until_unlisted`, and look again
+DELETE                      the gate is not asked
 blob or manifest is stored  :meth:`CollectorGate.protect_push`: wait while listed and obeying;
-                            refuse when overdue; draining, write a lease first
+                            refuse when overdue; draining, write a lease first; remember the digest
 manifest PUT, before        :meth:`CollectorGate.wait_until_unlisted` for what it refers to
 manifest PUT, after link    :meth:`CollectorGate.find_listed` (rule 2), then presence (rule 3)
 a new list is read          leases for recent digests, then acknowledge (rules 6 and 7)
@@ -124,7 +141,8 @@ Crashes
 ==============================  ===================================================================
 Crash                           Consequence
 ==============================  ===================================================================
-collector, list proposed        the list expires after its TTL; nothing was removed
+collector, list proposed        processes of the same host and PID namespace ignore the list within
+                                seconds; for others it expires after its TTL; nothing was removed
 collector, list condemned       as above; until then pushes of listed digests wait, then fail with
                                 503; what was not removed is found by the next collection
 collector, during a removal     a file is removed or not; with a trash it is in one place or both;
@@ -143,9 +161,8 @@ Not guaranteed
     half of the list's TTL (30 seconds or more: a suspended machine, SIGSTOP, a hanging disk or
     request), removes when the list is no longer obeyed. A blob that a manifest came to need
     meanwhile is lost, and so is a revision that was pushed again meanwhile, although both PUTs were
-    answered 201. The same happens if a clock is stepped that far while a list is published. With a
-    trash, the next mark finds such a blob and restores it; ``registry trash restore`` restores a
-    revision. Without a trash, the image has to be pushed again.
+    answered 201. With a trash, the next mark finds such a blob and restores it; ``registry trash
+    restore`` restores a revision. Without a trash, the image has to be pushed again.
 *   **A process that stalls for longer than its record lives (30 seconds) while it stores content**
     is not waited for. Bytes that it stores again may be removed at that moment, although the blob
     PUT is answered 201. The manifest PUT that follows is refused (rule 3), and the client has to
@@ -173,14 +190,15 @@ from zope.interface import implementer
 
 from twisted_registry.gc.delete_list import RECORD_TTL_S, Phase, read_delete_list
 from twisted_registry.oci.digest import Digest
-from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
+from twisted_registry.repository.concurrency import map_in_batches
 from twisted_registry.repository.interfaces import IPresenceGate
-from twisted_registry.repository.liveness import process_identity
+from twisted_registry.repository.liveness import has_exited, process_identity
+from twisted_registry.repository.presence import content_unavailable
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 
     from twisted.internet.interfaces import IReactorTime
 
@@ -196,7 +214,6 @@ _RENEWAL_DEADLINE_S = RECORD_TTL_S * 0.75
 _RENEWAL_INTERVAL_S = RECORD_TTL_S / 4
 #: Seconds for which a push waits for a sweep.
 _SWEEP_WAIT_S = 20.0
-_RETRY_AFTER_S = 10
 #: Seconds after which a waiting push checks again without a poll: the list may have expired.
 _EXPIRY_CHECK_S = 1.0
 #: Recent digests that are remembered, in each of two windows.
@@ -247,18 +264,24 @@ class CollectorGate:
 
     :meth:`poll` has to be called every few seconds, see :class:`GateHeartbeat`.
 
-    :ivar clock: measures the age of lists and records; it is never compared with another machine's.
-    :ivar recent_s: seconds for which a digest that was reported as present is leased when a list
-        names it.
+    :ivar clock: measures the age of lists and records; it is never compared with another machine's,
+        and must not be set.
+    :ivar recent_s: seconds for which a digest that was reported as present or stored is leased when
+        a list names it.
+    :ivar settle_s: seconds for which a request of an exited collector may still take effect. A
+        system call ends with its process, a request to an object store does not.
     :ivar id: the name of this process's record.
     """
 
     driver: IStorageDriver
     clock: IReactorTime
     recent_s: float = 600.0
+    settle_s: float = 0.0
     id: str = field(init=False, factory=lambda: str(uuid4()))
     #: the list that applies, from the last poll
     _delete_list: DeleteListView | None = field(init=False, default=None)
+    #: ID of the last list whose collector had exited, and when that was noticed
+    _abandoned: tuple[str, float] = field(init=False, default=("", 0.0))
     #: the last list that was read for any purpose
     _last_read: DeleteListView | None = field(init=False, default=None)
     _list_seen_at_s: float = field(init=False, default=0.0)
@@ -285,6 +308,9 @@ class CollectorGate:
         known = self._list_naming(repository, digest)
         if known is not None:
             if self._is_obeying:
+                return Deferred.fromCoroutine(self._report_if_leased(known, digest))
+            if self._is_record_overdue():
+                # The collector does not wait for this process, so a lease may come too late.
                 return False
             return Deferred.fromCoroutine(self._lease_and_report(known, digest))
         self._recent_digests.add(digest)
@@ -296,7 +322,10 @@ class CollectorGate:
         while self.clock.seconds() - began < _SWEEP_WAIT_S:
             if not self._is_obeying:
                 return
-            if all(self._list_naming(repository, digest) is None for digest in named):
+            for digest in named:
+                if await self._is_hidden(repository, digest):
+                    break
+            else:
                 return
             await self._wait_for_poll()
 
@@ -308,18 +337,15 @@ class CollectorGate:
             record of this process could not be renewed.
         """
         began = self.clock.seconds()
-        while (reason := self._reason_to_wait(repository, digest)) is not None:
+        while (reason := await self._reason_to_wait(repository, digest)) is not None:
             if self.clock.seconds() - began >= _SWEEP_WAIT_S:
-                raise RegistryError(
-                    ErrorCode.UNAVAILABLE,
-                    message=f"{reason}; try again",
-                    headers=(("Retry-After", str(_RETRY_AFTER_S)),),
-                )
+                raise content_unavailable(reason)
             await self._wait_for_poll()
         with self._operation():
             known = self._list_naming(repository, digest)
-            if known is not None:
+            if known is not None and not self._is_obeying:
                 await self._write_leases(known, [digest])
+            self._recent_digests.add(digest)
             yield
 
     async def find_listed(self, repository: str, digests: Iterable[Digest]) -> list[Digest]:
@@ -333,7 +359,8 @@ class CollectorGate:
             and self._is_list_expired()
         ):
             return []
-        return [digest for digest in digests if fresh.contains(repository, digest)]
+        named = [digest for digest in digests if fresh.contains(repository, digest)]
+        return [] if named and self._is_abandoned(fresh) else named
 
     async def poll(self) -> None:
         """Renew the record of this process if it is due, then read the list (rule 5).
@@ -348,11 +375,12 @@ class CollectorGate:
         else:
             now = self._record_written_at_s or now
         fresh = await self._read_list()
+        if fresh is not None and self._is_abandoned(fresh):
+            fresh = None
         self._record_written_at_s = now
+        # Of a list that is known already, the condemned form names fewer digests.
         known, self._delete_list = self._delete_list, fresh
-        if fresh is not None and known is not None and fresh.id == known.id:
-            self._delete_list = known
-        elif fresh is not None:
+        if fresh is not None and (known is None or fresh.id != known.id):
             # The collector of a list that is there at registration may not wait for this process.
             self._list_seen_at_s, self._is_obeying = self.clock.seconds(), is_registering
         if self._delete_list is not None and self._delete_list.id != self._draining_id:
@@ -383,6 +411,8 @@ class CollectorGate:
         older = set(self._operations)
         if fresh.phase is Phase.PROPOSED:
             await self._write_leases(fresh, self._recent_digests.intersection(fresh.digests()))
+        # Some have ended while the leases were written.
+        older &= self._operations
         self._draining_id = fresh.id
         drained: Deferred[None] = Deferred()
         self._drains.append((older, drained))
@@ -395,7 +425,7 @@ class CollectorGate:
         self._fire_drained()
 
     def _start_obeying(self, fresh: DeleteListView) -> Deferred[None]:
-        if self._delete_list is not fresh:
+        if self._delete_list is None or self._delete_list.id != fresh.id:
             return succeed(None)
         self._is_obeying, self._acknowledged_id = True, fresh.id
         return Deferred.fromCoroutine(self._write_record())
@@ -412,9 +442,27 @@ class CollectorGate:
         self._recent_digests.add(digest)
         return True
 
-    async def _write_leases(self, known: DeleteListView, digests: Iterable[Digest]) -> None:
-        for digest in digests:
+    async def _report_if_leased(self, known: DeleteListView, digest: Digest) -> bool:
+        is_leased = await self._is_leased(known, digest)
+        if is_leased:
+            self._recent_digests.add(digest)
+        return is_leased
+
+    async def _is_leased(self, known: DeleteListView, digest: Digest) -> bool:
+        """Return whether the collector will take a digest off a list that this process obeys."""
+        if known.phase is not Phase.PROPOSED:
+            return False
+        try:
+            await self.driver.stat(layout.lease_file(known.id, digest))
+        except PathNotFound:
+            return False
+        return True
+
+    async def _write_leases(self, known: DeleteListView, digests: Collection[Digest]) -> None:
+        async def write(digest: Digest) -> None:
             await self.driver.put(layout.lease_file(known.id, digest), b"", durable=False)
+
+        await map_in_batches(write, list(digests))
 
     @contextmanager
     def _operation(self) -> Iterator[None]:
@@ -446,6 +494,14 @@ class CollectorGate:
             and self.clock.seconds() - self._list_seen_at_s >= self._delete_list.ttl_s
         )
 
+    def _is_abandoned(self, published: DeleteListView) -> bool:
+        """Return whether the collector of a list has exited, and its last request has ended."""
+        if not has_exited(published.owner):
+            return False
+        if self._abandoned[0] != published.id:
+            self._abandoned = published.id, self.clock.seconds()
+        return self.clock.seconds() - self._abandoned[1] >= self.settle_s
+
     def _list_naming(self, repository: str | None, digest: Digest) -> DeleteListView | None:
         """Return the list that applies, if it names a digest."""
         known = self._delete_list
@@ -453,12 +509,16 @@ class CollectorGate:
             return None
         return known
 
-    def _reason_to_wait(self, repository: str, digest: Digest) -> str | None:
+    async def _is_hidden(self, repository: str, digest: Digest) -> bool:
+        """Return whether a digest counts as absent, because of a list that is obeyed."""
+        known = self._list_naming(repository, digest) if self._is_obeying else None
+        return known is not None and not await self._is_leased(known, digest)
+
+    async def _reason_to_wait(self, repository: str, digest: Digest) -> str | None:
+        is_hidden = await self._is_hidden(repository, digest)
         if self._is_record_overdue():
             return "the record of this process could not be renewed"
-        if self._is_obeying and self._list_naming(repository, digest) is not None:
-            return "this content is being removed"
-        return None
+        return "this content is being removed" if is_hidden else None
 
     async def _wait_for_poll(self) -> None:
         """Wait for the next poll, or until the list may have expired."""

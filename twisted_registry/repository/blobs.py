@@ -120,7 +120,8 @@ class Blobs:
 
         :raises RegistryError: BLOB_UNKNOWN if the repository does not have it.
         """
-        await self.size(digest)
+        if not await self.store.presence.has_blob(self.name, digest):
+            raise _blob_unknown(digest)
         await self.store.deleter.delete_layer(self.name, digest, TrashReason.DELETED)
         self.publish_event("delete", "blob", digest)
 

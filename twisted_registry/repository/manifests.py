@@ -96,9 +96,10 @@ class Manifests:
         """Return a manifest for a client.
 
         :param reference: its digest, or a tag that names it.
-        :param is_query: whether the client does not pull it, but may skip a push if it exists.
+        :param is_query: whether the client may skip a push if it exists.
         :raises RegistryError: MANIFEST_UNKNOWN if the repository does not have it, or if it is
-            damaged: the next push repairs it.
+            damaged: the next push repairs it. UNAVAILABLE if it is a query, and a collector may be
+            about to remove the manifest for more than 20 seconds.
         """
         # A tag protects the manifest that it names.
         is_query = is_query and isinstance(reference, Digest)
@@ -198,10 +199,11 @@ class Manifests:
         :raises RegistryError: MANIFEST_UNKNOWN if the repository does not have it, DENIED if an
             immutable tag names it.
         """
-        if await self.store.presence.manifest_size(self.name, digest) is None:
+        if not await self.store.presence.has_manifest(self.name, digest):
             raise _manifest_unknown(digest)
         await self.tags.check_may_delete_manifest(digest)
-        parsed = await self.get_parsed(digest)
+        stored = await self.store.cache.read_manifest(digest)
+        parsed = None if stored is None else await self.parse(stored)
         tags = await self.tags.delete_tags_of(digest)
         await self.store.deleter.delete_revision(self.name, digest, TrashReason.DELETED)
         # Again, for a push that set a tag meanwhile.

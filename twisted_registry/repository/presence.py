@@ -8,6 +8,9 @@ push repairs it.
 Pulls tell the gate, but ignore its verdict. A pull makes no client skip a push, and content on a
 collector's list may still be needed, by a manifest that another process has accepted since. Then
 it leaves the list, or the collector that listed it has died.
+
+HEAD of a manifest by its digest precedes pushes with some clients and pulls with others. It waits
+until the verdict is final. Deletes do not ask the gate.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
+from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import map_concurrently
 from twisted_registry.repository.interfaces import IPresenceGate
@@ -32,6 +36,22 @@ if TYPE_CHECKING:
     from twisted_registry.repository.cache import MetadataCache, StoredManifest
     from twisted_registry.repository.trash import Trash
     from twisted_registry.storage.interfaces import IReader
+
+
+#: Seconds after which a client that was refused because of a collector should try again.
+_RETRY_AFTER_S = 10
+
+
+def content_unavailable(reason: str) -> RegistryError:
+    """Return the error for a request that a collector has held up for too long.
+
+    :param reason: for the message.
+    """
+    return RegistryError(
+        ErrorCode.UNAVAILABLE,
+        message=f"{reason}; try again",
+        headers=(("Retry-After", str(_RETRY_AFTER_S)),),
+    )
 
 
 @implementer(IPresenceGate)
@@ -106,6 +126,14 @@ class Presence:
             for digest, link, size in zip(digests, links, sizes, strict=True)
         ]
 
+    async def has_blob(self, repository: str, digest: Digest) -> bool:
+        """Return whether a repository has a blob, whatever a collector means to do with it."""
+        return await self._is_stored(layout.layer_link(repository, digest), digest)
+
+    async def has_manifest(self, repository: str, digest: Digest) -> bool:
+        """Return whether a repository has a manifest, whatever a collector means to do with it."""
+        return await self._is_stored(layout.revision_link(repository, digest), digest)
+
     async def size_in_any_repository(self, digest: Digest) -> int | None:
         """Return the size of a blob in the store, whichever repository links it, or None."""
         return await self._admitted_size(None, digest)
@@ -155,15 +183,28 @@ class Presence:
     ) -> StoredManifest | None:
         """Return a manifest of a repository, or None if it is missing or damaged.
 
-        :param is_query: whether the client does not pull it, but may skip a push if it exists.
+        :param is_query: whether the client may skip a push if it exists. Then a manifest on a
+            collector's list is neither present nor absent until the list is withdrawn.
+        :raises RegistryError: UNAVAILABLE if that takes more than 20 seconds.
         """
-        if await self.cache.read_link(layout.revision_link(repository, digest)) != digest:
-            return None
-        manifest = await self.cache.read_manifest(digest)
-        if manifest is None:
-            return None
-        admitted = await self._is_admitted(repository, digest, is_query=is_query)
-        return manifest if admitted or not is_query else None
+        has_waited = False
+        while True:
+            if await self.cache.read_link(layout.revision_link(repository, digest)) != digest:
+                return None
+            manifest = await self.cache.read_manifest(digest)
+            if manifest is None:
+                return None
+            if await self._is_admitted(repository, digest, is_query=is_query) or not is_query:
+                return manifest
+            if has_waited:
+                raise content_unavailable("this content is being removed")
+            await self.gate.wait_until_unlisted(repository, [digest])
+            has_waited = True
+
+    async def _is_stored(self, link: str, digest: Digest) -> bool:
+        if await self.cache.read_link(link) != digest:
+            return False
+        return await self.cache.blob_size(digest) is not None
 
     async def _admitted_size(self, repository: str | None, digest: Digest) -> int | None:
         size = await self.cache.blob_size(digest)
