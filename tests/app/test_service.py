@@ -79,7 +79,8 @@ def maintenance_tasks(folder, maintenance):
     text = f"{MEMORY}  maintenance: {maintenance}\n{HTTP}" if maintenance else MEMORY + HTTP
     text = text.replace("{{}}", "{}").replace("{", "{{").replace("}", "}}")
     clock = Clock()
-    service = RegistryService(load(write_configuration(folder, text), {}), clock, {}, io.StringIO())
+    loaded = load(write_configuration(folder, text), {})
+    service = RegistryService(loaded, clock, {}, io.StringIO(), elapsed=clock.seconds)
     if "maintenance" not in service.namedServices:
         return clock, {}
     return clock, {task.name: task for task in service.getServiceNamed("maintenance")}

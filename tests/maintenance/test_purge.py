@@ -72,7 +72,7 @@ def test_abandoned_uploads_are_removed_and_recent_ones_stay(registry, driver, cl
     clock.advance(DAY)
     young = start(registry)
     clock.advance(DAY)
-    assert done(UploadPurge(registry, clock, 1.5 * DAY, dry_run=False).run()) == UploadPurgeResult(
+    assert done(UploadPurge(registry, 1.5 * DAY, dry_run=False).run()) == UploadPurgeResult(
         1, 1, 0, 3
     )
     assert not is_there(registry, old)
@@ -83,9 +83,7 @@ def test_abandoned_uploads_are_removed_and_recent_ones_stay(registry, driver, cl
 def test_dry_run_logs_abandoned_uploads_and_removes_nothing(registry, driver, clock, log_events):
     old = start(registry)
     clock.advance(2 * DAY)
-    assert done(UploadPurge(registry, clock, DAY, dry_run=True).run()) == UploadPurgeResult(
-        1, 0, 0, 0
-    )
+    assert done(UploadPurge(registry, DAY, dry_run=True).run()) == UploadPurgeResult(1, 0, 0, 0)
     assert is_there(registry, old)
     assert driver.swept is None
     said = [event for event in log_events if event.get("what") == "would purge"]
@@ -98,9 +96,7 @@ def test_upload_that_cannot_be_removed_is_skipped(registry, driver, clock):
     first, second = sorted(start(registry) for _ in range(2))
     driver.stubborn = first
     clock.advance(2 * DAY)
-    assert done(UploadPurge(registry, clock, DAY, dry_run=False).run()) == UploadPurgeResult(
-        2, 1, 1, 3
-    )
+    assert done(UploadPurge(registry, DAY, dry_run=False).run()) == UploadPurgeResult(2, 1, 1, 3)
     assert is_there(registry, first)
     assert not is_there(registry, second)
 
@@ -111,9 +107,7 @@ def test_upload_that_is_being_written_is_not_removed(registry, driver, clock):
     writers = []
     driver.writer(path).addCallback(writers.append)
     clock.advance(2 * DAY)
-    assert done(UploadPurge(registry, clock, DAY, dry_run=False).run()) == UploadPurgeResult(
-        1, 0, 0, 3
-    )
+    assert done(UploadPurge(registry, DAY, dry_run=False).run()) == UploadPurgeResult(1, 0, 0, 3)
     assert writers
 
 
@@ -135,5 +129,5 @@ def test_blobs_are_not_purged(registry, clock):
     digest = Digest.of(b"blob")
     done(registry.repository("a").uploads.store_blob(digest, Body()))
     clock.advance(2 * DAY)
-    assert done(UploadPurge(registry, clock, DAY, dry_run=False).run()).found == 0
+    assert done(UploadPurge(registry, DAY, dry_run=False).run()).found == 0
     assert done(registry.repository("a").blobs.size(digest)) == 4

@@ -16,6 +16,7 @@ from twisted_registry.gc.explain import Explainer
 from twisted_registry.gc.mark import CollectorObserver, MarkPhase
 from twisted_registry.gc.reference_db import ReferenceDatabase
 from twisted_registry.gc.sweep import Sweeper
+from twisted_registry.repository.clock import ClockJumps, MonotonicClock
 from twisted_registry.repository.concurrency import RateLimiter
 from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.trash import Trash
@@ -34,19 +35,21 @@ def make_collector(
     untagged: bool,
     dry_run: bool,
     observer: CollectorObserver | None = None,
+    clock_jumps: ClockJumps | None = None,
 ) -> Collector:
     """Make a collector; the caller closes it.
 
     :param driver: of the store of the configuration.
     :param untagged: delete manifests without a tag as well.
     :param dry_run: report what would be deleted, and delete nothing.
+    :param clock_jumps: what a longer-lived process knows about the clock.
     """
     maintenance = configuration.storage.maintenance
     return Collector(
         Inventory(driver),
         Sweeper(driver, make_trash(configuration, driver, reactor)),
         _make_references(configuration, reactor),
-        reactor,
+        MonotonicClock(reactor),
         maintenance.gc.grace,
         untagged,
         dry_run,
@@ -55,6 +58,7 @@ def make_collector(
         RateLimiter(reactor, maintenance.gc.rate),
         # A system call ends with its process. A request to a bucket may still be executed later.
         SETTLE_S if configuration.storage.bucket is not None else 0.0,
+        jumps=clock_jumps or ClockJumps(reactor.seconds),
     )
 
 
@@ -71,15 +75,22 @@ def make_explainer(
 
 
 def make_trash_expiry(
-    configuration: Configuration, driver: IStorageDriver, reactor: Any, keep: float
+    configuration: Configuration,
+    driver: IStorageDriver,
+    reactor: Any,
+    keep: float,
+    clock_jumps: ClockJumps | None = None,
 ) -> TrashExpiry:
     """Make the task that expires the trash; the caller closes it.
 
     :param driver: of the store of the configuration.
     :param keep: seconds for which an entry stays in the trash.
+    :param clock_jumps: what a longer-lived process knows about the clock.
     """
     mark_phase = MarkPhase(Inventory(driver), _make_references(configuration, reactor))
-    return TrashExpiry(Trash(driver), mark_phase, keep)
+    return TrashExpiry(
+        Trash(driver), mark_phase, keep, jumps=clock_jumps or ClockJumps(reactor.seconds)
+    )
 
 
 def _make_references(configuration: Configuration, reactor: Any) -> ReferenceDatabase:

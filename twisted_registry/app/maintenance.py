@@ -15,7 +15,8 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
 from twisted_registry.app.stores import immutable_tags
-from twisted_registry.gc.gate import GateHeartbeat
+from twisted_registry.gc.delete_list import SETTLE_S
+from twisted_registry.gc.gate import CollectorGate, GateHeartbeat
 from twisted_registry.integrity.affected import AffectedTags
 from twisted_registry.integrity.blobs import BlobCheck, BlobSizes, Quarantine
 from twisted_registry.integrity.fsck import Fsck, Repairer
@@ -24,13 +25,14 @@ from twisted_registry.integrity.links import LinkCheck
 from twisted_registry.integrity.manifests import ManifestCheck
 from twisted_registry.integrity.repositories import RepositoryCheck
 from twisted_registry.integrity.scrub import Scrub
-from twisted_registry.maintenance.lease import TaskLease
+from twisted_registry.maintenance.lease import RunSkipped, TaskLease
 from twisted_registry.maintenance.pull_times import PullTimes
 from twisted_registry.maintenance.purge import UploadPurge
 from twisted_registry.maintenance.retention import RetentionRule, TagRetention
 from twisted_registry.maintenance.task import PeriodicTask
 from twisted_registry.maintenance.watermark import FillLevel, Watermark, used_fraction
 from twisted_registry.oci.patterns import Glob, GlobSet
+from twisted_registry.repository.clock import ClockJumps, MonotonicClock
 from twisted_registry.repository.concurrency import RateLimiter
 from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.policy import TagSelector
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from twisted_registry.api.resource import RegistryResource
     from twisted_registry.config.schema import Configuration
     from twisted_registry.config.storage import Maintenance
-    from twisted_registry.gc.gate import CollectorGate
     from twisted_registry.integrity.fsck import FsckObserver
     from twisted_registry.integrity.scrub import ScrubResult
     from twisted_registry.maintenance.lease import Work
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
 #: requests may be billed.
 _HEARTBEAT_S = 2.0
 _REMOTE_HEARTBEAT_S = 10.0
+#: Seconds for which a digest that was reported as present is protected, unless the grace period is
+#: shorter.
+_MAX_PRESENCE_LEASE_S = 600.0
 #: Seconds between two measurements of the disk.
 _WATERMARK_INTERVAL_S = 5.0
 #: Text of the Warning header while the disk is nearly full.
@@ -101,20 +105,31 @@ class MaintenanceService(MultiService):
 
     :ivar registry: the registry that the tasks maintain.
     :ivar driver: the checked driver of its store.
+    :ivar clock_jumps: sees when the clock of this machine is set. Each task skips its next run
+        then.
     :ivar leases: by the names of the tasks: which process runs a task, and how its last run ended.
     :ivar task_definitions: all tasks, by name.
     """
 
     def __init__(
-        self, registry: Registry, driver: IStorageDriver, configuration: Configuration, reactor: Any
+        self,
+        registry: Registry,
+        driver: IStorageDriver,
+        configuration: Configuration,
+        reactor: Any,
+        clock_jumps: ClockJumps | None = None,
     ) -> None:
-        """Make the tasks; none is started."""
+        """Make the tasks; none is started.
+
+        :param clock_jumps: sees when the clock of this machine is set.
+        """
         super().__init__()
         self.setName("maintenance")
         self.registry = registry
         self.driver = driver
         self.configuration = configuration
         self.reactor = reactor
+        self.clock_jumps = clock_jumps or ClockJumps(reactor.seconds)
         self._close_functions: list[Callable[[], Deferred[None]]] = []
         self.leases: dict[str, TaskLease] = {}
         self.task_definitions: Mapping[str, TaskDefinition] = {
@@ -181,16 +196,28 @@ class MaintenanceService(MultiService):
 
     def _make_task(self, definition: TaskDefinition) -> PeriodicTask:
         work: Work | None = None
+        known_jumps = self.clock_jumps.count
 
         async def run() -> object:
-            nonlocal work
+            nonlocal work, known_jumps
+            self.clock_jumps.look()
+            if self.clock_jumps.count != known_jumps:
+                known_jumps = self.clock_jumps.count
+                raise RunSkipped("the clock of this machine was set")
             if work is None:
                 work = definition.make(self)
             return await work()
 
         name = definition.name
         settings = repr(definition.settings)
-        lease = TaskLease(self.driver, name, self.reactor, definition.interval, settings)
+        lease = TaskLease(
+            self.driver,
+            name,
+            MonotonicClock(self.reactor),
+            definition.interval,
+            settings,
+            self.clock_jumps,
+        )
         self.leases[name] = lease
         interval = definition.interval if definition.enabled else None
         return PeriodicTask(name, run, self.reactor, interval, random, lease)
@@ -198,7 +225,7 @@ class MaintenanceService(MultiService):
 
 def _make_purge(service: MaintenanceService) -> Work:
     purge = service.maintenance.uploadpurging
-    return UploadPurge(service.registry, service.reactor, purge.age, purge.dryrun).run
+    return UploadPurge(service.registry, purge.age, purge.dryrun, service.clock_jumps).run
 
 
 def _make_collection(service: MaintenanceService) -> Work:
@@ -211,6 +238,7 @@ def _make_collection(service: MaintenanceService) -> Work:
         service.reactor,
         untagged=gc.deleteuntagged,
         dry_run=gc.dryrun,
+        clock_jumps=service.clock_jumps,
     )
     service.close_at_stop(collector.close)
     return collector.run
@@ -220,7 +248,11 @@ def _make_trash_expiry(service: MaintenanceService) -> Work:
     from twisted_registry.app.collector import make_trash_expiry  # noqa: PLC0415 - imports SQLite
 
     expiry = make_trash_expiry(
-        service.configuration, service.driver, service.reactor, service.maintenance.trash.keep
+        service.configuration,
+        service.driver,
+        service.reactor,
+        service.maintenance.trash.keep,
+        service.clock_jumps,
     )
     service.close_at_stop(expiry.close)
     return expiry.run
@@ -229,7 +261,11 @@ def _make_trash_expiry(service: MaintenanceService) -> Work:
 def _make_retention_run(service: MaintenanceService) -> Work:
     dry_run = service.maintenance.retention.dryrun
     retention = make_retention(
-        service.configuration, service.registry, service.driver, dry_run=dry_run
+        service.configuration,
+        service.registry,
+        service.driver,
+        dry_run=dry_run,
+        clock_jumps=service.clock_jumps,
     )
     return retention.run
 
@@ -245,12 +281,15 @@ def make_retention(
     *,
     dry_run: bool,
     on_decision: Callable[[Decision], object] = lambda _: None,
+    clock_jumps: ClockJumps | None = None,
 ) -> TagRetention:
     """Make the run that deletes tags by ``storage.maintenance.retention``.
 
     :param driver: of the registry's store.
     :param on_decision: called for every tag that a rule covers.
+    :param clock_jumps: what a longer-lived process knows about the clock.
     """
+    clock_jumps = clock_jumps or ClockJumps.unwatched()
     rules = [
         RetentionRule(
             TagSelector.parse(rule.repositories, rule.tags),
@@ -264,11 +303,12 @@ def make_retention(
     return TagRetention(
         registry,
         Inventory(driver),
-        PullTimes(driver),
+        PullTimes(driver, clock_jumps),
         rules,
         immutable_tags(configuration),
         dry_run,
         on_decision,
+        clock_jumps,
     )
 
 
@@ -278,13 +318,28 @@ def make_pull_set(configuration: Configuration) -> set[tuple[str, Digest | str]]
     return set() if any(rule.pulledwithin for rule in rules) else None
 
 
+def make_gate(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> CollectorGate:
+    """Make the gate of a process that stores content while collectors run.
+
+    :param driver: the checked driver of the store of the configuration.
+    """
+    grace_s = configuration.storage.maintenance.gc.grace
+    is_remote = configuration.storage.bucket is not None
+    return CollectorGate(
+        driver,
+        MonotonicClock(reactor),
+        min(grace_s, _MAX_PRESENCE_LEASE_S),
+        SETTLE_S if is_remote else 0.0,
+    )
+
+
 def make_gate_heartbeat(
     configuration: Configuration, gate: CollectorGate, reactor: Any
 ) -> GateHeartbeat:
     """Make the service that makes the gate of a process look for delete lists."""
     is_remote = configuration.storage.bucket is not None
     interval_s = _REMOTE_HEARTBEAT_S if is_remote else _HEARTBEAT_S
-    return GateHeartbeat(gate, reactor, interval_s, _HEARTBEAT_S)
+    return GateHeartbeat(gate, MonotonicClock(reactor), interval_s, _HEARTBEAT_S)
 
 
 def make_trash(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> IDeleter:
@@ -312,7 +367,7 @@ def make_scrub(
         affected_tags = AffectedTags(LinkCheck(driver, quarantine), Inventory(driver))
         return Scrub(
             BlobCheck(driver, quarantine, rate_limiter.throttle),
-            Repairer(driver, reactor),
+            Repairer(driver, MonotonicClock(reactor)),
             affected_tags,
             reactor,
         ).run()
@@ -343,7 +398,7 @@ def make_fsck(
     fsck = Fsck(
         BlobCheck(driver, quarantine, RateLimiter(reactor, 0).throttle),
         corrupt,
-        Repairer(driver, reactor, repair),
+        Repairer(driver, MonotonicClock(reactor), repair),
         observer,
     )
     repositories = RepositoryCheck(

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger
@@ -29,6 +30,7 @@ from twisted_registry.app.listener import (
 )
 from twisted_registry.app.maintenance import (
     MaintenanceService,
+    make_gate,
     make_gate_heartbeat,
     make_pull_set,
     make_trash,
@@ -48,6 +50,7 @@ from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.proxies import TrustedProxies
 from twisted_registry.http.site import AccessLog, HTTPSite
 from twisted_registry.maintenance.pull_times import PullRecorder, PullTimes
+from twisted_registry.repository.clock import ClockJumps, seconds_since_boot
 from twisted_registry.repository.presence import NullGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
@@ -74,12 +77,11 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Seconds for which a digest that was reported as present is leased; the grace period if that is
-#: shorter.
-_MAX_PRESENCE_LEASE_S = 600.0
 #: The default of ``http.limits.connections``, if there are descriptors for them. An idle connection
 #: takes some 10 KiB.
 _MAX_CONNECTIONS = 16384
+#: Seconds after which a clock that was set is noticed, at most.
+_CLOCK_INTERVAL_S = 10.0
 
 
 class RegistryService(MultiService):
@@ -107,6 +109,7 @@ class RegistryService(MultiService):
         access_log: TextIO,
         observer: ILogObserver | None = None,
         handover: Handover | None = None,
+        elapsed: Callable[[], float] = seconds_since_boot,
     ) -> None:
         """Make all parts; nothing is opened yet, except files with users and keys.
 
@@ -116,6 +119,7 @@ class RegistryService(MultiService):
         :param access_log: receives the access log, unless it is disabled.
         :param observer: the log observer of an application to which the service is added.
         :param handover: in a worker, what the first process has sent.
+        :param elapsed: returns a time that nobody sets, in seconds, to see when the clock is set.
         :raises StartError: if the driver or the access control cannot be made as configured.
         """
         super().__init__()
@@ -125,6 +129,7 @@ class RegistryService(MultiService):
         self._environ = environ
         self._observer = observer
         self._handover = handover
+        self._elapsed = elapsed
         self._load_table: LoadTable | None = None
         self.on_start_error: Callable[[StartError], object] | None = None
 
@@ -181,8 +186,7 @@ class RegistryService(MultiService):
         # A registry that stores nothing cannot conflict with a collector.
         if self._is_read_only:
             return NullGate()
-        grace_s = self._configuration.storage.maintenance.gc.grace
-        return CollectorGate(checked, self._reactor, min(grace_s, _MAX_PRESENCE_LEASE_S))
+        return make_gate(self._configuration, checked, self._reactor)
 
     def _make_registry(self, checked: IStorageDriver) -> Registry:
         configuration, storage = self._configuration, self._configuration.storage
@@ -250,11 +254,18 @@ class RegistryService(MultiService):
             watermark.setServiceParent(self)
         if isinstance(self._gate, CollectorGate):
             make_gate_heartbeat(configuration, self._gate, reactor).setServiceParent(self)
+            jumps = ClockJumps(reactor.seconds, self._elapsed)
+            watch = TimerService(_CLOCK_INTERVAL_S, jumps.look)
+            watch.setName("clock")
+            watch.clock = reactor
+            watch.setServiceParent(self)
             pulls = self.registry.pending_pulls
             if pulls is not None:
-                PullRecorder(pulls, PullTimes(checked), reactor).setServiceParent(self)
+                PullRecorder(pulls, PullTimes(checked, jumps), reactor).setServiceParent(self)
             if self.is_first:
-                maintenance = MaintenanceService(self.registry, checked, configuration, reactor)
+                maintenance = MaintenanceService(
+                    self.registry, checked, configuration, reactor, jumps
+                )
                 maintenance.setServiceParent(self)
         if self._debug is not None and self.is_first:
             access = None if self._access_control is None else self._access_control.access

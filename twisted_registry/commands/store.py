@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from twisted_registry.app import standalone
 from twisted_registry.app.errors import CommandFailed, StartError
-from twisted_registry.app.maintenance import make_gate_heartbeat, make_trash
+from twisted_registry.app.maintenance import make_gate, make_gate_heartbeat, make_trash
 from twisted_registry.app.stores import make_driver, make_manifest_policy, s3_section_name
-from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.gc.mark import CollectionFailed
 from twisted_registry.maintenance.lease import RunSkipped
 from twisted_registry.maintenance.undelete import NotRecoverable
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.gc.gate import CollectorGate
     from twisted_registry.storage.interfaces import IStorageDriver
     from twisted_registry.storage.s3.driver import S3Driver
 
@@ -95,7 +95,7 @@ async def open_writable_registry(
     configuration: Configuration, driver: IStorageDriver, reactor: Any
 ) -> AsyncIterator[Registry]:
     """Run a registry for the block that can store content while collectors run."""
-    gate = CollectorGate(driver, reactor)
+    gate = make_gate(configuration, driver, reactor)
     registry = make_registry(configuration, driver, reactor, gate)
     await gate.poll()
     heartbeat = make_gate_heartbeat(configuration, gate, reactor)

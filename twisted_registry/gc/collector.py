@@ -9,6 +9,7 @@ condemned and still unreachable, and withdraws the list.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -25,8 +26,9 @@ from twisted_registry.gc.delete_list import (
 from twisted_registry.gc.expire_trash import restore_needed
 from twisted_registry.gc.mark import CollectionFailed, CollectorObserver, MarkPhase, MarkResult
 from twisted_registry.gc.reference_db import ReferenceDatabaseLost
+from twisted_registry.repository.clock import ClockJumps, time_before
 from twisted_registry.repository.concurrency import RateLimiter, map_in_batches
-from twisted_registry.repository.inventory import StoredBlob, store_time
+from twisted_registry.repository.inventory import StoredBlob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -92,9 +94,11 @@ class Collector:
     :ivar dry_run: only report what would be removed.
     :ivar trash: restores needed content; None without a trash.
     :ivar rate_limiter: limits manifests read and items removed, together, per second.
+    :ivar clock: measures durations; it must not be set while a collection runs.
     :ivar settle_s: see :class:`~twisted_registry.gc.delete_list.DeleteListProtocol`.
     :ivar min_list_digests: digests on the first list, and the least on a later one.
     :ivar max_list_digests: digests on a list, at most.
+    :ivar jumps: corrects ages after the clock was set.
     """
 
     inventory: Inventory
@@ -110,6 +114,7 @@ class Collector:
     settle_s: float = SETTLE_S
     min_list_digests: int = _MIN_LIST_DIGESTS
     max_list_digests: int = _MAX_LIST_DIGESTS
+    jumps: ClockJumps = field(factory=ClockJumps.unwatched)
     _mark_phase: MarkPhase = field(init=False)
     _result: CollectionResult = field(init=False, factory=CollectionResult)
     #: whether another round may find more: content of the manifests that were taken out, or items
@@ -117,6 +122,8 @@ class Collector:
     _needs_another_round: bool = field(init=False, default=False)
     #: digests that the next list may have, estimated from the last sweep
     _list_digests: int = field(init=False)
+    #: the jumps of the clock that were known when the ages of this round were measured
+    _known_jumps: int = field(init=False, default=0)
     #: seconds that the last mark took
     _mark_duration_s: float = field(init=False, default=0.0)
 
@@ -170,7 +177,9 @@ class Collector:
         The first mark only selects candidates, so one is enough for all lists. The store is marked
         again after each list is condemned.
         """
-        before = await store_time(self.inventory.driver) - self.grace
+        self.jumps.look()
+        self._known_jumps = self.jumps.count
+        before = await time_before(self.inventory.driver, self.grace, self.jumps)
         began = self.clock.seconds()
         marked = await self._mark(before, observer)
         self._mark_duration_s = self.clock.seconds() - began
@@ -223,7 +232,7 @@ class Collector:
             frozenset(blob.digest for blob in blobs),
             frozenset(manifests),
         )
-        protocol = DeleteListProtocol(self.inventory.driver, self.clock, self.settle_s)
+        protocol = DeleteListProtocol(self.inventory.driver, self.clock, self.settle_s, self.jumps)
         try:
             await protocol.propose(proposed)
             leased = await protocol.leased_digests(proposed.id)
@@ -255,12 +264,14 @@ class Collector:
         total, done, removed_revisions = len(manifests) + len(blobs), 0, 0
         removed_blobs: set[Digest] = set()
 
+        may_remove = partial(self._may_remove, protocol)
+
         def in_time() -> bool:
             nonlocal done
             done += 1
             if done % _PROGRESS_ITEMS == 0 or done == total:
                 self.observer.removed(done, total)
-            return protocol.in_time()
+            return may_remove()
 
         async def remove_revision(pair: tuple[str, Digest]) -> None:
             nonlocal removed_revisions
@@ -271,7 +282,7 @@ class Collector:
         async def remove_blob(digest: Digest) -> None:
             await self.rate_limiter.throttle(1)
             if in_time():
-                removed_bytes = await self.sweeper.remove_blob(digest, before, protocol.in_time)
+                removed_bytes = await self.sweeper.remove_blob(digest, before, may_remove)
                 if removed_bytes is not None:
                     removed_blobs.add(digest)
                     self._result.size += removed_bytes
@@ -280,7 +291,7 @@ class Collector:
         await map_in_batches(remove_revision, manifests)
         await map_in_batches(remove_blob, blobs)
         self._list_digests = self._digests_removable(total, self.clock.seconds() - began)
-        if removed_blobs and protocol.in_time():
+        if removed_blobs and may_remove():
             await self.sweeper.unlink_blobs(removed_blobs)
         if total and not removed_revisions + len(removed_blobs) and not protocol.in_time():
             raise CollectionFailed("marking the store took too long, nothing is removed")
@@ -288,9 +299,15 @@ class Collector:
         self._result.blobs += len(removed_blobs)
         self._needs_another_round |= (
             bool(removed_revisions)
-            or not protocol.in_time()
+            or not may_remove()
             or (bool(removed_blobs) and self.trash is not None)
         )
+
+    def _may_remove(self, protocol: DeleteListProtocol) -> bool:
+        """Return whether the list still protects pushes, and ages are still right."""
+        # After the clock was set back, what is stored now looks old.
+        self.jumps.look()
+        return protocol.in_time() and self.jumps.count == self._known_jumps
 
     async def _mark(self, before: float, observer: CollectorObserver) -> MarkResult:
         marked = await self._mark_phase.mark(before, observer, self.rate_limiter.throttle)

@@ -24,8 +24,9 @@ from twisted.logger import Logger
 
 from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.repository import layout
+from twisted_registry.repository.clock import ClockJumps, time_before
 from twisted_registry.repository.errors import translate_storage_errors
-from twisted_registry.repository.inventory import list_folder, store_time
+from twisted_registry.repository.inventory import list_folder
 from twisted_registry.repository.liveness import has_exited, process_identity
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
 log = Logger()
 
@@ -226,16 +227,21 @@ class DeleteListProtocol:
     All methods but :meth:`in_time` raise :class:`~twisted_registry.oci.errors.RegistryError` if the
     store fails.
 
-    :ivar clock: measures the age of the list; it is never compared with another machine's.
+    :ivar clock: measures the age of the list; it is never compared with another machine's, and must
+        not be set meanwhile.
     :ivar settle_s: seconds for which a request of a dead collector may still take effect. A system
         call ends with its process, a request to an object store does not.
+    :ivar jumps: corrects ages of records after the clock was set.
     """
 
     driver: IStorageDriver
     clock: IReactorTime
     settle_s: float = SETTLE_S
+    jumps: ClockJumps = field(factory=ClockJumps.unwatched)
     _ttl_s: float = field(init=False, default=LIST_TTL_S)
     _proposed_at_s: float = field(init=False, default=0.0)
+    #: by records: their times, and when each was first seen to have that
+    _seen: dict[str, tuple[float | None, float]] = field(init=False, factory=dict)
 
     @translate_storage_errors
     async def propose(self, proposed: DeleteList) -> None:
@@ -322,18 +328,32 @@ class DeleteListProtocol:
 
     async def _count_unacknowledged(self, list_id: str) -> int:
         """Count the live processes that do not obey a list; delete the records of dead ones."""
-        now, count = await store_time(self.driver), 0
+        renewed = await time_before(self.driver, RECORD_TTL_S, self.jumps)
+        kept, count = renewed - _DEAD_RECORD_TTL_S - self.jumps.forward_s(_DEAD_RECORD_TTL_S), 0
         for entry in await list_folder(self.driver, layout.PROCESSES):
-            age = None if entry.modified_s is None else now - entry.modified_s
-            path = layout.process_record(entry.path)
+            path, modified = layout.process_record(entry.path), entry.modified_s
             with suppress(PathNotFound):
                 content = await self.driver.get(path, _MAX_RECORD_BYTES)
                 acknowledged, _, owner = content.decode("utf-8", "replace").partition(" ")
-                if has_exited(owner) or (age is not None and age > _DEAD_RECORD_TTL_S):
+                if has_exited(owner) or (modified is not None and modified < kept):
                     await self.driver.delete(path)
-                elif (age is None or age < RECORD_TTL_S) and acknowledged != list_id:
+                elif acknowledged != list_id and self._is_renewed(entry, renewed):
                     count += 1
         return count
+
+    def _is_renewed(self, record: Entry, since: float) -> bool:
+        """Return whether a record is renewed, as far as this collector can know.
+
+        The clock may have been set back, so that the record of a dead process has a time to come.
+        """
+        modified, now = record.modified_s, self.clock.seconds()
+        known, seen_at_s = self._seen.get(record.path, (None, now))
+        if record.path not in self._seen or known != modified:
+            self._seen[record.path] = modified, now
+            seen_at_s = now
+        if modified is None:
+            return True
+        return modified > since and now - seen_at_s < RECORD_TTL_S
 
     async def _pause(self) -> None:
         await deferLater(self.clock, _POLL_INTERVAL_S, lambda: None)

@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from twisted_registry.repository import layout
-from twisted_registry.repository.inventory import store_time
+from twisted_registry.repository.clock import ClockJumps, time_before
 from twisted_registry.repository.trash import TrashedKind, TrashReason
 
 if TYPE_CHECKING:
@@ -54,32 +54,38 @@ class TrashExpiry:
     :ivar mark_phase: finds the needed content.
     :ivar keep: seconds for which items stay in the trash.
     :ivar progress: called with the number of items seen so far.
+    :ivar jumps: corrects ages after the clock was set.
     """
 
     trash: Trash
     mark_phase: MarkPhase
     keep: float
     progress: Callable[[int], object] = field(default=lambda _: None)
+    jumps: ClockJumps = field(factory=ClockJumps.unwatched)
 
     async def run(self) -> TrashExpiryResult:
         """Remove items older than :attr:`keep`, and restore what is needed.
 
         :raises CollectionFailed: if the store cannot be marked; then everything stays.
+        :raises ClockWasSet: if the clock was set meanwhile.
         """
-        before = await store_time(self.trash.driver) - self.keep
+        self.jumps.look()
+        known_jumps = self.jumps.count
+        before = await time_before(self.trash.driver, self.keep, self.jumps)
         removed = size = seen = 0
         restored: set[Digest] | None = None
         tag_records = _TagRecordLimiter()
         async for items in self.trash.pages():
             seen += len(items)
             self.progress(seen)
-            expired = [item for item in items if item.entry_name.seconds < before]
+            expired = [item for item in items if item.since < before]
             if restored is None and any(item.kind is TrashedKind.BLOB for item in expired):
                 # Once, before the first bytes are removed: no collection may have run since.
                 restored = await self._restore_needed()
             doomed = [item for item in expired if not restored or item.digest not in restored]
             doomed += tag_records.excess(items, set(expired))
             if doomed:
+                self.jumps.check_unset(known_jumps)
                 await self.trash.remove_entries(doomed)
             removed += len(doomed)
             size += sum(item.size for item in doomed if item.kind is TrashedKind.BLOB)

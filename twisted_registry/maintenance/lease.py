@@ -24,8 +24,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from twisted_registry.repository import layout
+from twisted_registry.repository.clock import ClockJumps, time_before
 from twisted_registry.repository.errors import translate_storage_errors
-from twisted_registry.repository.inventory import store_time
 from twisted_registry.repository.liveness import has_exited, process_identity
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
@@ -110,9 +110,11 @@ class TaskLease:
     """The lease of one task, as one process uses it.
 
     :ivar task: name of the task.
+    :ivar clock: measures durations; it must not be set.
     :ivar interval_s: seconds between two scheduled runs. A scheduled run is skipped if another
         process ran the task less than half of that ago, with the same settings.
     :ivar settings: the settings of the task, as text that is only compared.
+    :ivar jumps: corrects ages after the clock was set.
     """
 
     driver: IStorageDriver
@@ -120,6 +122,9 @@ class TaskLease:
     clock: IReactorTime
     interval_s: float
     settings: str = ""
+    jumps: ClockJumps = field(factory=ClockJumps.unwatched)
+    #: the time of the lease of another process, and when it was first seen to have that
+    _seen: tuple[float | None, float] = field(init=False, default=(None, 0.0))
     _is_taken_over: bool = field(init=False, default=False)
 
     async def run_exclusively(self, work: Work, *, scheduled: bool) -> object:
@@ -177,9 +182,11 @@ class TaskLease:
         run = await self.last_run()
         if run is None or run.failure or run.settings != self.settings:
             return
-        ago = await self._seconds_since(layout.task_last(self.task))
-        if ago is not None and ago + run.seconds < self.interval_s / 2:
-            raise RunSkipped(f"{run.by} did it {ago:.0f} s ago")
+        ended_at = await self._modified_at(layout.task_last(self.task))
+        span_s = self.interval_s / 2 - run.seconds
+        since = await time_before(self.driver, span_s, self.jumps)
+        if ended_at is not None and ended_at > since:
+            raise RunSkipped(f"{run.by} did it {since + span_s - ended_at:.0f} s ago")
 
     @translate_storage_errors
     async def _acquire(self, holder: str) -> bool:
@@ -204,8 +211,18 @@ class TaskLease:
                 await self.driver.delete(layout.task_running(self.task))
 
     async def _is_held(self) -> bool:
-        age = await self._seconds_since(layout.task_running(self.task))
-        if age is None or age >= LEASE_TTL_S:
+        renewed_at, now = (
+            await self._modified_at(layout.task_running(self.task)),
+            self.clock.seconds(),
+        )
+        if renewed_at is None or renewed_at <= await time_before(
+            self.driver, LEASE_TTL_S, self.jumps
+        ):
+            return False
+        if self._seen[0] != renewed_at:
+            self._seen = renewed_at, now
+        elif now - self._seen[1] >= LEASE_TTL_S:
+            # The clock was set back, so that the lease of a dead process has a time to come.
             return False
         *_, identity = (await self._read_holder() or "").rpartition(" ")
         return not has_exited(identity)
@@ -219,13 +236,13 @@ class TaskLease:
         return content.decode("ascii", "replace")
 
     @translate_storage_errors
-    async def _seconds_since(self, path: str) -> float | None:
-        """Return how long ago a file was written, by the clock of the store; None without one."""
+    async def _modified_at(self, path: str) -> float | None:
+        """Return when a file was written, by the clock of the store; None without one."""
         try:
             entry = await self.driver.stat(path)
         except PathNotFound:
             return None
-        return await store_time(self.driver) - (entry.modified_s or 0)
+        return entry.modified_s or 0
 
     async def _renew(self, holder: str) -> None:
         try:

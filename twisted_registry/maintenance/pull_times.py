@@ -15,15 +15,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from attrs import define
+from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from twisted_registry.repository import layout
+from twisted_registry.repository.clock import ClockJumps, time_before
 from twisted_registry.repository.errors import translate_storage_errors
-from twisted_registry.repository.inventory import list_folder, store_time
+from twisted_registry.repository.inventory import list_folder
 from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound
 
@@ -55,16 +56,20 @@ class PullTimes:
     """The times of pulls in one store.
 
     All methods raise :class:`~twisted_registry.oci.errors.RegistryError` if the store fails.
+
+    :ivar jumps: corrects ages after the clock was set.
     """
 
     driver: IStorageDriver
+    jumps: ClockJumps = field(factory=ClockJumps.unwatched)
 
     @translate_storage_errors
     async def mark_recording(self) -> None:
         """Record that this process records pulls; to be called every few minutes."""
         last = await self._modified_at(layout.PULLS_RECORDING)
         known = await self._modified_at(layout.PULLS_SINCE)
-        if last is None or known is None or await store_time(self.driver) - last > MAX_GAP_S:
+        earliest = await time_before(self.driver, MAX_GAP_S, self.jumps)
+        if last is None or known is None or last < earliest:
             await self.driver.put(layout.PULLS_SINCE, b"")
         await self.driver.put(layout.PULLS_RECORDING, b"", durable=False)
 
@@ -91,7 +96,7 @@ class PullTimes:
 
         :param before: seconds since the epoch; earlier pulls are dropped.
         """
-        old = await store_time(self.driver) - _BATCH_TTL_S
+        old = await time_before(self.driver, _BATCH_TTL_S, self.jumps)
         batches = await list_folder(self.driver, layout.PULL_BATCHES)
         for start in range(0, len(batches), _BATCHES_PER_MERGE):
             entries = batches[start : start + _BATCHES_PER_MERGE]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from twisted_registry.oci.errors import RegistryError
+from twisted_registry.repository.clock import ClockJumps, time_before
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.uploads import find_abandoned_uploads
 from twisted_registry.storage.fallbacks import leftovers as find_leftovers
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorTime
-
     from twisted_registry.repository.registry import Registry
     from twisted_registry.repository.uploads import AbandonedUpload
 
@@ -41,27 +40,32 @@ class UploadPurgeResult:
 class UploadPurge:
     """Removes abandoned uploads of a registry.
 
-    :ivar age: seconds without activity after which an upload is abandoned.
+    :ivar age: seconds without activity after which an upload is abandoned, by the store's clock.
     :ivar dry_run: only log what would be removed.
+    :ivar jumps: corrects ages after the clock was set.
     """
 
     registry: Registry
-    clock: IReactorTime
     age: float
     dry_run: bool
+    jumps: ClockJumps = field(factory=ClockJumps.unwatched)
 
     async def run(self) -> UploadPurgeResult:
         """Remove the uploads that are abandoned now. One that cannot be removed is skipped.
 
         :raises RegistryError: if the store fails otherwise.
+        :raises ClockWasSet: if the clock was set meanwhile.
         """
-        before = self.clock.seconds() - self.age
+        self.jumps.look()
+        known_jumps = self.jumps.count
+        before = await time_before(self.registry.driver, self.age, self.jumps)
         found = removed = failed = 0
         async for upload in find_abandoned_uploads(self.registry.driver, before):
             found += 1
             if self.dry_run:
                 self._log_upload("would purge", upload)
                 continue
+            self.jumps.check_unset(known_jumps)
             try:
                 if await upload.remove():
                     removed += 1
@@ -69,6 +73,7 @@ class UploadPurge:
             except RegistryError:
                 # The storage error is logged already.
                 failed += 1
+        self.jumps.check_unset(known_jumps)
         leftovers = 0 if self.dry_run else await self._remove_leftovers(before)
         log.info(
             "abandoned uploads found={found} purged={removed} failed={failed}, "
@@ -87,5 +92,5 @@ class UploadPurge:
             what=what,
             id=upload.id,
             repository=upload.repository,
-            hours=(self.clock.seconds() - upload.last_activity) / 3600,
+            hours=(upload.before + self.age - upload.last_activity) / 3600,
         )

@@ -12,8 +12,8 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from twisted_registry.oci.errors import RegistryError
+from twisted_registry.repository.clock import ClockJumps, time_before
 from twisted_registry.repository.concurrency import map_concurrently
-from twisted_registry.repository.inventory import store_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -148,6 +148,7 @@ class TagRetention:
     :ivar immutable: tags that are never removed.
     :ivar dry_run: only report what would be removed.
     :ivar on_decision: called with each decision.
+    :ivar jumps: corrects ages after the clock was set.
     """
 
     registry: Registry
@@ -157,16 +158,24 @@ class TagRetention:
     immutable: Sequence[TagSelector] = ()
     dry_run: bool = False
     on_decision: Callable[[Decision], object] = lambda _: None
+    jumps: ClockJumps = field(factory=ClockJumps.unwatched)
     _result: RetentionResult = field(init=False, factory=RetentionResult)
+    _known_jumps: int = field(init=False, default=0)
 
     async def run(self) -> RetentionResult:
         """Remove the tags that no rule keeps. Repositories that cannot be read are skipped.
 
         :raises RegistryError: if the store fails otherwise.
+        :raises ClockWasSet: if the clock was set meanwhile.
         """
         self._result = done = RetentionResult()
-        now = await store_time(self.inventory.driver)
         longest = max((rule.pulled_within for rule in self.rules), default=0.0)
+        span = max((rule.pushed_within for rule in self.rules), default=longest)
+        span = max(span, longest)
+        self.jumps.look()
+        self._known_jumps = self.jumps.count
+        # Less than the time of the store if that was set forward: ages look as great as they are.
+        now = await time_before(self.inventory.driver, span, self.jumps) + span
         recording_since = None
         if longest:
             recording_since = await self.pulls.recording_since()
@@ -233,6 +242,7 @@ class TagRetention:
     async def _expire(self, decision: Decision) -> bool:
         tag = decision.tag
         assert tag.pushed is not None
+        self.jumps.check_unset(self._known_jumps)
         try:
             gone = await self.registry.repository(decision.repository).tags.delete_if_unchanged(
                 tag.name, tag.digest, tag.pushed

@@ -124,6 +124,8 @@ class TrashEntry:
     :ivar tag: the name of the tag, if it is one; else empty.
     :ivar digest: None for a tag.
     :ivar size: the size of the file in bytes.
+    :ivar modified: when the file was written, by the store's clock, in seconds since the epoch.
+        A file that was moved keeps its time.
     """
 
     path: str
@@ -133,17 +135,33 @@ class TrashEntry:
     tag: str = ""
     digest: Digest | None = None
     size: int = 0
+    modified: float = 0.0
+
+    @property
+    def since(self) -> float:
+        """When it was put into the trash, in seconds since the epoch, at the latest.
+
+        Its name has the clock of a process, which may have been slow.
+        """
+        return max(self.entry_name.seconds, self.modified)
 
     @classmethod
     def parse(cls, entry: Entry) -> TrashEntry | None:
         """Parse the path of a file in the trash; return None if it is not an entry."""
         *parts, name = entry.path.removeprefix(f"{layout.TRASH}/").split("/")
-        size = entry.size or 0
+        size, modified = entry.size or 0, entry.modified_s or 0.0
         try:
             entry_name = TrashEntryName.parse(name)
             if parts[0] == "blobs":
                 digest = Digest.parse(f"{parts[1]}:{parts[3]}")
-                return cls(entry.path, TrashedKind.BLOB, entry_name, digest=digest, size=size)
+                return cls(
+                    entry.path,
+                    TrashedKind.BLOB,
+                    entry_name,
+                    digest=digest,
+                    size=size,
+                    modified=modified,
+                )
             where = next(place for place, part in enumerate(parts) if part in _KIND_BY_FOLDER)
             kind, rest = _KIND_BY_FOLDER[parts[where]], parts[where + 1 :]
             repository = "/".join(parts[1:where])
@@ -153,7 +171,7 @@ class TrashEntry:
             return None
         if not is_name(repository) or (tag and not is_tag(tag)):
             return None
-        return cls(entry.path, kind, entry_name, repository, tag, linked, size)
+        return cls(entry.path, kind, entry_name, repository, tag, linked, size, modified)
 
 
 @frozen
