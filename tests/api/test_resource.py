@@ -295,13 +295,13 @@ async def test_malformed_names_are_refused(api, name):
 async def test_malformed_references_are_refused(api):
     await api.push_blob(b"x")
     for method, path, code in (
-        ("GET", "a/manifests/.x", "TAG_INVALID"),
-        ("GET", f"a/manifests/{'x' * 129}", "TAG_INVALID"),
+        ("PUT", "a/manifests/.x", "TAG_INVALID"),
+        ("PUT", f"a/manifests/{'x' * 129}", "TAG_INVALID"),
         ("PUT", "a/manifests/-x", "TAG_INVALID"),
         ("DELETE", "a/manifests/%C3%A4", "TAG_INVALID"),
-        ("GET", "a/manifests/..", "TAG_INVALID"),
-        ("GET", "a/manifests/sha256:ab", "DIGEST_INVALID"),
-        ("GET", f"a/manifests/md5:{'0' * 32}", "DIGEST_INVALID"),
+        ("PUT", "a/manifests/..", "TAG_INVALID"),
+        ("DELETE", "a/manifests/sha256:ab", "DIGEST_INVALID"),
+        ("PUT", f"a/manifests/md5:{'0' * 32}", "DIGEST_INVALID"),
         ("PUT", f"a/manifests/sha256:{'A' * 64}", "DIGEST_INVALID"),
         ("GET", "a/blobs/x", "DIGEST_INVALID"),
         ("DELETE", "a/blobs/sha256:", "DIGEST_INVALID"),
@@ -321,6 +321,48 @@ async def test_malformed_references_are_refused(api):
         response = await api(method, path, body=b"{}" if method in {"PUT", "PATCH"} else None)
         status = 404 if code == "BLOB_UPLOAD_UNKNOWN" else 400
         assert (response.status, response.code) == (status, code), path
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        *(".INVALID_MANIFEST_NAME", "x" * 129, "..", "%C3%A4"),
+        *("sha256:ab", f"md5:{'0' * 32}", f"sha256:{'A' * 64}"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_manifest_by_a_malformed_reference_is_unknown(api, reference):
+    await api.push_image()
+    response = await api("GET", f"a/manifests/{reference}")
+    assert (response.status, response.code) == (404, "MANIFEST_UNKNOWN")
+    response = await api("HEAD", f"a/manifests/{reference}")
+    assert (response.status, response.body) == (404, b"")
+
+
+@pytest_twisted.ensureDeferred
+async def test_browsers_are_told_not_to_run_a_response(api):
+    await api.push_image(b"layer")
+    for path in (
+        *("", "a/manifests/latest", f"a/blobs/{digest_of(b'layer')}", "a/tags/list", "_catalog"),
+        *(f"a/referrers/{DIGEST}", "a/manifests/missing", "no/such"),
+    ):
+        for method in ("GET", "HEAD"):
+            response = await api(method, path)
+            assert response.get("X-Content-Type-Options") == "nosniff", path
+            assert response.get("Content-Security-Policy") == "default-src 'none'; sandbox", path
+    part = await api("GET", f"a/blobs/{digest_of(b'layer')}", {"Range": "bytes=1-2"})
+    assert (part.status, part.get("X-Content-Type-Options")) == (206, "nosniff")
+
+
+@pytest_twisted.ensureDeferred
+async def test_configured_headers_replace_the_defaults(start):
+    headers = {"x-content-type-options": ["nosniff"], "content-security-policy": ["sandbox"]}
+    async with start(settings=APISettings(headers=headers)) as api:
+        for path in ("", "x"):
+            response = await api("GET", path)
+            assert response.get("X-Content-Type-Options") == "nosniff"
+            assert response.get("Content-Security-Policy") == "sandbox"
+            assert response.get("Docker-Distribution-Api-Version") == "registry/2.0"
 
 
 @pytest_twisted.ensureDeferred

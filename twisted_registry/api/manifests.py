@@ -24,9 +24,14 @@ _MAX_CACHED_HEADERS = 1024
 async def get(context: RequestContext) -> Response:
     """Send a manifest, byte for byte as it was pushed.
 
-    :raises RegistryError: MANIFEST_UNKNOWN.
+    :raises RegistryError: MANIFEST_UNKNOWN, also for a reference that is neither a tag nor a digest
+        (the conformance tests of version 1.1).
     """
-    reference = context.reference()
+    reference = context.route.parsed
+    if reference is None:
+        raise RegistryError(
+            ErrorCode.MANIFEST_UNKNOWN, detail={"reference": context.route.variable[:200]}
+        )
     is_query = context.method == "HEAD"
     stored = await context.repository.manifests.get(reference, is_query=is_query)
     if (

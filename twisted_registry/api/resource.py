@@ -62,7 +62,12 @@ if TYPE_CHECKING:
 log = Logger()
 
 _PUSH_METHODS = frozenset({"POST", "PUT", "PATCH"})
-_COMMON_HEADERS = {"Docker-Distribution-Api-Version": ("registry/2.0",)}
+_COMMON_HEADERS = {
+    "Docker-Distribution-Api-Version": ("registry/2.0",),
+    # Clients choose the stored content and its media type: a browser must not run it.
+    "X-Content-Type-Options": ("nosniff",),
+    "Content-Security-Policy": ("default-src 'none'; sandbox",),
+}
 _DEBUG_STATUSES = frozenset({401, 404})
 #: Names of path variables in Distribution's logs.
 _DISTRIBUTION_VARIABLES = {"reference": "reference", "digest": "digest", "upload": "uuid"}
@@ -122,7 +127,7 @@ class RegistryResource(AsyncResource):
         }
         process = secrets.token_hex(6)
         self._request_ids = (f"{process}-{number}" for number in count())
-        self._common = CommonHeaders({**_COMMON_HEADERS, **self._settings.headers})
+        self._common = self._make_common_headers({})
         self._storage_full = False
 
     def set_storage_state(self, warning: str, *, full: bool) -> None:
@@ -133,8 +138,17 @@ class RegistryResource(AsyncResource):
         :param full: whether POST, PUT and PATCH are answered 507. Started uploads are kept.
         """
         warnings = {"Warning": (f'299 - "{warning}"',)} if warning else {}
-        self._common = CommonHeaders({**_COMMON_HEADERS, **self._settings.headers, **warnings})
+        self._common = self._make_common_headers(warnings)
         self._storage_full = full
+
+    def _make_common_headers(self, more: Mapping[str, Sequence[str]]) -> CommonHeaders:
+        """Make the headers of every response; those of the configuration replace the defaults."""
+        configured = self._settings.headers
+        names = {name.lower() for name in configured}
+        defaults = {
+            name: values for name, values in _COMMON_HEADERS.items() if name.lower() not in names
+        }
+        return CommonHeaders({**defaults, **configured, **more})
 
     async def respond(self, request: Request) -> None:
         """Send the response, and report the request to the observer of metrics."""
