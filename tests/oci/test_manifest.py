@@ -18,6 +18,7 @@ from tests.support.manifests import (
     without_key,
 )
 from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.document import DocumentLimits
 from twisted_registry.oci.manifest import (
     DOCKER_IMAGE,
     DOCKER_INDEX,
@@ -32,6 +33,7 @@ from twisted_registry.oci.manifest import (
     declared_media_type,
     guess_media_type,
     parse_manifest,
+    parse_pushed,
 )
 
 # What is read.
@@ -209,8 +211,85 @@ def test_an_index_with_layers_or_config_is_refused(media_type, extra):
 )
 def test_a_duplicate_key_is_refused(text):
     config = json.dumps(descriptor(b"{}", CONFIG))
+    content = (text % (config, config)).encode()
+    for media_type in (OCI_IMAGE, OTHER):
+        with pytest.raises(ManifestInvalid, match="twice"):
+            parse_pushed(content, media_type)
+
+
+def test_a_stored_duplicate_key_is_read_as_clients_read_it():
+    text = json.dumps(image_document(layers=[]))
+    layers = json.dumps([descriptor(b"one")])
+    content = text.replace('"layers": []', f'"layers": [], "layers": {layers}').encode()
+    assert [layer.digest for layer in parse_manifest(content, None).layers] == [Digest.of(b"one")]
     with pytest.raises(ManifestInvalid):
-        parse_manifest((text % (config, config)).encode(), OCI_IMAGE)
+        parse_pushed(content, None)
+
+
+#: Values that take the place of a field for programs that ignore the case of keys.
+FOLDED = [
+    image_document(Layers=[]),
+    image_document(Config=descriptor()),
+    image_document(mediatype=OCI_IMAGE),
+    image_document(SUBJECT=descriptor()),
+    {**image_document(), "\u017fubject": descriptor()},
+    image_document(ANNOTATIONS={}),
+    image_document(config=descriptor(URLs=["https://x"])),
+    image_document(layers=[descriptor(), descriptor(Digest="x")]),
+    image_document(layers=[{"Urls": [], **descriptor()}]),
+    image_document(subject=descriptor(MEDIATYPE="x")),
+    image_document(artifactType="x", ARTIFACTTYPE="y"),
+    image_document(extension={"a": 1, "A": 2}),
+    image_document(layers=[descriptor(extension=[{"\u212a": 1, "k": 2}])]),
+]
+
+
+@pytest.mark.parametrize("document", FOLDED)
+def test_a_key_that_differs_from_a_field_in_case_is_refused(document):
+    content = json.dumps(document).encode()
+    with pytest.raises(ManifestInvalid, match="case"):
+        parse_pushed(content, OCI_IMAGE)
+    parse_manifest(content, OCI_IMAGE)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        index_document(Manifests=[]),
+        index_document(manifests=[descriptor(platform={"OS": "linux"})]),
+        index_document(manifests=[descriptor(platform={"os": "linux", "O\u017f": "x"})]),
+        index_document(manifests=[descriptor(Platform={})]),
+    ],
+)
+def test_a_key_of_an_index_that_differs_from_a_field_in_case_is_refused(document):
+    with pytest.raises(ManifestInvalid, match="case"):
+        parse_pushed(json.dumps(document).encode(), OCI_INDEX)
+
+
+def test_keys_of_annotations_and_unknown_types_are_free():
+    annotations = {"a": "1", "A": "2", "Layers": "3"}
+    layer = descriptor(annotations=annotations)
+    document = image_document(annotations=annotations, layers=[layer])
+    assert parse_pushed(json.dumps(document).encode(), OCI_IMAGE).annotations == annotations
+    free = {"Config": 1, "config": 2, "a": {"b": 1, "B": 2}}
+    assert parse_pushed(json.dumps(free).encode(), OTHER).kind is ManifestKind.OPAQUE
+    for bad in ({"MediaType": OCI_IMAGE}, {"Subject": descriptor()},
+                {"subject": descriptor(Digest="x")}):  # fmt: skip
+        with pytest.raises(ManifestInvalid, match="case"):
+            parse_pushed(json.dumps({**free, **bad}).encode(), OTHER)
+
+
+def test_a_document_beyond_the_limits_is_refused():
+    limits = DocumentLimits(depth=4, values=60)
+    content = json.dumps(image_document()).encode()
+    assert len(parse_pushed(content, OCI_IMAGE, limits).layers) == 2
+    many = json.dumps(image_document(layers=[descriptor(b"x")] * 20)).encode()
+    deep = json.dumps(image_document(extension=[[[[]]]])).encode()
+    for bad, reason in ((many, "60 values"), (deep, "4 levels")):
+        for media_type in (OCI_IMAGE, OTHER, None):
+            with pytest.raises(ManifestInvalid, match=reason):
+                parse_pushed(bad, media_type, limits)
+        parse_manifest(bad, OCI_IMAGE)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1"])

@@ -46,6 +46,16 @@ def test_an_unknown_type_references_everything_that_looks_like_a_digest():
     assert found == References(frozenset([A, C, LONG]), frozenset(), A)
 
 
+@pytest.mark.parametrize("key", ["layers", "Layers", "LAYERS"])
+def test_a_document_with_two_readings_references_everything(key):
+    text = json.dumps({
+        "schemaVersion": 2, "mediaType": OCI_IMAGE, "config": part(A), "layers": [part(B)],
+        "subject": part(C, OCI_IMAGE), "@": [part(D)],
+    })  # fmt: skip
+    found = parse_references(text.replace('"@"', f'"{key}"').encode())
+    assert found == References(frozenset([A, B, C, D]), frozenset(), C)
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -8,10 +8,25 @@ import pytest
 
 from tests.repository.manifest_kit import OTHER, UNTYPED, get, refusal
 from tests.repository.watched_driver import fails_at
-from tests.repository.worlds import CONFIG, LAYER, descriptor, done, image, index
+from tests.repository.worlds import (
+    CONFIG,
+    LAYER,
+    begin,
+    descriptor,
+    done,
+    image,
+    index,
+    result_of,
+)
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode
-from twisted_registry.oci.manifest import DOCKER_IMAGE, OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX
+from twisted_registry.oci.manifest import (
+    DOCKER_IMAGE,
+    OCI_ARTIFACT,
+    OCI_IMAGE,
+    OCI_INDEX,
+    ManifestKind,
+)
 from twisted_registry.repository import layout
 
 # Serving.
@@ -166,9 +181,45 @@ def test_children_of_an_index_must_exist_as_manifests_or_blobs(stocked):
 
 
 def test_index_with_many_children_is_stored(stocked):
-    children = [descriptor(str(number).encode(), OCI_IMAGE) for number in range(500)]
-    error = refusal(stocked.put, index(*children), OCI_INDEX)
-    assert error.detail == {"digests": [child["digest"] for child in children]}
+    """Other requests get their turn between the checks of some of them."""
+    children = [descriptor(str(number).encode(), LAYER) for number in range(500)]
+    for number in range(500):
+        stocked.blob(str(number).encode())
+    content = index(*children)
+    manifests = stocked.repo().manifests
+    pushing = begin(manifests.put(Digest.of(content), content, OCI_INDEX))
+    assert not pushing.called
+    stocked.clock.advance(0)
+    assert result_of(pushing).kind is ManifestKind.INDEX
+    assert get(stocked, Digest.of(content)).content == content
+
+
+@pytest.mark.parametrize("kind", ["layers", "children"])
+def test_search_for_missing_content_ends_after_many(stocked, kind):
+    parts = [descriptor(str(number).encode(), LAYER) for number in range(5000)]
+    if kind == "layers":
+        error = refusal(stocked.put, image(layers=parts), OCI_IMAGE)
+    else:
+        error = refusal(stocked.put, index(*parts), OCI_INDEX)
+    assert error.code is ErrorCode.MANIFEST_BLOB_UNKNOWN
+    assert error.detail == {"digests": [part["digest"] for part in parts[:100]]}
+    assert len(stocked.driver.calls) < 1000
+
+
+def test_content_that_is_named_often_is_checked_once(stocked):
+    layer = descriptor(b"layer")
+    stocked.put(image(layers=[layer]), OCI_IMAGE)
+    calls = []
+    for count in (1, 1000):
+        stocked.registry = stocked.another()  # with empty caches
+        before = len(stocked.driver.calls)
+        content = image(layers=[layer] * count)
+        stocked.put(content, OCI_IMAGE)
+        calls.append(len(stocked.driver.calls) - before)
+    assert calls[0] <= calls[1] <= calls[0] + 4
+    missing = descriptor(b"missing")
+    error = refusal(stocked.put, image(layers=[missing] * 1000), OCI_IMAGE)
+    assert error.detail == {"digests": [missing["digest"]]}
 
 
 def test_subject_may_be_missing(stocked):

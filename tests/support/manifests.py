@@ -11,7 +11,7 @@ from twisted_registry.oci.manifest import (
     OCI_ARTIFACT,
     OCI_IMAGE,
     OCI_INDEX,
-    parse_manifest,
+    parse_pushed,
 )
 
 __all__ = ["DOCKER_IMAGE", "DOCKER_INDEX", "OCI_ARTIFACT", "OCI_IMAGE", "OCI_INDEX"]
@@ -74,7 +74,7 @@ def artifact_document(**fields) -> dict:
 
 
 def parse_document(document: object, media_type: str | None = None):
-    return parse_manifest(json.dumps(document).encode(), media_type)
+    return parse_pushed(json.dumps(document).encode(), media_type)
 
 
 def without_key(document: dict, key: str) -> dict:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from twisted_registry.api.preconditions import AcceptedTypes, etag_matches, parse_precondition
 from twisted_registry.api.response import EncodedHeaders, Response
-from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
-from twisted_registry.oci.manifest import KIND_BY_MEDIA_TYPE, ManifestKind, is_media_type
+from twisted_registry.oci.manifest import (
+    KIND_BY_MEDIA_TYPE,
+    ManifestInvalid,
+    ManifestKind,
+    parse_document_type,
+    parse_manifest,
+)
+from twisted_registry.oci.media_types import is_media_type, safe_media_type
 from twisted_registry.oci.names import TagInvalid, check_tag
 from twisted_registry.repository.streaming import ContentTooLarge, read_body
 
 if TYPE_CHECKING:
     from twisted_registry.api.context import RequestContext
+    from twisted_registry.oci.digest import Digest
+    from twisted_registry.oci.manifest import Descriptor
     from twisted_registry.repository.cache import StoredManifest
 
+#: Images of an index that are tried for a client that does not accept indexes.
+_MAX_LEGACY_IMAGES = 16
 #: Manifests whose headers are cached.
 _MAX_CACHED_HEADERS = 1024
 
@@ -60,7 +71,7 @@ async def put(context: RequestContext) -> Response:
     )
     content = await _read_content(context)
     if isinstance(reference, str):
-        digest = Digest.of(content)
+        digest = await context.repository.manifests.digest_of(content)
         tags_to_set = [reference, *(tag for tag in tags if tag != reference)]
     else:
         digest, tags_to_set = reference, tags
@@ -98,7 +109,7 @@ def _digest_headers(digest: Digest) -> tuple[tuple[str, str], ...]:
 
 @lru_cache(maxsize=_MAX_CACHED_HEADERS)
 def _content_headers(digest: Digest, media_type: str) -> EncodedHeaders:
-    return EncodedHeaders((("Content-Type", media_type), *_digest_headers(digest)))
+    return EncodedHeaders((("Content-Type", safe_media_type(media_type)), *_digest_headers(digest)))
 
 
 async def _image_for_legacy_client(
@@ -113,16 +124,29 @@ async def _image_for_legacy_client(
     if stored.media_type in accepted:
         return stored
     manifests = context.repository.manifests
-    index = await manifests.get_parsed(stored.digest)
-    for child in index[1].manifests if index is not None else ():
-        platform = child.platform or {}
-        if (platform.get("os"), platform.get("architecture")) != ("linux", "amd64"):
-            continue
+    index = await manifests.find_in(stored.digest, _find_linux_images)
+    for child in index[1] if index is not None else ():
         if child.media_type in accepted:
-            image = await manifests.get_parsed(child.digest)
+            image = await manifests.find_in(child.digest, parse_document_type)
             if image is not None:
                 return image[0]
     return stored
+
+
+def _find_linux_images(content: bytes) -> tuple[Descriptor, ...]:
+    """Return the first images for linux/amd64 of an index."""
+    try:
+        index = parse_manifest(content, None)
+    except ManifestInvalid:
+        return ()
+    images = (
+        child
+        for child in index.manifests
+        if child.platform is not None
+        and child.platform.get("os") == "linux"
+        and child.platform.get("architecture") == "amd64"
+    )
+    return tuple(islice(images, _MAX_LEGACY_IMAGES))
 
 
 def _content_type(context: RequestContext) -> str | None:

@@ -19,6 +19,7 @@ from twisted_registry.gc.sweep import Sweeper
 from twisted_registry.repository.clock import ClockJumps, MonotonicClock
 from twisted_registry.repository.concurrency import RateLimiter
 from twisted_registry.repository.inventory import Inventory
+from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.repository.trash import Trash
 from twisted_registry.storage.threads import Threads
 
@@ -36,6 +37,7 @@ def make_collector(
     dry_run: bool,
     observer: CollectorObserver | None = None,
     clock_jumps: ClockJumps | None = None,
+    worker: ManifestWorker | None = None,
 ) -> Collector:
     """Make a collector; the caller closes it.
 
@@ -43,10 +45,11 @@ def make_collector(
     :param untagged: delete manifests without a tag as well.
     :param dry_run: report what would be deleted, and delete nothing.
     :param clock_jumps: what a longer-lived process knows about the clock.
+    :param worker: parses manifests; None parses them on the caller's thread.
     """
     maintenance = configuration.storage.maintenance
     return Collector(
-        Inventory(driver),
+        Inventory(driver, worker or ManifestWorker()),
         Sweeper(driver, make_trash(configuration, driver, reactor)),
         _make_references(configuration, reactor),
         MonotonicClock(reactor),
@@ -80,14 +83,17 @@ def make_trash_expiry(
     reactor: Any,
     keep: float,
     clock_jumps: ClockJumps | None = None,
+    worker: ManifestWorker | None = None,
 ) -> TrashExpiry:
     """Make the task that expires the trash; the caller closes it.
 
     :param driver: of the store of the configuration.
     :param keep: seconds for which an entry stays in the trash.
     :param clock_jumps: what a longer-lived process knows about the clock.
+    :param worker: as for :func:`make_collector`.
     """
-    mark_phase = MarkPhase(Inventory(driver), _make_references(configuration, reactor))
+    inventory = Inventory(driver, worker or ManifestWorker())
+    mark_phase = MarkPhase(inventory, _make_references(configuration, reactor))
     return TrashExpiry(
         Trash(driver), mark_phase, keep, jumps=clock_jumps or ClockJumps(reactor.seconds)
     )

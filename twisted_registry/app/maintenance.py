@@ -35,6 +35,7 @@ from twisted_registry.oci.patterns import Glob, GlobSet
 from twisted_registry.repository.clock import ClockJumps, MonotonicClock
 from twisted_registry.repository.concurrency import RateLimiter
 from twisted_registry.repository.inventory import Inventory
+from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.repository.policy import TagSelector
 from twisted_registry.repository.trash import Deleter, IDeleter, TrashDeleter
 from twisted_registry.storage.threads import Threads
@@ -239,6 +240,7 @@ def _make_collection(service: MaintenanceService) -> Work:
         untagged=gc.deleteuntagged,
         dry_run=gc.dryrun,
         clock_jumps=service.clock_jumps,
+        worker=service.registry.worker,
     )
     service.close_at_stop(collector.close)
     return collector.run
@@ -253,6 +255,7 @@ def _make_trash_expiry(service: MaintenanceService) -> Work:
         service.reactor,
         service.maintenance.trash.keep,
         service.clock_jumps,
+        service.registry.worker,
     )
     service.close_at_stop(expiry.close)
     return expiry.run
@@ -271,7 +274,8 @@ def _make_retention_run(service: MaintenanceService) -> Work:
 
 
 def _make_scrub_run(service: MaintenanceService) -> Work:
-    return make_scrub(service.configuration, service.driver, service.reactor)
+    worker = service.registry.worker
+    return make_scrub(service.configuration, service.driver, service.reactor, worker)
 
 
 def make_retention(
@@ -353,18 +357,23 @@ def make_trash(configuration: Configuration, driver: IStorageDriver, reactor: An
 
 
 def make_scrub(
-    configuration: Configuration, driver: IStorageDriver, reactor: Any
+    configuration: Configuration,
+    driver: IStorageDriver,
+    reactor: Any,
+    worker: ManifestWorker | None = None,
 ) -> Callable[[], Coroutine[Any, Any, ScrubResult]]:
     """Return a function that runs a scrub: reads all blobs again and verifies their digests.
 
     :param driver: of the store of the configuration.
+    :param worker: parses manifests; None parses them on the caller's thread.
     """
+    inventory = Inventory(driver, worker or ManifestWorker())
 
     def run() -> Coroutine[Any, Any, ScrubResult]:
         # A quarantine for each run: its paths contain the time at which it was made.
         rate_limiter = RateLimiter(reactor, configuration.storage.maintenance.scrub.rate)
         quarantine = Quarantine(driver, reactor)
-        affected_tags = AffectedTags(LinkCheck(driver, quarantine), Inventory(driver))
+        affected_tags = AffectedTags(LinkCheck(driver, quarantine), inventory)
         return Scrub(
             BlobCheck(driver, quarantine, rate_limiter.throttle),
             Repairer(driver, MonotonicClock(reactor)),

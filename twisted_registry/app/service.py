@@ -51,9 +51,11 @@ from twisted_registry.http.proxies import TrustedProxies
 from twisted_registry.http.site import AccessLog, HTTPSite
 from twisted_registry.maintenance.pull_times import PullRecorder, PullTimes
 from twisted_registry.repository.clock import ClockJumps, seconds_since_boot
+from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.repository.presence import NullGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.storage.threads import Threads
 from twisted_registry.workers.port import AdoptedEndpoint, LoadTable, SharingEndpoint
 from twisted_registry.workers.supervisor import WorkerSupervisor
 
@@ -139,6 +141,7 @@ class RegistryService(MultiService):
         checked = CheckedDriver(self.driver, reactor, counts)
         self._gate = self._make_gate(checked)
         self._descriptors = make_descriptor_cache(self._configuration, reactor)
+        self._manifest_thread = Threads(reactor, 1, "manifests")
         self.registry = self._make_registry(checked)
         self._by_address = make_rate_limit(
             self._configuration.http.limits.requestsperaddress, "address", reactor
@@ -199,6 +202,7 @@ class RegistryService(MultiService):
             url_lifetime_s=round(storage.redirect.lifetime),
             max_content_bytes=storage.cache.manifestbytes,
             descriptors=self._descriptors,
+            worker=ManifestWorker(self._manifest_thread.run_blocking),
             deleter=make_trash(configuration, checked, self._reactor),
             pending_pulls=None if self._is_read_only else make_pull_set(configuration),
             read_only=self._is_read_only,
@@ -397,6 +401,7 @@ class RegistryService(MultiService):
         if self._access_control is not None:
             await self._access_control.access.close()
         await self._descriptors.close()
+        await self._manifest_thread.close()
         await self.driver.close()
         if self._load_table is not None:
             self._load_table.close()

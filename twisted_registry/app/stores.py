@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from twisted_registry.oci.document import DocumentLimits
 from twisted_registry.repository.cache import MemoryDescriptorCache, NullDescriptorCache
 from twisted_registry.repository.policy import Policy, TagSelector
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
@@ -58,6 +59,7 @@ def make_manifest_policy(configuration: Configuration) -> Policy:
     """Make the policy that decides which manifests are accepted, and which tags are immutable."""
     validation = configuration.validation
     indexes = validation.manifests.indexes
+    limits = configuration.http.limits
     return Policy(
         check_references=not validation.disabled,
         url_allow=validation.manifests.urls.allow,
@@ -65,7 +67,8 @@ def make_manifest_policy(configuration: Configuration) -> Policy:
         platforms=cast("Literal['all', 'none', 'list']", indexes.platforms),
         platform_list=frozenset((item.architecture, item.os) for item in indexes.platformlist),
         classes=frozenset(configuration.policy.repository.classes),
-        max_manifest_bytes=configuration.http.limits.manifestbytes,
+        max_manifest_bytes=limits.manifestbytes,
+        document_limits=DocumentLimits(limits.manifestdepth, limits.manifestvalues),
         immutable=immutable_tags(configuration),
     )
 

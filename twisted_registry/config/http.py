@@ -427,6 +427,17 @@ class Limits(SectionBase):
     manifestbytes: int = key(
         size(4 * 2**20), "The largest manifest; a larger one returns 413.", default=4 * 2**20
     )
+    manifestdepth: int = key(
+        integer(8, 500),
+        "The deepest nesting of objects and lists in a manifest; a deeper one returns 400.",
+        default=32,
+    )
+    manifestvalues: int = key(
+        integer(1000),
+        "The most values in a manifest, counted by its commas, brackets, braces and backslashes;"
+        " one with more returns 400. Parsing 100,000 holds up a process for up to 30 ms.",
+        default=100_000,
+    )
     blobbytes: int = key(
         size(0), "The largest blob; a larger one returns 413, ``DENIED``. 0 is no limit."
     )

@@ -17,7 +17,7 @@ from twisted_registry.integrity.blobs import stored_digest
 from twisted_registry.integrity.findings import Finding, FindingKind
 from twisted_registry.integrity.walk import walk_files
 from twisted_registry.oci.errors import RegistryError
-from twisted_registry.oci.manifest import is_media_type
+from twisted_registry.oci.media_types import is_media_type
 from twisted_registry.repository import layout
 from twisted_registry.repository.inventory import list_folder
 from twisted_registry.repository.trash import TagChange, TrashedKind, TrashEntry

@@ -13,9 +13,9 @@ from twisted_registry.oci.manifest import (
     ManifestInvalid,
     declared_media_type,
     guess_media_type,
-    is_media_type,
     parse_manifest,
 )
+from twisted_registry.oci.media_types import is_media_type
 from twisted_registry.repository import layout
 from twisted_registry.repository.links import write_link
 from twisted_registry.storage.interfaces import PathNotFound

@@ -14,7 +14,7 @@ from twisted_registry.integrity.findings import Finding, FindingKind, Severity
 from twisted_registry.integrity.links import ClassifiedPath, FileRole, classify_path
 from twisted_registry.integrity.walk import walk_files
 from twisted_registry.oci.digest import ALGORITHMS, Digest
-from twisted_registry.oci.manifest import is_media_type
+from twisted_registry.oci.media_types import is_media_type
 from twisted_registry.repository import layout
 from twisted_registry.repository.inventory import list_folder
 from twisted_registry.repository.links import read_link, write_link

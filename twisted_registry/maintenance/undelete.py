@@ -79,7 +79,7 @@ class Undelete:
         manifests = self.registry.repository(name).manifests
         for member, kept in plan.manifests.items():
             own_tags = tags if member == digest else ()
-            await manifests.put(member, kept.content, kept.media_type, own_tags)
+            await manifests.put(member, kept.content, kept.media_type, own_tags, is_restored=True)
             await self.trash.discard_restored(name, member)
         return len(plan.blobs) + len(plan.manifests)
 

@@ -1,5 +1,8 @@
 """Parser of manifests: their kind, and the content that they reference.
 
+A pushed document is refused if clients could read it in another way (:func:`parse_pushed`). A
+stored one is read as clients read it (:func:`parse_manifest`).
+
 Supported are manifest.md and image-index.md of the OCI image specification, and Docker image
 manifests version 2, schema 2. A manifest is stored and served byte for byte, so nothing here writes
 one. Manifests of unknown types are accepted as opaque, as the distribution specification requires.
@@ -7,14 +10,23 @@ one. Manifests of unknown types are accepted as opaque, as the distribution spec
 
 from __future__ import annotations
 
-import json
 import re
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid
+from twisted_registry.oci.document import (
+    DocumentInvalid,
+    DocumentLimits,
+    check_keys,
+    check_known_keys,
+    fold_keys,
+    load_object,
+    load_pushed_object,
+)
+from twisted_registry.oci.media_types import is_media_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,16 +44,26 @@ FOREIGN_LAYER_PREFIXES = (
     "application/vnd.docker.image.rootfs.foreign.",
 )
 
-#: A Content-Type without parameters (RFC 6838 section 4.2, without its rule for the first
-#: character). A stored manifest is served with the type that it declares itself.
-_MEDIA_TYPE_RE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}", re.ASCII)
-
 _DIGEST_RE = re.compile(
     "|".join(f"{name}:[0-9a-f]{{{length}}}" for name, length in ALGORITHMS.items()).encode()
 )
 
 #: Go programs read sizes as signed 64-bit numbers.
 _SIZE_LIMIT_BYTES = 2**63
+
+#: The fields of a document of any type, of a manifest, a descriptor and a platform.
+_COMMON_FIELDS = fold_keys("mediaType", "artifactType", "subject", "annotations")
+_MANIFEST_FIELDS = fold_keys(
+    *("schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "blobs"),
+    *("subject", "annotations"),
+)
+_DESCRIPTOR_FIELDS = fold_keys(
+    *("mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "platform")
+)
+_PLATFORM_FIELDS = fold_keys(
+    *("architecture", "os", "os.version", "os.features", "variant", "features")
+)
+_NO_LIMITS = DocumentLimits(depth=2**63, values=2**63)
 
 
 class ManifestKind(Enum):
@@ -64,6 +86,26 @@ KIND_BY_MEDIA_TYPE = {
 
 class ManifestInvalid(ValueError):
     """The document does not match its media type; the message has the reason."""
+
+
+@frozen
+class DocumentType:
+    """What a document says of its own media type.
+
+    :ivar declared: its ``mediaType``; None without a valid one: it may be pushed as any type.
+    :ivar guessed: the OCI type that it looks like, or None.
+    """
+
+    declared: str | None = None
+    guessed: str | None = None
+
+    @property
+    def fallback(self) -> str:
+        """The type of a document that declares none, unless the repository has stored one.
+
+        As CNCF Distribution reads it.
+        """
+        return self.guessed or OCI_IMAGE
 
 
 @frozen
@@ -94,6 +136,7 @@ class Manifest:
     :ivar layers: the layers of an image, or the blobs of an artifact.
     :ivar manifests: the children of an index.
     :ivar annotations: top-level annotations, or None if there are none.
+    :ivar document_type: what the document itself says of its type.
     """
 
     media_type: str
@@ -104,6 +147,7 @@ class Manifest:
     subject: Descriptor | None = None
     artifact_type: str | None = None
     annotations: Mapping[str, str] | None = None
+    document_type: DocumentType = field(default=DocumentType(), eq=False)
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
@@ -148,11 +192,14 @@ class References:
 
 
 def parse_references(content: bytes) -> References:
-    """Parse the references of a stored document; in doubt, return too many."""
+    """Parse the references of a stored document; in doubt, return too many.
+
+    A document that clients may read in another way counts as one of unknown type.
+    """
     try:
-        manifest = parse_manifest(content, None)
+        manifest = parse_pushed(content, None, _NO_LIMITS)
     except ManifestInvalid:
-        return References(_find_digests(content))
+        return References(_find_digests(content), subject=parse_subject(content))
     subject = None if manifest.subject is None else manifest.subject.digest
     if manifest.kind is ManifestKind.OPAQUE:
         return References(_find_digests(content), subject=subject)
@@ -170,20 +217,39 @@ def _find_digests(content: bytes) -> frozenset[Digest]:
     return frozenset(Digest(algorithm, hexadecimal) for algorithm, hexadecimal in found)
 
 
-def is_media_type(value: object) -> TypeGuard[str]:
-    """Whether ``value`` is a media type without parameters."""
-    return isinstance(value, str) and _MEDIA_TYPE_RE.fullmatch(value) is not None
-
-
 def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
-    """Parse a manifest.
+    """Parse a stored manifest.
+
+    :param media_type: the type that it was pushed with; None for the type that it declares.
+    :raises ManifestInvalid: if the document does not match its type.
+    """
+    return _parse_document(load_object(content), media_type)
+
+
+def parse_pushed(
+    content: bytes, media_type: str | None, limits: DocumentLimits | None = None
+) -> Manifest:
+    """Parse a manifest that a client pushes.
 
     :param content: the bytes as pushed.
     :param media_type: the Content-Type without parameters; None for the type that the document
         declares.
-    :raises ManifestInvalid: if the document does not match its type.
+    :param limits: of its structure; None for the defaults.
+    :raises ManifestInvalid: if the document does not match its type, exceeds a limit, or could be
+        read in more than one way.
     """
-    document = _load_json_object(content)
+    try:
+        document = load_pushed_object(content, limits or DocumentLimits())
+        manifest = _parse_document(document, media_type)
+        if document is not None:
+            _check_field_names(document, manifest.kind)
+    except DocumentInvalid as error:
+        raise ManifestInvalid(str(error)) from error
+    return manifest
+
+
+def _parse_document(document: dict[str, Any] | None, media_type: str | None) -> Manifest:
+    document_type = _type_of(document)
     declared = document.get("mediaType") if document is not None else None
     if declared == "":
         # Go programs write an empty string for a missing value.
@@ -191,7 +257,7 @@ def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
     if declared is not None and not is_media_type(declared):
         raise ManifestInvalid("mediaType: a media type is expected")
     if media_type is None:
-        media_type = declared or _guess_media_type(document)
+        media_type = declared or document_type.guessed
         if media_type is None:
             raise ManifestInvalid("neither Content-Type nor mediaType is set")
     elif not is_media_type(media_type):
@@ -200,9 +266,9 @@ def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
         raise ManifestInvalid(f"mediaType is {declared}, but the Content-Type says {media_type}")
     kind = KIND_BY_MEDIA_TYPE.get(media_type, ManifestKind.OPAQUE)
     if kind is ManifestKind.OPAQUE:
-        return _parse_opaque(document, media_type)
+        return evolve(_parse_opaque(document, media_type), document_type=document_type)
     if document is None:
-        raise ManifestInvalid("not a JSON object in UTF-8 without duplicate keys")
+        raise ManifestInvalid("not a JSON object in UTF-8")
     _check_shape(document, kind)
     return Manifest(
         media_type,
@@ -215,47 +281,61 @@ def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
         subject=_parse_subject(document),
         artifact_type=_parse_optional_string(document, "artifactType"),
         annotations=_parse_annotations(document),
+        document_type=document_type,
     )
 
 
-def declared_media_type(content: bytes) -> str | None:
-    """Return the media type that a stored document declares.
+def parse_document_type(content: bytes) -> DocumentType:
+    """Return what a stored document says of its own media type."""
+    return _type_of(load_object(content))
 
-    None for a document without a valid ``mediaType``, which may have been pushed as any type.
-    """
-    document = _load_json_object(content)
-    declared = document.get("mediaType") if document is not None else None
-    return declared if is_media_type(declared) else None
+
+def parse_subject(content: bytes) -> Digest | None:
+    """Return the digest of the subject of a stored document, or None."""
+    try:
+        subject = parse_manifest(content, None).subject
+    except ManifestInvalid:
+        return None
+    return None if subject is None else subject.digest
+
+
+def declared_media_type(content: bytes) -> str | None:
+    """Return the media type that a stored document declares; see :class:`DocumentType`."""
+    return parse_document_type(content).declared
 
 
 def guess_media_type(content: bytes) -> str | None:
     """Return the OCI type that a document without ``mediaType`` looks like, or None."""
-    return _guess_media_type(_load_json_object(content))
+    return parse_document_type(content).guessed
 
 
-def _load_json_object(content: bytes) -> dict[str, Any] | None:
-    try:
-        # json would guess the encoding of bytes, and accept lone surrogates.
-        document = json.loads(
-            content.decode("utf-8"),
-            parse_constant=_reject_constant,
-            object_pairs_hook=_reject_duplicate_keys,
-        )
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
+def _type_of(document: dict[str, Any] | None) -> DocumentType:
+    declared = document.get("mediaType") if document is not None else None
+    return DocumentType(declared if is_media_type(declared) else None, _guess_media_type(document))
 
 
-def _reject_constant(name: str) -> None:
-    raise ValueError(name)
+def _check_field_names(document: dict[str, Any], kind: ManifestKind) -> None:
+    """Check that Go programs, which ignore the case of keys, read the same fields.
 
+    In a document of unknown type, other objects may be maps of free keys.
 
-def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Reject duplicate keys, because programs differ in which value they use."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("duplicate key")
-    return found
+    :raises DocumentInvalid: naming the keys.
+    """
+    names = ["subject"]
+    if kind is ManifestKind.OPAQUE:
+        check_known_keys(document, _COMMON_FIELDS, "the document")
+    else:
+        check_known_keys(document, _MANIFEST_FIELDS, "the manifest")
+        check_keys(document)
+        names += ["config", "layers", "manifests", "blobs"]
+    for name in names:
+        value = document.get(name)
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict):
+                check_known_keys(item, _DESCRIPTOR_FIELDS, name)
+                platform = item.get("platform")
+                if isinstance(platform, dict):
+                    check_known_keys(platform, _PLATFORM_FIELDS, f"{name}: platform")
 
 
 def _guess_media_type(document: dict[str, Any] | None) -> str | None:

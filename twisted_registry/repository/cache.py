@@ -24,9 +24,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
-from twisted_registry.oci.manifest import declared_media_type
+from twisted_registry.oci.manifest import OCI_IMAGE, parse_document_type
 from twisted_registry.repository import layout
 from twisted_registry.repository.links import parse_link, read_link
+from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.storage.fallbacks import bulk_lookup, fast_lookup
 from twisted_registry.storage.interfaces import PathNotFound
 
@@ -57,6 +58,8 @@ MAX_LINKS = 50_000
 MAX_PULLS = 10_000
 #: Memory that each cached manifest takes beside its bytes, about.
 ENTRY_OVERHEAD_BYTES = 1024
+#: Reads of a manifest whose bytes do not have its digest.
+_MAX_READS = 2
 
 
 @define(eq=False)
@@ -158,11 +161,13 @@ class StoredManifest:
     :ivar media_type: the media type that the document declares. If it declares none, this is empty
         in the cache; :class:`~.manifests.Manifests` adds the type that the repository has stored.
     :ivar content: the bytes as pushed.
+    :ivar fallback_type: the media type if neither the document nor the repository has one.
     """
 
     digest: Digest
     media_type: str
     content: bytes = field(repr=False)
+    fallback_type: str = OCI_IMAGE
 
 
 @frozen(eq=False)
@@ -180,6 +185,7 @@ class MetadataCache:
     """Reads links, blob sizes and manifests of one store, and caches them.
 
     :ivar lookup: validates cached entries.
+    :ivar worker: hashes and parses manifests.
     """
 
     def __init__(
@@ -189,6 +195,7 @@ class MetadataCache:
         max_links: int = MAX_LINKS,
         max_pulls: int = MAX_PULLS,
         descriptors: IDescriptorCache | None = None,
+        worker: ManifestWorker | None = None,
     ) -> None:
         """Make empty caches.
 
@@ -196,8 +203,10 @@ class MetadataCache:
         :param max_links: links that are cached.
         :param max_pulls: pulls of manifests that are cached, and as many of blobs.
         :param descriptors: caches blob sizes for drivers that cannot ``peek``.
+        :param worker: None hashes and parses on the caller's thread.
         """
         self.driver = driver
+        self.worker = ManifestWorker() if worker is None else worker
         self.lookup = fast_lookup(driver)
         self._bulk = bulk_lookup(driver)
         self.descriptors = NullDescriptorCache() if descriptors is None else descriptors
@@ -377,20 +386,23 @@ class MetadataCache:
             cached = self._manifests.get(digest)
             if cached is not None and cached[0] == version:
                 return cached[1]
+        found = None
         try:
-            content = await self.driver.get(path, layout.MAX_MANIFEST_READ_BYTES)
-            if not digest.matches(content):
-                # The transfer may be at fault, and not the stored bytes.
+            # If the digest is wrong, the transfer may be at fault, and not the stored bytes.
+            for _ in range(_MAX_READS):
                 content = await self.driver.get(path, layout.MAX_MANIFEST_READ_BYTES)
+                found = await self.worker.find(digest, content, parse_document_type)
+                if found is not None:
+                    break
         except PathNotFound:
             return None
-        if not digest.matches(content):
+        if found is None:
             log.error(
                 "manifest {digest} is damaged and treated as missing; push it again to repair it",
                 digest=str(digest),
             )
             return None
-        manifest = StoredManifest(digest, declared_media_type(content) or "", content)
+        manifest = StoredManifest(digest, found.declared or "", content, found.fallback)
         if version is not None:
             self._manifests.put(digest, (version, manifest))
         return manifest

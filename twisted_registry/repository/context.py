@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.cache import LRUCache, MetadataCache
     from twisted_registry.repository.concurrency import KeyedLock
+    from twisted_registry.repository.parsing import ManifestWorker
     from twisted_registry.repository.policy import Policy
     from twisted_registry.repository.presence import Presence
     from twisted_registry.repository.referrers import OptionalWrites, SearchedRevisions
@@ -35,6 +36,7 @@ class StoreContext:
     :ivar host_lock: excludes other processes of this host.
     :ivar presigner: makes URLs of the store; None if it has none.
     :ivar cache: links, manifests and sizes.
+    :ivar worker: hashes and parses manifests.
     :ivar presence: existence checks.
     :ivar deleter: removes content.
     :ivar policy: the rules for manifests and tags.
@@ -54,6 +56,7 @@ class StoreContext:
     host_lock: IHostLock
     presigner: IPresigner | None
     cache: MetadataCache
+    worker: ManifestWorker
     presence: Presence
     deleter: IDeleter
     policy: Policy

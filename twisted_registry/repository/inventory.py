@@ -12,6 +12,7 @@ from twisted_registry.oci.manifest import parse_references
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import parse_link
+from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
@@ -140,9 +141,12 @@ class Inventory:
     """Iterates over the content of a store.
 
     Damaged links and manifests count as missing.
+
+    :ivar worker: hashes and parses manifests.
     """
 
     driver: IStorageDriver
+    worker: ManifestWorker = field(factory=ManifestWorker)
     _bulk: IBulkLookup = field(init=False)
 
     @_bulk.default
@@ -205,11 +209,10 @@ class Inventory:
             contents = await self._read_many(
                 [layout.blob_data(digest) for digest in batch], layout.MAX_MANIFEST_READ_BYTES
             )
-            for digest, content in zip(batch, contents, strict=True):
-                if content is None or not digest.matches(content):
-                    yield digest, None
-                else:
-                    yield digest, parse_references(content)
+            size = sum(len(content) for content in contents if content is not None)
+            references = await self.worker.run(size, _parse_all, batch, contents)
+            for pair in zip(batch, references, strict=True):
+                yield pair
 
     @translate_storage_errors
     async def pushed_at(self, name: str, digest: Digest) -> float | None:
@@ -237,3 +240,13 @@ class Inventory:
             return await self.driver.get(path, limit)
         except StorageError:
             return None
+
+
+def _parse_all(
+    digests: Sequence[Digest], contents: Sequence[bytes | None]
+) -> list[References | None]:
+    """Parse the references of manifests; None for one that is missing or damaged."""
+    return [
+        parse_references(content) if content is not None and digest.matches(content) else None
+        for digest, content in zip(digests, contents, strict=True)
+    ]

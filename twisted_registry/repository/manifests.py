@@ -9,21 +9,21 @@ removed it meanwhile.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import define, evolve, frozen
+from twisted.internet.task import deferLater
 
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.manifest import (
-    OCI_IMAGE,
     Manifest,
     ManifestInvalid,
-    declared_media_type,
-    guess_media_type,
-    is_media_type,
     parse_manifest,
+    parse_pushed,
 )
+from twisted_registry.oci.media_types import is_active, is_media_type
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.concurrency import map_concurrently
 from twisted_registry.repository.errors import translate_storage_errors
@@ -34,12 +34,21 @@ from twisted_registry.repository.trash import TrashReason
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
-    from twisted_registry.oci.manifest import Descriptor
+    from twisted.internet.defer import Deferred
+
     from twisted_registry.repository.cache import StoredManifest
     from twisted_registry.repository.context import StoreContext
     from twisted_registry.repository.interfaces import EventPublisher
+    from twisted_registry.repository.policy import Policy
+
+_T = TypeVar("_T")
+
+#: Missing digests after which a push is refused, and that its error lists.
+_MAX_MISSING = 100
+#: References that are checked before other requests get their turn.
+_REFERENCES_PER_TURN = 128
 
 
 @frozen
@@ -133,10 +142,33 @@ class Manifests:
         :returns: None if it is invalid.
         """
         stored = await self._with_media_type(stored)
+        content = stored.content
         try:
-            return stored, parse_manifest(stored.content, stored.media_type)
+            manifest = await self.store.worker.run(
+                len(content), parse_manifest, content, stored.media_type
+            )
         except ManifestInvalid:
             return None
+        return stored, manifest
+
+    @translate_storage_errors
+    async def find_in(
+        self, reference: Digest, search: Callable[[bytes], _T]
+    ) -> tuple[StoredManifest, _T] | None:
+        """Return a manifest, also what a function finds in its bytes; None without a manifest.
+
+        :param search: as for :meth:`~.parsing.ManifestWorker.find`.
+        """
+        stored = await self.store.presence.manifest_content(self.name, reference)
+        if stored is None:
+            return None
+        stored = await self._with_media_type(stored)
+        found = await self.store.worker.find(reference, stored.content, search)
+        return None if found is None else (stored, found)
+
+    async def digest_of(self, content: bytes) -> Digest:
+        """Return the canonical digest of a manifest that is pushed."""
+        return await self.store.worker.run(len(content), Digest.of, content)
 
     @translate_storage_errors
     async def put(
@@ -146,23 +178,22 @@ class Manifests:
         media_type: str | None,
         tags: Sequence[str] = (),
         precondition: Precondition | None = None,
+        *,
+        is_restored: bool = False,
     ) -> Manifest:
         """Store a manifest, and make tags name it.
 
         :param digest: the digest that the content must have.
         :param media_type: the Content-Type, or None if there was none.
         :param precondition: a condition on every tag.
-        :raises RegistryError: DIGEST_INVALID, MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN with all
-            missing digests, DENIED, PRECONDITION_FAILED.
+        :param is_restored: whether an earlier push of it was accepted, by the rules of its time.
+        :raises RegistryError: DIGEST_INVALID, MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN with at most
+            100 of the missing digests, DENIED, PRECONDITION_FAILED.
         """
-        if not digest.matches(content):
-            raise RegistryError(ErrorCode.DIGEST_INVALID, detail={"digest": str(digest)})
-        try:
-            manifest = parse_manifest(content, media_type)
-        except ManifestInvalid as error:
-            raise RegistryError(ErrorCode.MANIFEST_INVALID, detail=str(error)) from error
-        self.store.policy.check_manifest(manifest)
-        if self.store.policy.check_references:
+        policy = self.store.policy
+        parse = partial(_parse, digest, content, media_type, policy, is_restored=is_restored)
+        manifest = await self.store.worker.run(len(content), parse)
+        if policy.check_references:
             await self.store.presence.gate.wait_until_unlisted(
                 self.name, _referenced_digests(manifest)
             )
@@ -226,15 +257,15 @@ class Manifests:
         """Return the manifest, with the stored media type if the document declares none."""
         if manifest.media_type:
             return manifest
-        media_type = await self._read_media_type(manifest.digest, manifest.content)
+        media_type = await self._read_media_type(manifest.digest) or manifest.fallback_type
         return evolve(manifest, media_type=media_type)
 
     async def _store(self, digest: Digest, content: bytes, manifest: Manifest) -> None:
         if await self.store.cache.read_manifest(digest) is None:
             await self.store.driver.put(layout.blob_data(digest), content)
-        is_declared = declared_media_type(content) is not None
+        is_declared = manifest.document_type.declared is not None
         if not is_declared:
-            await self._store_media_type(digest, content, manifest.media_type)
+            await self._store_media_type(digest, manifest)
         await write_link(self.store.driver, layout.revision_link(self.name, digest), digest)
         await catalog.mark_repository(self.store.driver, self.name)
         await self.referrers.record_push(digest, manifest, len(content), is_declared=is_declared)
@@ -266,10 +297,10 @@ class Manifests:
                         await self.tags.remove(tag)
             raise
 
-    async def _store_media_type(self, digest: Digest, content: bytes, media_type: str) -> None:
+    async def _store_media_type(self, digest: Digest, manifest: Manifest) -> None:
         path = layout.revision_media_type(self.name, digest)
-        if media_type != (guess_media_type(content) or OCI_IMAGE):
-            await self.store.driver.put(path, media_type.encode("ascii"))
+        if manifest.media_type != manifest.document_type.fallback:
+            await self.store.driver.put(path, manifest.media_type.encode("ascii"))
             return
         # An earlier push of the same bytes may have stored another type.
         with suppress(PathNotFound):
@@ -290,40 +321,54 @@ class Manifests:
         :param restore: whether content that a collector removed is restored from the trash.
         :raises RegistryError: MANIFEST_BLOB_UNKNOWN.
         """
+        presence = self.store.presence
 
-        async def missing_blob(descriptor: Descriptor) -> Descriptor | None:
-            size = await self.store.presence.blob_size(self.name, descriptor.digest)
-            return descriptor if size is None else None
+        async def is_blob(digest: Digest) -> bool:
+            return await presence.blob_size(self.name, digest) is not None
 
-        async def missing_child(descriptor: Descriptor) -> Descriptor | None:
-            size = await self.store.presence.manifest_size(self.name, descriptor.digest)
-            if size is None:
-                # An index may list blobs too.
-                size = await self.store.presence.blob_size(self.name, descriptor.digest)
-            return descriptor if size is None else None
+        async def is_child(digest: Digest) -> bool:
+            # An index may list blobs too.
+            size = await presence.manifest_size(self.name, digest)
+            return size is not None or await is_blob(digest)
 
         # Only layers may be stored elsewhere. The URLs of a config are ignored.
-        blobs = [layer for layer in manifest.layers if not layer.is_foreign]
+        blobs = [layer.digest for layer in manifest.layers if not layer.is_foreign]
         if manifest.config is not None:
-            blobs.insert(0, manifest.config)
+            blobs.insert(0, manifest.config.digest)
         children = [
-            child for child in manifest.manifests if self.store.policy.requires_child(child)
+            child.digest for child in manifest.manifests if self.store.policy.requires_child(child)
         ]
-        missing_blobs = [
-            found.digest for found in await map_concurrently(missing_blob, blobs) if found
-        ]
-        missing_children = [
-            found.digest for found in await map_concurrently(missing_child, children) if found
-        ]
-        if restore and self.store.presence.trash is not None:
-            missing_blobs = [
-                digest for digest in missing_blobs if not await self._restore_blob(digest)
-            ]
-            missing_children = [
-                digest for digest in missing_children if not await self._restore_manifest(digest)
-            ]
-        if missing_blobs or missing_children:
-            raise _blobs_unknown([*missing_blobs, *missing_children])
+        restored = restore and presence.trash is not None
+        missing = await self._missing(blobs, is_blob, self._restore_blob if restored else None)
+        missing += await self._missing(
+            children, is_child, self._restore_manifest if restored else None
+        )
+        if missing:
+            raise _blobs_unknown(missing)
+
+    async def _missing(
+        self,
+        digests: Iterable[Digest],
+        is_present: Callable[[Digest], Coroutine[Deferred[object], object, bool]],
+        restore: Callable[[Digest], Awaitable[bool]] | None,
+    ) -> list[Digest]:
+        """Return missing digests; the search ends when there are many.
+
+        :param restore: restores a missing digest, and returns whether it is there now.
+        """
+        unique, missing = list(dict.fromkeys(digests)), []
+        for start in range(0, len(unique), _REFERENCES_PER_TURN):
+            if start:
+                # What is cached is found without waiting: let others have their turn.
+                await deferLater(self.store.clock, 0)
+            batch = unique[start : start + _REFERENCES_PER_TURN]
+            found = await map_concurrently(is_present, batch)
+            for digest, present in zip(batch, found, strict=True):
+                if not present and (restore is None or not await restore(digest)):
+                    missing.append(digest)
+            if len(missing) >= _MAX_MISSING:
+                break
+        return missing
 
     async def _restore_blob(self, digest: Digest) -> bool:
         trash = self.store.presence.trash
@@ -341,7 +386,7 @@ class Manifests:
         if manifest is None:
             return False
         try:
-            await self.put(digest, manifest.content, manifest.media_type)
+            await self.put(digest, manifest.content, manifest.media_type, is_restored=True)
         except RegistryError as error:
             if error.code is not ErrorCode.MANIFEST_BLOB_UNKNOWN:
                 raise
@@ -349,8 +394,8 @@ class Manifests:
         await trash.discard_restored(self.name, digest)
         return True
 
-    async def _read_media_type(self, digest: Digest, content: bytes) -> str:
-        """Return the media type of a manifest that does not declare one."""
+    async def _read_media_type(self, digest: Digest) -> str | None:
+        """Return the media type that the repository has stored for a manifest, or None."""
         with suppress(PathNotFound):
             stored = await self.store.driver.get(
                 layout.revision_media_type(self.name, digest), layout.MAX_MEDIA_TYPE_BYTES
@@ -358,13 +403,35 @@ class Manifests:
             media_type = stored.decode("ascii", "replace")
             if is_media_type(media_type):
                 return media_type
-        # As CNCF Distribution reads a document without a media type.
-        return guess_media_type(content) or OCI_IMAGE
+        return None
+
+
+def _parse(
+    digest: Digest, content: bytes, media_type: str | None, policy: Policy, *, is_restored: bool
+) -> Manifest:
+    """Check and parse what is stored by :meth:`Manifests.put`, which describes the errors."""
+    if not digest.matches(content):
+        raise RegistryError(ErrorCode.DIGEST_INVALID, detail={"digest": str(digest)})
+    try:
+        if is_restored:
+            manifest = parse_manifest(content, media_type)
+        else:
+            manifest = parse_pushed(content, media_type, policy.document_limits)
+    except ManifestInvalid as error:
+        raise RegistryError(ErrorCode.MANIFEST_INVALID, detail=str(error)) from error
+    if is_active(manifest.media_type) and not is_restored:
+        raise RegistryError(
+            ErrorCode.MANIFEST_INVALID,
+            message="a manifest cannot have a media type that browsers run",
+            detail={"mediaType": manifest.media_type},
+        )
+    policy.check_manifest(manifest)
+    return manifest
 
 
 def _referenced_digests(manifest: Manifest) -> list[Digest]:
-    """Return the digests of all blobs and manifests that a manifest refers to."""
-    return [part.digest for part in (*manifest.blobs, *manifest.manifests)]
+    """Return the digests of all blobs and manifests that a manifest refers to, each once."""
+    return list(dict.fromkeys(part.digest for part in (*manifest.blobs, *manifest.manifests)))
 
 
 def _manifest_unknown(digest: Digest) -> RegistryError:
@@ -372,7 +439,7 @@ def _manifest_unknown(digest: Digest) -> RegistryError:
 
 
 def _blobs_unknown(digests: Sequence[Digest]) -> RegistryError:
-    detail = {"digests": [str(digest) for digest in digests]}
+    detail = {"digests": [str(digest) for digest in digests[:_MAX_MISSING]]}
     return RegistryError(ErrorCode.MANIFEST_BLOB_UNKNOWN, detail=detail)
 
 

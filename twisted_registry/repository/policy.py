@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
+from twisted_registry.oci.document import DocumentLimits
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.manifest import DOCKER_PLUGIN_CONFIG, ManifestKind
 from twisted_registry.oci.patterns import Glob, GlobSet
@@ -35,6 +36,7 @@ class Policy:
     :ivar platform_list: pairs of architecture and OS.
     :ivar classes: which of ``image`` and ``plugin`` may be pushed. Empty allows both.
     :ivar max_manifest_bytes: the largest manifest that is accepted.
+    :ivar document_limits: limits of the structure of a manifest that is accepted.
     :ivar immutable: tags that are neither moved nor deleted once they exist.
     """
 
@@ -45,6 +47,7 @@ class Policy:
     platform_list: frozenset[tuple[str, str]] = frozenset()
     classes: frozenset[str] = frozenset()
     max_manifest_bytes: int = MAX_MANIFEST_BYTES
+    document_limits: DocumentLimits = field(factory=DocumentLimits)
     immutable: tuple[TagSelector, ...] = ()
 
     def requires_child(self, child: Descriptor) -> bool:

@@ -15,6 +15,7 @@ from twisted_registry.repository.context import StoreContext
 from twisted_registry.repository.deletion import DeletedCounts, RepositoryDeletion
 from twisted_registry.repository.interfaces import EventPublisher, Origin
 from twisted_registry.repository.manifests import Manifests
+from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import NullGate, Presence
 from twisted_registry.repository.referrers import (
@@ -55,6 +56,7 @@ class Registry:
     :ivar listener: receives events, or None.
     :ivar upload_secret: signs the state in the URLs of uploads.
     :ivar max_content_bytes: bytes of manifests that are cached.
+    :ivar worker: hashes and parses manifests.
     :ivar pending_pulls: receives the repository and the tag or digest of each pulled manifest; the
         task that records pulls empties it. None without such a task.
     """
@@ -72,6 +74,7 @@ class Registry:
         pending_pulls: set[tuple[str, Digest | str]] | None = None,
         deleter: IDeleter | None = None,
         descriptors: IDescriptorCache | None = None,
+        worker: ManifestWorker | None = None,
         *,
         read_only: bool = False,
     ) -> None:
@@ -81,6 +84,7 @@ class Registry:
         :param url_lifetime_s: lifetime of URLs of the store in seconds.
         :param deleter: removes content; None removes it for good.
         :param descriptors: caches blob sizes for pulls from remote stores.
+        :param worker: None hashes and parses manifests on the caller's thread.
         :param read_only: whether requests that read write nothing either.
         """
         self.driver = driver
@@ -91,8 +95,11 @@ class Registry:
         self.upload_secret = UploadSecret(driver, secret)
         self.max_content_bytes = max_content_bytes
         self.pending_pulls = pending_pulls
+        self.worker = ManifestWorker() if worker is None else worker
         deleter = Deleter(driver) if deleter is None else deleter
-        cache = MetadataCache(driver, max_content_bytes, descriptors=descriptors)
+        cache = MetadataCache(
+            driver, max_content_bytes, descriptors=descriptors, worker=self.worker
+        )
         trash = Trash(driver) if deleter.keeps_deleted else None
         self._store = StoreContext(
             driver=driver,
@@ -101,6 +108,7 @@ class Registry:
             host_lock=host_lock(driver),
             presigner=find_presigner(driver),
             cache=cache,
+            worker=self.worker,
             presence=Presence(cache, self.gate, trash),
             deleter=deleter,
             policy=self.policy,

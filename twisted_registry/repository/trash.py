@@ -26,7 +26,7 @@ from attrs import field, frozen
 from zope.interface import Attribute, Interface, implementer
 
 from twisted_registry.oci.digest import Digest, DigestInvalid
-from twisted_registry.oci.manifest import is_media_type
+from twisted_registry.oci.media_types import is_media_type
 from twisted_registry.oci.names import is_name, is_tag
 from twisted_registry.repository import layout
 from twisted_registry.repository.errors import translate_storage_errors

@@ -26,9 +26,11 @@ from twisted_registry.api.root import make_error_body, make_root
 from twisted_registry.auth.access import AuthenticatedPolicy, OpenAccess, SchemeAccess
 from twisted_registry.auth.basic import make_basic_scheme
 from twisted_registry.http.site import HTTPSite
+from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.memory import MemoryDriver
+from twisted_registry.storage.threads import Threads
 from twisted_registry.tls.context import TLSOptions, make_context
 from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint
 from twisted_registry.tls.sources import AutomaticCertificates
@@ -97,7 +99,16 @@ async def serve(
     if users is not None:
         access = _password_access(users, reactor)
     store = MemoryDriver(reactor) if driver is None else driver
-    registry = Registry(CheckedDriver(store, reactor), reactor, policy, gate, listener, secret)
+    threads = Threads(reactor, 1, "manifests")
+    registry = Registry(
+        CheckedDriver(store, reactor),
+        reactor,
+        policy,
+        gate,
+        listener,
+        secret,
+        worker=ManifestWorker(threads.run_blocking),
+    )
     api = RegistryResource(registry, access or OpenAccess(), reactor, settings, metrics)
     tree = make_root(api, prefix)
     site: Any = (
@@ -122,6 +133,7 @@ async def serve(
             if not use_twisted_site:
                 site.abort()
             await store.close()
+            await threads.close()
 
 
 def _password_access(users: Mapping[str, str], reactor: Any) -> IAccessController:
