@@ -27,7 +27,7 @@ from twisted_registry.storage.fallbacks import bulk_lookup, find_marker_listing,
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from twisted_registry.storage.interfaces import IBulkLookup, IStorageDriver
 
@@ -172,6 +172,8 @@ class _CatalogWalk:
     _bulk: IBulkLookup = field(init=False)
     #: folders that the walk will come to, and their subfolders
     _prefetched: dict[str, Sequence[str]] = field(init=False, factory=dict)
+    #: the children of prefetched folders that are not prefetched, in the order to fetch them
+    _frontier: dict[str, None] = field(init=False, factory=dict)
     _batch_folders: int = field(init=False, default=_FIRST_BATCH_FOLDERS)
 
     @_bulk.default
@@ -259,22 +261,22 @@ class _CatalogWalk:
         limit = self._request_folders()
         self._batch_folders = min(2 * self._batch_folders, _MAX_BATCH_FOLDERS)
         unknown = (path for path in upcoming if path not in self._prefetched)
-        requested = list(islice(chain(unknown, self._not_prefetched()), limit))
+        requested = list(islice(dict.fromkeys(chain(unknown, self._frontier)), limit))
         while requested:
-            folders = [layout.repository_folder(path) for path in requested]
-            found = await self._bulk.list_folders_many(folders, _MAX_SUBFOLDERS)
+            paths = [layout.repository_folder(path) for path in requested]
+            found = await self._bulk.list_folders_many(paths, _MAX_SUBFOLDERS)
             self._prefetched.update(zip(requested, found, strict=True))
+            self._move_frontier(requested, found)
             if len(self._prefetched) > _MAX_PREFETCHED:
                 return
-            deeper = chain.from_iterable(map(_children, requested, found))
-            requested = list(islice(deeper, limit))
+            requested = list(islice(self._frontier, limit))
 
-    def _not_prefetched(self) -> Iterator[str]:
-        """Yield the children of prefetched folders that are not prefetched."""
-        for path, subfolders in self._prefetched.items():
-            for child in _children(path, subfolders):
-                if child not in self._prefetched:
-                    yield child
+    def _move_frontier(self, requested: Sequence[str], found: Sequence[Sequence[str]]) -> None:
+        for path, subfolders in zip(requested, found, strict=True):
+            self._frontier.pop(path, None)
+            # What does not fit is fetched when the walk comes to it.
+            if len(self._frontier) < _MAX_PREFETCHED:
+                self._frontier.update(dict.fromkeys(_children(path, subfolders)))
 
 
 def _repository_names(prefix: str, names: Sequence[str]) -> list[str]:
