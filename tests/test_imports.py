@@ -22,10 +22,13 @@ LAYERS = {
     "storage": ("http.client", "oci"),
     "repository": ("storage.fallbacks", "storage.interfaces", "oci"),
     "auth": ("tls.interfaces", "storage.files", "oci"),
-    "tokens": ("auth", "http.client", "repository.layout", "storage.interfaces", "oci"),
+    "tokens": (
+        *("auth", "http.client", "repository.layout", "storage.fallbacks", "storage.interfaces"),
+        "oci",
+    ),
     "acme": ("tls", "http.client", "storage.files", ""),
     "workers": ("config.loading", "metrics.interfaces", "tls.interfaces"),
-    "gc": ("repository", "storage.fallbacks", "storage.interfaces", "oci"),
+    "gc": ("repository", "storage.fallbacks", "storage.files", "storage.interfaces", "oci"),
     "integrity": (
         *("gc.delete_list", "repository", "storage.fallbacks", "storage.interfaces", "oci"),
     ),
@@ -68,6 +71,7 @@ LATE = {
     ("app.stores", "app.s3"): "as in app.service",
     ("app.stores", "app.redis"): "the extra redis",
     ("app.maintenance", "app.collector"): "SQLite, for collections only",
+    ("app.maintenance", "tokens.records"): "for registries with tokens only",
     ("storage.s3.credentials", "storage.s3.botocore_credentials"): "the extra aws",
     ("commands.store", "app.s3"): "for buckets only",
     ("commands.user", "auth.password_file"): "the extra auth",

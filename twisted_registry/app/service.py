@@ -50,11 +50,13 @@ from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.proxies import TrustedProxies
 from twisted_registry.http.site import AccessLog, HTTPSite
 from twisted_registry.maintenance.pull_times import PullRecorder, PullTimes
+from twisted_registry.repository import layout
 from twisted_registry.repository.clock import ClockJumps, seconds_since_boot
 from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.repository.presence import NullGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.storage.filesystem.permissions import restrict_permissions
 from twisted_registry.storage.threads import Threads
 from twisted_registry.workers.port import AdoptedEndpoint, LoadTable, SharingEndpoint
 from twisted_registry.workers.supervisor import WorkerSupervisor
@@ -434,6 +436,25 @@ class RegistryService(MultiService):
             raise StartError(
                 f"storage.filesystem.rootdirectory: {root}: {error.strerror}"
             ) from error
+        if self.is_first:
+            _restrict_permissions(root)
+
+
+def _restrict_permissions(root: Path) -> None:
+    """Make secrets in a store readable for their owner only; log what was not."""
+    for wide in restrict_permissions(str(root), layout.SECRETS, os.geteuid()):
+        if wide.problem:
+            log.warn(
+                "secrets may be readable for other users: path={path} mode={mode:04o}, which"
+                " cannot be changed: {problem}",
+                path=wide.path, mode=wide.mode, problem=wide.problem,
+            )  # fmt: skip
+        else:
+            log.warn(
+                "secrets were readable for other users, permissions were restricted: path={path}"
+                " mode={mode:04o}",
+                path=wide.path, mode=wide.mode,
+            )  # fmt: skip
 
 
 def make_api_settings(configuration: Configuration) -> APISettings:

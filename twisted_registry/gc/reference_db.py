@@ -28,6 +28,7 @@ from twisted.logger import Logger
 
 from twisted_registry.gc.mark import CollectionFailed
 from twisted_registry.oci.digest import Digest
+from twisted_registry.storage.files import make_private_directories
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -272,7 +273,7 @@ class ReferenceDatabase:
 
     def _connect(self) -> sqlite3.Connection:
         if self.path != ":memory:":
-            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            make_private_directories(Path(self.path).parent)
         database = sqlite3.connect(self.path, check_same_thread=False)
         try:
             # A power cut may lose the last transactions, but never a part of one. A manifest with

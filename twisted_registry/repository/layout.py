@@ -19,7 +19,9 @@ Distribution ignores the paths that it does not know::
       repositories/<name>/_uploads/<id>/checkpoint
       repositories/<name>/_layers/repository
     twisted-registry/upload-secret
+    twisted-registry/tokens/keys
     twisted-registry/tokens/<id>
+    twisted-registry/tokens/users/<user>/<id>
     twisted-registry/collector/list, clock
     twisted-registry/collector/leases/<list>/<algorithm>/<hex>
     twisted-registry/collector/processes/<id>
@@ -53,6 +55,14 @@ UPLOAD_SECRET = "twisted-registry/upload-secret"  # noqa: S105 - a path
 
 #: The folder of the records of tokens.
 TOKENS = "twisted-registry/tokens"
+#: The keys that sign tokens.
+TOKEN_KEYS = f"{TOKENS}/keys"
+_USER_TOKENS = f"{TOKENS}/users"
+#: Digits of a user in the id of a token that belongs to one.
+TOKEN_USER_DIGITS = 16
+
+#: What nobody but the registry may read.
+SECRETS = (UPLOAD_SECRET, TOKENS, TOKEN_KEYS)
 
 #: In the folder of a tag: the link to the manifest that it names.
 CURRENT_LINK = "current/link"
@@ -296,8 +306,28 @@ def lease_file(list_id: str, digest: Digest) -> str:
 
 
 def token_record(token_id: str) -> str:
-    """Return the record of a token, which does not contain the token."""
-    return f"{TOKENS}/{token_id}"
+    """Return the record of a token, which does not contain the token.
+
+    :param token_id: begins with the :data:`TOKEN_USER_DIGITS` digits of a user if it is longer.
+    """
+    user, of_user = token_id[:TOKEN_USER_DIGITS], token_id[TOKEN_USER_DIGITS:]
+    return f"{user_tokens_folder(user)}/{of_user}" if of_user else f"{TOKENS}/{token_id}"
+
+
+def user_tokens_folder(user: str) -> str:
+    """Return the folder of the records of a user's tokens.
+
+    :param user: the digits of the user.
+    """
+    return f"{_USER_TOKENS}/{user}"
+
+
+def token_of_record(path: str) -> str:
+    """Return the id of the token that a path below :data:`TOKENS` is for, if it is a record."""
+    token_id = path.rpartition("/")[2]
+    if path.startswith(f"{_USER_TOKENS}/"):
+        token_id = path.removeprefix(f"{_USER_TOKENS}/").replace("/", "")
+    return token_id
 
 
 def process_record(process_id: str) -> str:

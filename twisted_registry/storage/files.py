@@ -50,6 +50,16 @@ def replace_file(path: str, content: bytes, mode: int = 0o600) -> None:
     fsync_directory(str(Path(path).parent))
 
 
+def make_private_directories(path: Path) -> None:
+    """Make a directory, and those above it that are missing, accessible to their owner only.
+
+    :raises OSError: if one cannot be made.
+    """
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(0o700, exist_ok=True)
+
+
 def fsync_directory(path: str) -> None:
     """Make the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -10,7 +10,12 @@ from attrs import define, field, frozen
 from cryptography import x509
 from zope.interface import implementer
 
-from twisted_registry.storage.files import exclusive_lock, file_version, replace_file
+from twisted_registry.storage.files import (
+    exclusive_lock,
+    file_version,
+    make_private_directories,
+    replace_file,
+)
 from twisted_registry.tls.authority import CertificateAuthority, key_pem
 from twisted_registry.tls.certificates import host_names
 from twisted_registry.tls.interfaces import CertificateBundle, CertificateError, ICertificateSource
@@ -102,7 +107,7 @@ class AutomaticCertificates:
         :raises CertificateError: if there is none and none can be issued.
         """
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_directories(self.folder)
             with exclusive_lock(str(self.folder / "lock")):
                 self._ensure_certificate()
             return self._certificate_files().load()

@@ -78,7 +78,7 @@ class PowerLossFiles(OSCalls):
 
     # The calls of OSCalls.
 
-    def open(self, path, flags):
+    def open(self, path, flags, mode=0o666):
         self._live()
         folder, name = self._place(path)
         node = folder.entries.get(name) if name else folder
@@ -167,7 +167,7 @@ class PowerLossFiles(OSCalls):
             raise fault(errno.ENOTDIR, path)
         yield iter([DirEntry(one, f"{path}/{one}", below) for one, below in node.entries.items()])
 
-    def mkdir(self, path):
+    def mkdir(self, path, mode=0o777):
         folder, name = self._place(path)
         if not name or name in folder.entries:
             raise fault(errno.EEXIST, path)

@@ -127,10 +127,10 @@ def test_a_put_succeeds_if_its_folder_is_deleted_right_after(tmp_path):
 
 def test_a_put_fails_if_its_folder_is_deleted_repeatedly(tmp_path):
     class Hostile(OSCalls):
-        def open(self, path, flags):
+        def open(self, path, flags, mode=0o666):
             if flags & os.O_CREAT:
                 raise FileNotFoundError(errno.ENOENT, "gone")
-            return super().open(path, flags)
+            return super().open(path, flags, mode)
 
     failure_of(make_driver(tmp_path, Hostile()).put("folder/file", b""), StorageError)
 

@@ -20,9 +20,9 @@ class Opens:
         self.real = driver.files.open
         driver.files.open = self
 
-    def __call__(self, path, flags):
+    def __call__(self, path, flags, mode=0o666):
         self.count += 1
-        return self.real(path, flags)
+        return self.real(path, flags, mode)
 
 
 async def read_file(driver, path, offset=0, length=None):

@@ -20,7 +20,12 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 
 from twisted_registry.storage.filesystem.oscalls import translate_oserror
-from twisted_registry.storage.filesystem.tree import MAX_ATTEMPTS, file_identity
+from twisted_registry.storage.filesystem.tree import (
+    MAX_ATTEMPTS,
+    PRIVATE_FILE_MODE,
+    PRIVATE_FOLDER,
+    file_identity,
+)
 from twisted_registry.storage.interfaces import (
     OffsetInvalid,
     PathNotFound,
@@ -37,7 +42,7 @@ if TYPE_CHECKING:
     from twisted_registry.storage.threads import Threads
 
 #: Paths cannot name it, because of the dot.
-_LOCK_FOLDER = "twisted-registry/.locks"
+_LOCK_FOLDER = f"{PRIVATE_FOLDER}/.locks"
 #: Several names share a file; their holders only wait longer.
 _MAX_LOCK_FILES = 256
 #: Time between two attempts; it is doubled after each.
@@ -98,9 +103,10 @@ class HostLocks:
 
     def _make(self, path: str) -> int:
         os_path = self.tree.os_path(path)
+        flags = os.O_RDWR | os.O_CREAT
         try:
             return self.tree.retry_with_parents(
-                path, lambda: self.tree.files.open(os_path, os.O_RDWR | os.O_CREAT)
+                path, lambda: self.tree.files.open(os_path, flags, PRIVATE_FILE_MODE)
             )
         except OSError as error:
             raise translate_oserror(error, path) from error

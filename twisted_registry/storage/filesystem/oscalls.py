@@ -49,9 +49,9 @@ def translate_oserror(error: OSError, path: str) -> StorageError:
 class OSCalls:
     """The operating system. Every method makes the call of its name and may raise OSError."""
 
-    def open(self, path: str, flags: int) -> int:
-        """Open a file, or make it with the permissions that the umask permits."""
-        return os.open(path, flags | os.O_CLOEXEC, 0o666)
+    def open(self, path: str, flags: int, mode: int = 0o666) -> int:
+        """Open a file, or make it with those of some permissions that the umask permits."""
+        return os.open(path, flags | os.O_CLOEXEC, mode)
 
     def dup(self, fd: int) -> int:
         """Return another descriptor of the same open file."""
@@ -115,9 +115,9 @@ class OSCalls:
         """Iterate over the entries of a folder."""
         return os.scandir(path)
 
-    def mkdir(self, path: str) -> None:
-        """Make a folder."""
-        os.mkdir(path)
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
+        """Make a folder with those of some permissions that the umask permits."""
+        os.mkdir(path, mode)
 
     def rmdir(self, path: str) -> None:
         """Delete an empty folder."""

@@ -46,6 +46,13 @@ MAX_SYNCED_FOLDERS = 10_000
 MAX_ATTEMPTS = 100
 #: Nothing there: no such name, a path through a file, cyclic links.
 NOT_FOUND_ERRNOS = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+#: The folder in which registries keep secrets. Only the owner may enter it, and its small files are
+#: readable for the owner only.
+PRIVATE_FOLDER = "twisted-registry"
+PRIVATE_FOLDER_MODE = 0o700
+PRIVATE_FILE_MODE = 0o600
+_FOLDER_MODE = 0o777
+_FILE_MODE = 0o666
 _COPY_CHUNK_BYTES = 64 * 1024 * 1024
 _TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}\.tmp", re.ASCII)
 
@@ -167,19 +174,21 @@ class AtomicFile:
 
     :ivar files: the operating system.
     :ivar folder: the path of its folder in the file system.
+    :ivar mode: its permissions, of which the umask may remove some.
     :ivar path: its hidden name in the file system.
     """
 
-    def __init__(self, files: OSCalls, folder: str) -> None:
+    def __init__(self, files: OSCalls, folder: str, mode: int = _FILE_MODE) -> None:
         self._files = files
         self._folder = folder
+        self._mode = mode
         self.path = ""
         self._fd = -1
         self._renamed = False
 
     def __enter__(self) -> Self:
         self.path = f"{self._folder}/{temporary_name()}"
-        self._fd = self._files.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        self._fd = self._files.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, self._mode)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -243,7 +252,7 @@ class FileTree:
         """Store a small file atomically."""
 
         def attempt() -> None:
-            with AtomicFile(self.files, self.os_path(parent_of(path))) as new:
+            with self._new_small_file(path) as new:
                 new.write(content)
                 if durable:
                     new.sync()
@@ -257,7 +266,7 @@ class FileTree:
         """Store a small file atomically if the path is free."""
 
         def attempt() -> None:
-            with AtomicFile(self.files, self.os_path(parent_of(path))) as new:
+            with self._new_small_file(path) as new:
                 new.write(content)
                 new.sync()
                 self.files.link(new.path, self.os_path(path))
@@ -450,12 +459,16 @@ class FileTree:
                     self.files.unlink(os_path)
             raise
 
+    def _new_small_file(self, path: str) -> AtomicFile:
+        mode = PRIVATE_FILE_MODE if path.startswith(f"{PRIVATE_FOLDER}/") else _FILE_MODE
+        return AtomicFile(self.files, self.os_path(parent_of(path)), mode)
+
     def _write_hidden(self, put: Put, stack: ExitStack) -> AtomicFile:
         """Write the content of a file under a hidden name; the stack deletes it unless renamed."""
 
         def attempt() -> AtomicFile:
             with ExitStack() as own:
-                new = own.enter_context(AtomicFile(self.files, self.os_path(parent_of(put.path))))
+                new = own.enter_context(self._new_small_file(put.path))
                 new.write(put.content)
                 new.sync()
                 stack.enter_context(own.pop_all())
@@ -491,15 +504,17 @@ class FileTree:
             self.delete(source)
 
     def _make_folders(self, os_path: str) -> None:
+        is_private = f"{os_path}/".startswith(f"{self.root}/{PRIVATE_FOLDER}/")
+        mode = PRIVATE_FOLDER_MODE if is_private else _FOLDER_MODE
         try:
-            self.files.mkdir(os_path)
+            self.files.mkdir(os_path, mode)
         except FileExistsError:
             return
         except FileNotFoundError:
             self._make_folders(os.path.dirname(os_path))  # noqa: PTH120
             # If it is deleted again meanwhile, the caller repeats this.
             with suppress(FileExistsError, FileNotFoundError):
-                self.files.mkdir(os_path)
+                self.files.mkdir(os_path, mode)
         if not os_path.startswith(f"{self.root}/"):
             # The root or a folder above it, which fsync_entries() does not sync.
             self.dir_syncer.fsync_os_path(os.path.dirname(os_path))  # noqa: PTH120
