@@ -13,12 +13,22 @@ from twisted.web.resource import Resource
 
 from tests.support.passwords import (
     PasswordFileWriter,
-    basic_caller,
     basic_header,
     password_lines,
 )
 from tests.support.served_image import serve_image
-from tests.support.tokens import ISSUER, NOW, REALM, SERVICE, claims, jwk, jwks, key, mint
+from tests.support.tokens import (
+    ISSUER,
+    NOW,
+    REALM,
+    SERVICE,
+    claims,
+    jwk,
+    jwks,
+    key,
+    make_signer,
+    mint,
+)
 from twisted_registry.auth.access import AuthenticatedPolicy, SchemeAccess, TokenScopePolicy
 from twisted_registry.auth.basic import make_basic_scheme
 from twisted_registry.auth.bearer import Bearer, TokenVerifier
@@ -28,7 +38,7 @@ from twisted_registry.auth.scopes import ResourceActions, Scope
 from twisted_registry.storage.memory import MemoryDriver
 from twisted_registry.tokens.logins import Authenticator, Realm, TokenScheme
 from twisted_registry.tokens.records import RECORD_TTL_S, TokenStore
-from twisted_registry.tokens.signing import TokenClaims, TokenSigner
+from twisted_registry.tokens.signing import TokenClaims
 
 SCOPE = Scope((ResourceActions("repository", "a/b", ("pull",)),))
 RIGHTS = Rights((Right.make(["a/**"], ["pull"]),))
@@ -94,16 +104,12 @@ async def test_a_revoked_robot_is_refused_after_the_record_ttl(tmp_path):
     clock = clock_at(NOW)
     driver = MemoryDriver(clock)
     logins, other = (Authenticator(None, TokenStore(driver, clock)) for _ in range(2))
-    signer = TokenSigner(b"secret", clock, "here", 300.0, 24 * 3600.0)
-
-    async def signs():
-        return signer
-
-    access = SchemeAccess(TokenScheme(Realm(), "here", signs, logins, clock), AccessPolicy(()))
+    signer = make_signer(clock)
+    access = SchemeAccess(TokenScheme(Realm(), "here", signer, logins, clock), AccessPolicy(()))
     record, secret = await other.records.create("robot", "ci", None, rights=RIGHTS)
     async with serve_image(tmp_path, access) as connection:
-        identity = (await logins.authenticate_header(basic_caller("any", secret))).identity
-        derived = "Bearer " + signer.sign(TokenClaims(identity, SCOPE, record.id))
+        derived = await signer.sign(TokenClaims("robot:ci", SCOPE, record=record.id))
+        derived = f"Bearer {derived}"
         for authorization in (basic_header("any", secret), derived):
             assert await statuses(connection, authorization) == {200}
         await other.records.revoke(record.id)

@@ -6,6 +6,7 @@ tests send the credentials over the network, under each authentication scheme.
 
 from __future__ import annotations
 
+import hmac
 import json
 from base64 import b64encode, urlsafe_b64decode
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from tests.attacks.attacked_registry import (
     EXTERNAL_TOKENS,
     OWN_TOKENS,
     PASSWORDS,
+    SERVER_SECRET,
     SETUPS_HERE,
     TARGET,
     USERS,
@@ -73,6 +75,17 @@ def sign_with_hmac(token, secret, **head):
     return forge({**old_head, "alg": "HS256", **head}, old_claims, secret)
 
 
+def sign_as_earlier_versions(token):
+    """Return an administrator's token, signed with a key that was derived from ``http.secret``."""
+    period = int(reactor.seconds() // 86_400)
+    derived = hmac.digest(
+        SERVER_SECRET.encode(), b"twisted-registry token key %d" % period, "sha256"
+    )
+    rights = [{"repositories": ["**"], "actions": ["*", "pull", "push", "delete"]}]
+    head = {**parts(token)[0], "alg": "HS256", "kid": str(period)}
+    return forge(head, {**parts(token)[1], "sub": "robot:x", "rights": rights}, derived)
+
+
 #: Forgeries by name: each function makes one from a valid token.
 FORGERIES = {
     **{
@@ -122,6 +135,7 @@ FORGERIES = {
             "http://127.0.0.1:1/", "a" * 3000, "\x00", "\n", 0, 1.5, [], {}, ["k"], {"k": 1}, True,
         )
     },
+    "a key from the configured secret": sign_as_earlier_versions,
     "crit": lambda token: sign_with_hmac(token, SECRET, crit=["exp"]),
     "not encoded": lambda token: sign_with_hmac(token, SECRET, b64=False, crit=["b64"]),
     "encrypted": lambda token: f"{token}.{segment(b'x')}.{segment(b'y')}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64decode
 
 import pytest
 
@@ -127,3 +127,47 @@ def test_a_token_that_could_not_be_used_is_not_created(tmp_path, text, message):
     path = write_configuration(tmp_path, text)
     (line,) = run_token(path, "create", "--allow=a:pull", "ci", status=1)
     assert line == f"twisted-registry: {message}"
+
+
+def bearer(server, path="/auth/token"):
+    """A new token, as an Authorization header, and the id of its key."""
+    token = json.loads(server.ask("GET", path)[1])["token"]
+    head = token.partition(".")[0]
+    kid = json.loads(urlsafe_b64decode(head + "=" * (-len(head) % 4)))["kid"]
+    return {"Authorization": f"Bearer {token}"}, kid
+
+
+def test_all_processes_use_a_rotated_key_within_seconds(tmp_path):
+    path = write_configuration(tmp_path, CONFIGURATION, more=f"  workers: 2\n{ACCESS}")
+
+    def statuses(headers):
+        return {server.ask("GET", "/v2/", headers=headers)[0].status for _ in range(10)}
+
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
+        old, first = bearer(server)
+        assert {bearer(server)[1] for _ in range(10)} == {first}
+        assert statuses(old) == {200}
+        (line,) = run_token(path, "rotate-keys", "--json")
+        rotated = json.loads(line)
+        assert rotated["accepted"] == [rotated["signing"], first]
+        assert rotated["signing"] != first
+        wait_until(lambda: {bearer(server)[1] for _ in range(10)} == {rotated["signing"]}, 10)
+        new, _ = bearer(server)
+        assert statuses(old) == statuses(new) == {200}
+
+        assert run_token(path, "rotate-keys", "--revoke") == []
+        wait_until(lambda: statuses(old) == statuses(new) == {401}, 10)
+        assert statuses(bearer(server)[0]) == {200}
+        _, out, lines = server.stop()
+    content = (tmp_path / "store" / "twisted-registry" / "tokens" / "keys").read_text()
+    (key,) = json.loads(content)["keys"]
+    assert key["key"] not in out + "".join(lines)
+
+
+@pytest.mark.parametrize("kind", ["key", "keyfile"])
+def test_keys_outside_of_the_store_are_not_rotated(tmp_path, kind):
+    path = write_configuration(tmp_path, CONFIGURATION, more=f"{ACCESS}    {kind}: {'0' * 64}\n")
+    (line,) = run_token(path, "rotate-keys", status=1)
+    assert line == (
+        f"twisted-registry: access.tokens.{kind}: the keys are not in the store; change them there"
+    )

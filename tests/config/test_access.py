@@ -81,11 +81,19 @@ SOUND = "repositories: ['**'], users: [ada], allow: [pull]"
             "access.tokens.lifetime: got '30s', expected a duration of at least 1m (f line 3)",
         ),
         (
-            "{tokens: {rotation: 1h, lifetime: 2h}}",
+            "{tokens: {key: secret-key}}",
             (
-                "access.tokens.rotation: got 1h, expected at least access.tokens.lifetime, 2h (f"
-                " line 3)"
+                "access.tokens.key: got ******, expected 64 hexadecimal digits,"
+                " as printed by openssl rand -hex 32 (f line 3)"
             ),
+        ),
+        (
+            f"{{tokens: {{key: {'0' * 64}, keyfile: /keys}}}}",
+            "access.tokens.key: cannot be used with access.tokens.keyfile (f line 3)",
+        ),
+        (
+            "{tokens: {refreshlimit: 0}}",
+            "access.tokens.refreshlimit: got '0', expected an integer, 1 or more (f line 3)",
         ),
         (
             "{tokens: {}}\nauth: {silly: {realm: r, service: s}}",

@@ -17,6 +17,7 @@ from twisted_registry.config.storage import (
     Retention,
     Rule,
     Scrub,
+    TokenPurging,
     Trash,
     UploadPurging,
     Watermark,
@@ -29,9 +30,11 @@ def test_the_example_enables_every_task():
     result = load_text(EXAMPLE.read_text(), {}, "conf/maintenance.yml")
     assert result.warnings == ()
     maintenance = result.configuration.storage.maintenance
-    assert {task.name for task in task_definitions(maintenance) if task.enabled} == {
-        *("uploadpurging", "gc", "trash", "retention", "scrub")
-    }
+    with_tokens = load_text(EXAMPLE.read_text() + "access: {tokens: {}}\n", {}, "x").configuration
+    tasks = {"uploadpurging", "gc", "trash", "retention", "scrub"}
+    for configuration, more in ((result.configuration, set()), (with_tokens, {"tokenpurging"})):
+        enabled = {task.name for task in task_definitions(configuration) if task.enabled}
+        assert enabled == tasks | more
     assert (maintenance.watermark.warn, maintenance.watermark.refuse) == (0.85, 0.95)
     assert maintenance.retention.rules[0].newest == 10
     assert maintenance.scrub.rate == 16 * 2**20
@@ -46,6 +49,7 @@ def test_the_example_has_every_key():
         "trash": Trash,
         "retention": Retention,
         "scrub": Scrub,
+        "tokenpurging": TokenPurging,
         "watermark": Watermark,
         "readonly": ReadOnly,
     }

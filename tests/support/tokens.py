@@ -19,6 +19,10 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from cryptography.x509.oid import NameOID
+from twisted.internet.defer import succeed
+
+from twisted_registry.tokens.keys import KeyCache, TokenKey, TokenKeys
+from twisted_registry.tokens.signing import TokenSigner
 
 ISSUER, SERVICE, REALM = "the issuer", "registry.example", "https://auth.example/token"
 #: Time of the test clocks; certificates are valid then.
@@ -122,6 +126,15 @@ def access_claim(scope):
 def mint(private, algorithm, content=None, **header):
     """Return a token that is signed by PyJWT."""
     return jwt.encode(claims() if content is None else content, private, algorithm, headers=header)
+
+
+def make_signer(clock, *keys, service="here", lifetime=300.0):
+    """Return a signer of the registry's own tokens.
+
+    :param keys: the first one signs; a new one if there is none.
+    """
+    listed = TokenKeys(keys or (TokenKey.generate(),))
+    return TokenSigner(KeyCache(lambda: succeed(listed), clock), clock, service, lifetime)
 
 
 def segment(content):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -11,7 +12,13 @@ from twisted.internet.task import Clock
 from twisted_registry.auth.rules import Right, Rights
 from twisted_registry.repository import layout
 from twisted_registry.storage.memory import MemoryDriver
-from twisted_registry.tokens.records import RECORD_TTL_S, TokenRecord, TokenStore, is_stored_token
+from twisted_registry.tokens.records import (
+    RECORD_TTL_S,
+    TokenPurgeResult,
+    TokenRecord,
+    TokenStore,
+    is_stored_token,
+)
 
 RIGHTS = Rights((Right.make(["team/**", "!team/x"], ["push"]),))
 
@@ -112,19 +119,69 @@ async def test_records_are_listed_and_purged(shared):
         shared.clock.advance(1)
     await shared.driver.put(f"{layout.TOKENS}/other", b"{}")
     assert await shared.records.list_records() == made
-    assert await shared.records.purge_expired() == 1
+    assert await shared.records.purge_expired() == TokenPurgeResult(found=5, removed=1)
     assert await shared.records.list_records() == made[1:]
 
 
 @pytest_twisted.ensureDeferred
 async def test_expired_refresh_tokens_are_purged(shared):
-    old = await shared.records.create_refresh("ada", 10, "stamp")
+    old = await shared.records.create_refresh("ada", 10, "stamp", 100)
     shared.clock.advance(24 * 3600)
-    await shared.records.create_refresh("ada", 10, "stamp")
+    await shared.records.create_refresh("eve", 10, "stamp", 100)
+    assert len(await shared.records.list_records()) == 2, "a login purges nothing"
+    assert await shared.records.purge_expired() == TokenPurgeResult(found=2, removed=1)
     (left,) = await shared.records.list_records()
     assert not old.startswith(f"twr_{left.id}")
-    assert (left.kind, left.name, left.stamp) == ("refresh", "ada", "stamp")
+    assert (left.kind, left.name, left.stamp) == ("refresh", "eve", "stamp")
     assert "stamp" not in repr(left).replace("stamp=", "")
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_pages_are_listed_and_purged(shared):
+    for number in range(1500):
+        await shared.records.create("robot", "ci", 10 if number % 2 else None)
+    shared.clock.advance(10)
+    assert len(await shared.records.list_records()) == 1500
+    assert await shared.records.purge_expired() == TokenPurgeResult(found=1500, removed=750)
+    assert len(await shared.records.list_records()) == 750
+
+
+@pytest_twisted.ensureDeferred
+async def test_oldest_refresh_tokens_of_a_user_are_deleted_beyond_the_limit(shared):
+    other = await shared.records.create_refresh("eve", 1000, "stamp", 3)
+    _, robot = await shared.records.create("robot", "ada", None)
+    made = []
+    for number in range(10):
+        shared.clock.advance(1)
+        made.append(await shared.records.create_refresh("ada", 1000, "stamp", 3))
+        kept = [await shared.open_store().verify(each, "refresh") is not None for each in made]
+        assert kept == [False] * max(0, number - 2) + [True] * min(3, number + 1)
+        # The process that has deleted a token does not accept it from its cache.
+        assert (await shared.records.verify(made[0], "refresh") is None) == (number > 2)
+    assert await shared.records.verify(other, "refresh")
+    assert await shared.records.verify(robot, "robot")
+    await shared.records.create_refresh("ada", 1000, "stamp", 1)
+    records = [each for each in await shared.records.list_records() if each.kind == "refresh"]
+    assert sorted(each.name for each in records) == ["ada", "eve"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_refresh_tokens_are_revoked_by_id(shared):
+    token = await shared.records.create_refresh("ada", 1000, "stamp", 3)
+    (record,) = await shared.records.list_records()
+    assert token.startswith(f"twr_{record.id}_")
+    assert await shared.records.revoke(record.id)
+    assert await shared.records.verify(token, "refresh") is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_refresh_tokens_of_an_earlier_form_are_accepted(shared):
+    """Their records are beside those of robots."""
+    token_id, secret = "0123456789abcdef", "ab" * 32
+    hashed = hashlib.sha256(secret.encode()).hexdigest()
+    record = TokenRecord(token_id, "refresh", "ada", hashed, 1.0, stamp="stamp")
+    await shared.driver.put(layout.token_record(token_id), record.to_bytes())
+    assert await shared.records.verify(f"twr_{token_id}_{secret}", "refresh") == record
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from tests.support.passwords import basic_header, password_lines
 from tests.support.services import HTTP, MEMORY, header, run_service
+from twisted_registry.app.errors import StartError
 
 LAYER = b"layer"
 DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
@@ -317,6 +318,80 @@ async def test_registries_with_the_same_store_accept_each_others_tokens(tmp_path
         for ask, code in ((one, 200), (two, 200), (other, 401)):
             assert (await ask("GET", "/v2/", headers=bearer_header(login))).code == code
             assert (await post_form(ask, **refresh)).code == code
+
+
+@pytest.mark.parametrize("kind", ["key", "keyfile"])
+@pytest_twisted.ensureDeferred
+async def test_registries_with_the_same_key_accept_each_others_tokens(tmp_path, kind):
+    """They share neither a store nor anything else."""
+    key_file = tmp_path / "keys"
+    key_file.write_text(f"{'1' * 64}\n{'2' * 64}\n")
+    key_file.chmod(0o600)
+    more = f"    key: {'2' * 64}\n" if kind == "key" else f"    keyfile: {key_file}\n"
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    async with (
+        registry(tmp_path / "a", more, store=DISK) as one,
+        registry(tmp_path / "b", f"    keyfile: {key_file}\n", store=DISK) as two,
+        registry(tmp_path / "c", store=DISK) as other,
+    ):
+        login = await get_token(one)
+        for ask, code in ((one, 200), (two, 200), (other, 401)):
+            assert (await ask("GET", "/v2/", headers=bearer_header(login))).code == code
+    assert not list(tmp_path.glob("a/store/twisted-registry/tokens/keys"))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file or directory"),
+        ("", "no key"),
+        ("secret-passphrase\n", "line 1: expected 64 hexadecimal digits"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_unusable_key_file_ends_the_start(tmp_path, content, reason):
+    path = tmp_path / "keys"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(StartError) as caught:
+        async with registry(tmp_path, f"    keyfile: {path}\n"):
+            pass
+    assert str(caught.value) == f"access.tokens.keyfile: {path}: {reason}"
+
+
+@pytest_twisted.ensureDeferred
+async def test_key_file_that_others_can_read_is_logged(tmp_path, log_lines):
+    path = tmp_path / "keys"
+    path.write_text("1" * 64)
+    for mode, count in ((0o600, 0), (0o640, 0), (0o644, 1)):
+        path.chmod(mode)
+        async with registry(tmp_path, f"    keyfile: {path}\n"):
+            pass
+        warned = [line for line in log_lines if line.startswith("token keys can be read by all")]
+        assert len(warned) == count
+    assert "1" * 64 not in "".join(log_lines)
+
+
+@pytest_twisted.ensureDeferred
+async def test_token_is_refused_after_its_user_was_removed(tmp_path):
+    async with registry(tmp_path) as ask:
+        login = await get_token(ask, "repository:team/a:pull", headers={"Authorization": ADA})
+        path = "/v2/team/a/tags/list"
+        assert (await ask("GET", path, headers=bearer_header(login))).code == 404
+        ask.users.write_bytes(password_lines(eve="secret"))
+        response = await ask("GET", path, headers=bearer_header(login))
+        assert response.code == 401
+        assert 'error="invalid_token"' in header(response, "WWW-Authenticate")
+
+
+@pytest_twisted.ensureDeferred
+async def test_unreadable_users_are_not_an_internal_error(tmp_path):
+    async with registry(tmp_path) as ask:
+        ask.users.write_bytes(b"no colon\n")
+        response = await get_token(ask, headers={"Authorization": ADA})
+        assert (response.code, response.document["error"]) == (503, "temporarily_unavailable")
+        assert (await get_token(ask)).code == 200, "anonymous callers need no users"
 
 
 @pytest_twisted.ensureDeferred

@@ -16,7 +16,11 @@ from twisted.logger import Logger
 
 from twisted_registry.api.context import EMPTY_QUERY, Query, get_caller, get_header_fields, header
 from twisted_registry.api.response import AsyncResource, CommonHeaders, Response, send_response
-from twisted_registry.auth.access import LoginFailed, log_login_failure
+from twisted_registry.auth.access import (
+    AuthenticationUnavailable,
+    LoginFailed,
+    log_login_failure,
+)
 from twisted_registry.auth.rate_limits import network_of
 from twisted_registry.auth.scopes import Scope, basic_challenge, grant_scope, parse_scopes
 from twisted_registry.http.body import request_body
@@ -27,7 +31,7 @@ from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.tokens.signing import TokenClaims
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from twisted.internet.interfaces import IReactorTime
     from twisted.web.server import Request
@@ -57,9 +61,10 @@ class TokenResource(AsyncResource):
         self,
         authenticator: Authenticator,
         policy: IPolicy,
-        signer: Callable[[], Awaitable[TokenSigner]],
+        signer: TokenSigner,
         clock: IReactorTime,
         refresh_lifetime: float,
+        refresh_limit: int,
         realm: str,
         by_address: RateLimit | None = None,
     ) -> None:
@@ -67,9 +72,10 @@ class TokenResource(AsyncResource):
 
         :param authenticator: authenticates the callers.
         :param policy: decides which part of a requested scope is granted.
-        :param signer: returns the signer; its secret may have to be read first.
+        :param signer: signs the tokens.
         :param clock: the current time.
         :param refresh_lifetime: the lifetime of a refresh token in seconds; 0 to issue none.
+        :param refresh_limit: the number of refresh tokens that a user may have.
         :param realm: the realm of the challenge after a wrong password.
         :param by_address: limits the requests of each address; None for no limit.
         """
@@ -79,6 +85,7 @@ class TokenResource(AsyncResource):
         self._signer = signer
         self._clock = clock
         self._refresh_lifetime = refresh_lifetime
+        self._refresh_limit = refresh_limit
         self._realm = realm
         self._by_address = by_address
 
@@ -97,7 +104,7 @@ class TokenResource(AsyncResource):
             response = _error_response(refusal, "invalid_grant")
         except RegistryError as error:
             response = _error_response(error, "invalid_request")
-        except StorageError as error:
+        except (StorageError, AuthenticationUnavailable) as error:
             log.error("cannot issue tokens: {error}", error=str(error))
             response = _error_response(
                 RegistryError(ErrorCode.UNAVAILABLE), "temporarily_unavailable"
@@ -120,7 +127,8 @@ class TokenResource(AsyncResource):
             get_caller(request, get_header_fields(request))
         )
         refresh = ""
-        if query.first("offline_token") == "true":
+        # HEAD must not change anything.
+        if query.first("offline_token") == "true" and request.method == b"GET":
             refresh = await self._create_refresh_token(principal)
         return await self._issue(principal, query.all("scope"), refresh)
 
@@ -152,14 +160,14 @@ class TokenResource(AsyncResource):
 
     async def _create_refresh_token(self, principal: Principal) -> str:
         """Return a new refresh token; empty if the principal cannot have one."""
-        if not (self._refresh_lifetime and principal.is_user):
+        if not (self._refresh_lifetime and principal.account):
             return ""
-        name = principal.identity.name
-        version = await self._authenticator.account_version(name)
-        if version is None:
-            return ""
-        records = self._authenticator.records
-        return await records.create_refresh(name, self._refresh_lifetime, version)
+        return await self._authenticator.records.create_refresh(
+            principal.identity.name,
+            self._refresh_lifetime,
+            principal.account,
+            self._refresh_limit,
+        )
 
     async def _issue(
         self,
@@ -168,18 +176,22 @@ class TokenResource(AsyncResource):
         refresh: str,
         more: Mapping[str, Any] | None = None,
     ) -> Response:
-        identity, signer = principal.identity, await self._signer()
+        identity = principal.identity
         granted = grant_scope(
             parse_scopes(scopes), lambda access: self._policy.allows(identity, access)
         )
-        token = signer.sign(TokenClaims(identity, granted, principal.record))
+        token = await self._signer.sign(
+            TokenClaims(
+                identity.name, granted, principal.account, principal.record, principal.rules
+            )
+        )
         issued = datetime.fromtimestamp(int(self._clock.seconds()), UTC)
         document: dict[str, Any] = {
             "token": token,
             "access_token": token,
             "token_type": "Bearer",
             "scope": _format_scope(granted),
-            "expires_in": int(signer.lifetime),
+            "expires_in": int(self._signer.lifetime),
             "issued_at": issued.strftime("%Y-%m-%dT%H:%M:%SZ"),
             **(more or {}),
         }

@@ -86,8 +86,9 @@ class TaskDefinition:
     enabled: bool
 
 
-def task_definitions(maintenance: Maintenance) -> Iterable[TaskDefinition]:
+def task_definitions(configuration: Configuration) -> Iterable[TaskDefinition]:
     """Yield the definitions of all tasks, enabled or not."""
+    maintenance = configuration.storage.maintenance
     purge, gc, trash = maintenance.uploadpurging, maintenance.gc, maintenance.trash
     retention, scrub = maintenance.retention, maintenance.scrub
     yield TaskDefinition("uploadpurging", purge.interval, _make_purge, purge, purge.enabled)
@@ -97,6 +98,9 @@ def task_definitions(maintenance: Maintenance) -> Iterable[TaskDefinition]:
         "retention", retention.interval, _make_retention_run, retention, retention.enabled
     )
     yield TaskDefinition("scrub", scrub.interval, _make_scrub_run, scrub, scrub.enabled)
+    tokens = maintenance.tokenpurging
+    enabled = tokens.enabled and configuration.tokens is not None
+    yield TaskDefinition("tokenpurging", tokens.interval, _make_token_purge, tokens, enabled)
 
 
 class MaintenanceService(MultiService):
@@ -134,7 +138,7 @@ class MaintenanceService(MultiService):
         self._close_functions: list[Callable[[], Deferred[None]]] = []
         self.leases: dict[str, TaskLease] = {}
         self.task_definitions: Mapping[str, TaskDefinition] = {
-            definition.name: definition for definition in task_definitions(self.maintenance)
+            definition.name: definition for definition in task_definitions(configuration)
         }
         for definition in self.task_definitions.values():
             self._make_task(definition).setServiceParent(self)
@@ -276,6 +280,12 @@ def _make_retention_run(service: MaintenanceService) -> Work:
 def _make_scrub_run(service: MaintenanceService) -> Work:
     worker = service.registry.worker
     return make_scrub(service.configuration, service.driver, service.reactor, worker)
+
+
+def _make_token_purge(service: MaintenanceService) -> Work:
+    from twisted_registry.tokens.records import TokenStore  # noqa: PLC0415 - with tokens only
+
+    return TokenStore(service.driver, service.reactor).purge_expired
 
 
 def make_retention(

@@ -5,14 +5,26 @@ Imported only if the section is configured: it needs the extra ``auth`` (PyJWT).
 
 from __future__ import annotations
 
+from pathlib import Path
+from stat import S_IMODE, S_IRWXO
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from twisted.internet.defer import succeed
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 
 from twisted_registry.api.token import TokenResource
 from twisted_registry.app.access import AccessControl
+from twisted_registry.app.errors import StartError
 from twisted_registry.auth.access import SchemeAccess
 from twisted_registry.auth.rules import Right
+from twisted_registry.tokens.keys import (
+    KeyCache,
+    StoredKeys,
+    TokenKey,
+    TokenKeys,
+    read_key_file,
+)
 from twisted_registry.tokens.logins import TOKEN_PATH, Authenticator, Realm, TokenScheme
 from twisted_registry.tokens.oidc import (
     ClaimCondition,
@@ -26,7 +38,7 @@ from twisted_registry.tokens.records import TokenStore
 from twisted_registry.tokens.signing import TokenSigner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from twisted_registry.auth.basic import Basic
     from twisted_registry.auth.interfaces import IPolicy
@@ -35,24 +47,7 @@ if TYPE_CHECKING:
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.registry import Registry
 
-
-@define(eq=False)
-class _LazySigner:
-    """Makes the token signer at its first use: the secret may have to be read from the store."""
-
-    _registry: Registry
-    _options: Tokens
-    _reactor: Any
-    _signer: TokenSigner | None = field(init=False, default=None)
-
-    async def __call__(self) -> TokenSigner:
-        if self._signer is None:
-            options = self._options
-            secret = await self._registry.upload_secret.load()
-            self._signer = TokenSigner(
-                secret, self._reactor, options.service, options.lifetime, options.rotation
-            )
-        return self._signer
+log = Logger()
 
 
 def make_tokens(
@@ -66,8 +61,9 @@ def make_tokens(
     """Make the controller that accepts the registry's own tokens, and the token endpoint.
 
     :param passwords: the scheme that authenticates users by password; None without users.
-    :param registry: stores the secret and the refresh tokens.
+    :param registry: stores the keys and the refresh tokens.
     :param by_address: limits the requests for tokens of each address; None for no limit.
+    :raises StartError: if the file of keys cannot be used; the text names the key.
     """
     options = configuration.tokens
     assert options is not None
@@ -76,16 +72,56 @@ def make_tokens(
     logins = Authenticator(
         passwords, records, _make_oidc_verifier(issuers, reactor) if issuers else None
     )
-    signers = _LazySigner(registry, options, reactor)
+    keys = KeyCache(_make_key_reader(options, registry, reactor), reactor)
+    signer = TokenSigner(keys, reactor, options.service, options.lifetime)
     realm = Realm(configuration.http.host, configuration.http.prefix or "/")
-    scheme = TokenScheme(realm, options.service, signers, logins, reactor)
+    scheme = TokenScheme(realm, options.service, signer, logins, reactor)
     # Refresh tokens are stored, which a read-only registry cannot do.
     read_only = configuration.storage.maintenance.readonly.enabled
     refresh_s = 0.0 if read_only else options.refresh
     resource = TokenResource(
-        logins, policy, signers, reactor, refresh_s, options.service, by_address
+        logins,
+        policy,
+        signer,
+        reactor,
+        refresh_s,
+        options.refreshlimit,
+        options.service,
+        by_address,
     )
     return AccessControl(SchemeAccess(scheme, policy), {TOKEN_PATH: resource})
+
+
+def _make_key_reader(
+    options: Tokens, registry: Registry, reactor: Any
+) -> Callable[[], Awaitable[TokenKeys]]:
+    """Return the function that reads the keys of tokens."""
+    if options.signing_key:
+        keys = TokenKeys((TokenKey.parse(options.signing_key),))
+        return lambda: succeed(keys)
+    if options.keyfile:
+        _check_key_file(options.keyfile)
+        pool = reactor.getThreadPool()
+        return lambda: deferToThreadPool(reactor, pool, read_key_file, options.keyfile)
+    return StoredKeys(registry.driver, reactor).read
+
+
+def _check_key_file(path: str) -> None:
+    key = f"access.tokens.keyfile: {path}"
+    try:
+        read_key_file(path)
+        mode = Path(path).stat().st_mode
+    except OSError as error:
+        raise StartError(f"{key}: {error.strerror}") from error
+    except ValueError as error:
+        raise StartError(f"{key}: {error}") from None
+    if mode & S_IRWXO:
+        log.warn(
+            "token keys can be read by all users of this host: path={path} mode={mode:04o},"
+            " expected 0600 or 0640",
+            path=path,
+            mode=S_IMODE(mode),
+        )
 
 
 def _make_oidc_verifier(issuers: Sequence[Issuer], reactor: Any) -> OIDCVerifier:

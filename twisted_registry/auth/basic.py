@@ -106,6 +106,10 @@ class Basic:
         version = self._version()
         return None if version is None else self._login_cache.find_login(authorization, version)
 
+    def users_version(self) -> object | None:
+        """Return the version of the checker, see :meth:`IVersionedChecker.version`."""
+        return self._version()
+
     def authenticate(self, caller: Caller) -> Deferred[Login | None]:
         """Check user name and password with the portal.
 

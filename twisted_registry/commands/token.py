@@ -1,4 +1,4 @@
-"""``twisted-registry token``: create, list and revoke tokens for robots, used as a password."""
+"""``twisted-registry token``: tokens for robots, used as a password, and the keys of all tokens."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ from twisted_registry.commands.store import run_on_store
 from twisted_registry.config.values import parse_duration
 from twisted_registry.oci.patterns import GlobInvalid
 from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.tokens.keys import KEYS_TTL_S, StoredKeys
 from twisted_registry.tokens.records import TokenRecord, TokenStore
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from twisted_registry.config.access import Tokens
     from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.tokens.keys import TokenKeys
 
 _ACTIONS = {
     "create": "create a token for a robot, and print it; it cannot be printed again",
     "list": "list the tokens, without their secrets",
     "revoke": "revoke a token, and everything issued for it, within seconds",
+    "rotate-keys": "make a new key for signing tokens; registries use it within seconds",
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _DAYS = re.compile(r"([0-9]{1,5})d", re.ASCII)
@@ -65,23 +69,45 @@ def add_arguments(parser: ArgumentParser) -> None:
             )
         elif name == "revoke":
             action.add_argument("id", metavar="ID", help="the ID of the token, as list prints it")
+        elif name == "rotate-keys":
+            action.add_argument(
+                "--revoke",
+                action="store_true",
+                help="also end all tokens that were signed with the old keys, after a key has"
+                " leaked; otherwise they stay valid until they expire",
+            )
         add_json_argument(action)
         add_config_argument(action)
 
 
 def run(options: Namespace) -> int:
-    """Create, list or revoke tokens.
+    """Create, list or revoke tokens, or make a new key.
 
     :returns: the exit status: 1 if it failed.
     """
     configuration = load_store_or_exit(options.file)
-    if options.action == "create" and configuration.tokens is None:
+    settings = configuration.tokens
+    if options.action in {"create", "rotate-keys"} and settings is None:
         raise CommandFailed("access.tokens: without this section the registry accepts no tokens")
-    run_on_store(configuration, lambda driver, reactor: _run_action(options, driver, reactor))
+    if options.action == "rotate-keys" and settings is not None:
+        _check_keys_are_stored(settings)
+    run_on_store(
+        configuration, lambda driver, reactor: _run_action(options, settings, driver, reactor)
+    )
     return 0
 
 
-async def _run_action(options: Namespace, driver: IStorageDriver, reactor: Any) -> None:
+def _check_keys_are_stored(settings: Tokens) -> None:
+    for name, value in (("key", settings.signing_key), ("keyfile", settings.keyfile)):
+        if value:
+            raise CommandFailed(
+                f"access.tokens.{name}: the keys are not in the store; change them there"
+            )
+
+
+async def _run_action(
+    options: Namespace, settings: Tokens | None, driver: IStorageDriver, reactor: Any
+) -> None:
     tokens = TokenStore(driver, reactor)
     try:
         if options.action == "create":
@@ -89,6 +115,12 @@ async def _run_action(options: Namespace, driver: IStorageDriver, reactor: Any) 
         elif options.action == "list":
             records = await tokens.list_records()
             _print_records(records, reactor.seconds(), as_json=options.json)
+        elif options.action == "rotate-keys":
+            assert settings is not None
+            keys = await StoredKeys(driver, reactor).rotate(
+                settings.lifetime, revoke=options.revoke
+            )
+            _print_keys(keys, as_json=options.json)
         else:
             await _revoke(tokens, options)
     except StorageError as error:
@@ -115,6 +147,17 @@ async def _revoke(tokens: TokenStore, options: Namespace) -> None:
         print_json({"revoked": options.id})
 
 
+def _print_keys(keys: TokenKeys, *, as_json: bool) -> None:
+    accepted = [key.id for key in keys.keys]
+    if as_json:
+        print_json({"signing": keys.signing.id, "accepted": accepted})
+        return
+    print_error(
+        f"new key {keys.signing.id} for tokens, used by all registries within {KEYS_TTL_S:.0f} s;"
+        f" old keys still accepted: {', '.join(accepted[1:]) or 'none'}"
+    )
+
+
 def _print_records(records: list[TokenRecord], now: float, *, as_json: bool) -> None:
     if as_json:
         print_json([_record_data(record) for record in records])
@@ -123,7 +166,7 @@ def _print_records(records: list[TokenRecord], now: float, *, as_json: bool) -> 
         is_expired = record.expires is not None and record.expires <= now
         rights = " ".join(map(_format_right, record.rights.as_json())) or "as the user"
         sys.stdout.write(
-            f"{record.id}  {record.kind:7}  {record.name:20}  {_validity(record)}"
+            f"{record.id:36}  {record.kind:7}  {record.name:20}  {_validity(record)}"
             f"{' (expired)' if is_expired else ''}  {rights}\n"
         )
 

@@ -22,6 +22,7 @@ from twisted_registry.config.kinds import (
     boolean,
     choice,
     duration,
+    integer,
     text,
     text_list,
 )
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 #: Clients assume that a token is valid for at least this long.
 _MIN_LIFETIME_S: Final = 60.0
-#: A key is accepted for one more rotation after it has signed last.
-_MIN_ROTATION_S: Final = 3600.0
+#: A key that signs tokens: 256 bits.
+_TOKEN_KEY: Final = re.compile(r"[0-9A-Fa-f]{64}", re.ASCII)
 #: A slash and printable ASCII.
 _URL_PATH: Final = re.compile(r"/[ -~]*")
 #: Hosts that an issuer may have without https.
@@ -207,10 +208,25 @@ class Tokens(SectionBase):
         " 0 issues none.",
         default=30 * 24 * 3600.0,
     )
-    rotation: float = key(
-        _duration_from(_MIN_ROTATION_S),
-        "How long a key signs tokens before the next one replaces it.",
-        default=24 * 3600.0,
+    refreshlimit: int = key(
+        integer(1),
+        "How many refresh tokens a user may have. The oldest is deleted when a new one is issued.",
+        default=1000,
+    )
+    signing_key: str = key(
+        Scalar(
+            "64 hexadecimal digits, as printed by openssl rand -hex 32",
+            values.matching(_TOKEN_KEY),
+        ),
+        "The key that signs tokens, for several registries that do not share a store. If not set, a"
+        " random key is created and kept in the store.",
+        name="key",
+        secret=True,
+    )
+    keyfile: str = key(
+        text("a path"),
+        "A file with such a key on each line: the first one signs, all are accepted. It is read"
+        " again when it changes.",
     )
 
 
@@ -371,9 +387,5 @@ def _check_tokens(tokens: Tokens | None, auth: Auth, report: Report) -> None:
             None,
             f"cannot be used with auth.{others[0]}; use auth.htpasswd, or no auth section",
         )
-    if tokens.rotation < tokens.lifetime:
-        report.add_fault(
-            "access.tokens.rotation",
-            f"got {values.format_duration(tokens.rotation)}",
-            f"at least access.tokens.lifetime, {values.format_duration(tokens.lifetime)}",
-        )
+    if tokens.signing_key and tokens.keyfile:
+        report.add_fault("access.tokens.key", None, "cannot be used with access.tokens.keyfile")

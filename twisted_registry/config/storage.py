@@ -163,6 +163,13 @@ class UploadPurging(SectionBase):
     dryrun: bool = key(boolean(), "Only log what would be deleted.", required=True)
 
 
+class TokenPurging(SectionBase):
+    """``storage.maintenance.tokenpurging``."""
+
+    enabled: bool = key(boolean(), "Delete expired tokens at intervals.", default=True)
+    interval: float = key(_TEXT_DURATION, "The time between two runs.", default=24 * 3600.0)
+
+
 class ReadOnly(SectionBase):
     """``storage.maintenance.readonly``."""
 
@@ -284,6 +291,12 @@ class Maintenance(SectionBase):
         " section the defaults apply.",
     )
     readonly: ReadOnly = section(ReadOnly, "Serve pulls only.")
+    tokenpurging: TokenPurging = section(
+        TokenPurging,
+        "Deletion of expired robot and refresh tokens, with ``access.tokens``. Without the section"
+        " the defaults apply.",
+        extension=True,
+    )
     gc: GarbageCollection = section(
         GarbageCollection,
         "Garbage collection. ``grace`` also applies to ``twisted-registry garbage-collect``.",

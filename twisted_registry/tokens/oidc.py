@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -33,7 +34,7 @@ from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.tokens.logins import Principal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from twisted.internet.interfaces import IReactorTime
     from twisted.web.iweb import IAgent
@@ -115,6 +116,12 @@ class TrustedIssuer:
     audience: str
     rules: tuple[OIDCRule, ...]
 
+    def id_of(self, rule: OIDCRule) -> str:
+        """Return an id of a rule, which is another one once the rule or the issuer changes."""
+        conditions = sorted((each.claim, each.pattern) for each in rule.conditions)
+        content = [self.keys.issuer, self.audience, conditions, rule.right.as_json()]
+        return sha256(json.dumps(content).encode()).hexdigest()[:16]
+
 
 @define(eq=False, repr=False)
 class OIDCVerifier:
@@ -126,6 +133,11 @@ class OIDCVerifier:
 
     _issuers: Sequence[TrustedIssuer]
     _clock: IReactorTime
+    _rights: Mapping[str, Right] = field(init=False)
+
+    @_rights.default
+    def _rights_by_rule(self) -> Mapping[str, Right]:
+        return {issuer.id_of(rule): rule.right for issuer in self._issuers for rule in issuer.rules}
 
     async def authenticate(self, token: str) -> Principal:
         """Verify a token and return a principal with the rights of the rules that match.
@@ -142,18 +154,26 @@ class OIDCVerifier:
             issuer.keys.issuer, issuer.audience, keyring, self._clock.seconds, ALGORITHMS
         )
         claims = verifier.verify_claims(token)
-        rights = tuple(rule.right for rule in issuer.rules if rule.matches(claims))
+        rules = tuple(issuer.id_of(rule) for rule in issuer.rules if rule.matches(claims))
         subject = claims.get("sub")
         if not isinstance(subject, str) or not subject.isprintable() or not subject:
             raise LoginFailed("the token has no subject")
         name = f"ci:{subject[:_MAX_SUBJECT_CHARS]}"
-        if not rights:
+        if not rules:
             raise LoginFailed(f"no rule of the issuer matches {name!r}")
         now = self._clock.seconds()
         return Principal(
-            IdentityWithRights(name, Rights(rights)),
+            IdentityWithRights(name, self.rights(rules)),
             expires=min(now + _LOGIN_TTL_S, float(claims["exp"])),
+            rules=rules,
         )
+
+    def rights(self, rules: Iterable[str]) -> Rights:
+        """Return what rules allow now; nothing for those that were changed or removed.
+
+        :param rules: the ids of the rules.
+        """
+        return Rights(tuple(self._rights[each] for each in rules if each in self._rights))
 
 
 def matches_pattern(pattern: str, text: str) -> bool:

@@ -3,6 +3,9 @@
 The file describes the token and contains a hash of it. A token has 256 random bits, so a plain
 SHA-256 is as good as a slow hash. Deleting the file revokes the token; each process reads the file
 again after :data:`RECORD_TTL_S` seconds.
+
+The refresh tokens of a user are in a separate folder, under names that begin with the time at which
+they were created. So the number of a user's tokens is limited without reading them.
 """
 
 from __future__ import annotations
@@ -14,19 +17,20 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import asdict, define, field, frozen
+from attrs import Factory, asdict, define, field, frozen
 from twisted.logger import Logger
 
 from twisted_registry.auth.rules import Rights
 from twisted_registry.repository import layout
+from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator
 
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.storage.interfaces import IBulkLookup, IStorageDriver
 
 log = Logger()
 
@@ -36,14 +40,14 @@ RECORD_TTL_S = 3.0
 _MAX_CACHED = 4096
 #: The size limit of a file in bytes.
 _MAX_RECORD_BYTES = 65536
-#: Seconds between two purges of expired records.
-_PURGE_INTERVAL_S = 24 * 3600.0
 #: Entries per call when the records are listed.
 _PAGE_SIZE = 1000
 #: The prefix of every stored token, so that scanners can find leaked ones.
 TOKEN_PREFIX = "twr_"  # noqa: S105 - a prefix
-_TOKEN_PATTERN = re.compile(rf"{TOKEN_PREFIX}([0-9a-f]{{16}})_([0-9a-f]{{64}})", re.ASCII)
-_ID_PATTERN = re.compile(r"[0-9a-f]{16}", re.ASCII)
+#: The id of a robot's token has 16 digits, that of a refresh token 36: 16 of the user, 12 of the
+#: time in milliseconds, and 8 random ones.
+_ID_PATTERN = re.compile(r"[0-9a-f]{16}(?:[0-9a-f]{20})?", re.ASCII)
+_TOKEN_PATTERN = re.compile(rf"{TOKEN_PREFIX}({_ID_PATTERN.pattern})_([0-9a-f]{{64}})", re.ASCII)
 
 TokenKind = Literal["robot", "refresh"]
 
@@ -54,7 +58,7 @@ class TokenRecord:
 
     The names of the attributes are the keys of the JSON file.
 
-    :ivar id: 16 hexadecimal digits, the name of the file.
+    :ivar id: 16 or 36 hexadecimal digits, from which the path of the file is made.
     :ivar kind: ``robot`` or ``refresh``; a token of one kind is not accepted as one of the other.
     :ivar name: the name of the robot, or of the user that a refresh token belongs to.
     :ivar hash: the SHA-256 of the secret part of the token.
@@ -93,6 +97,18 @@ class TokenRecord:
             raise ValueError("invalid record of a token") from error
 
 
+@frozen
+class TokenPurgeResult:
+    """What one purge of expired tokens did.
+
+    :ivar found: records.
+    :ivar removed: records of expired tokens, which were removed.
+    """
+
+    found: int
+    removed: int
+
+
 def is_stored_token(text: str) -> bool:
     """Return whether a password is meant to be a stored token."""
     return text.startswith(TOKEN_PREFIX)
@@ -109,7 +125,9 @@ class TokenStore:
     _driver: IStorageDriver
     _clock: IReactorTime
     _cache: dict[str, tuple[float, TokenRecord | None]] = field(init=False, factory=dict)
-    _next_purge: float = field(init=False, default=0.0)
+    _bulk: IBulkLookup = field(
+        init=False, default=Factory(lambda self: bulk_lookup(self._driver), takes_self=True)
+    )
 
     async def create(
         self,
@@ -126,8 +144,9 @@ class TokenStore:
         :param stamp: the account version of the user, for a refresh token.
         :raises StorageError: if the record cannot be stored.
         """
-        token_id, secret = secrets.token_hex(8), secrets.token_hex(32)
         now = self._clock.seconds()
+        token_id = secrets.token_hex(8) if kind == "robot" else _new_refresh_id(name, now)
+        secret = secrets.token_hex(32)
         record = TokenRecord(
             token_id,
             kind,
@@ -141,17 +160,28 @@ class TokenStore:
         await self._driver.put(layout.token_record(token_id), record.to_bytes())
         return record, f"{TOKEN_PREFIX}{token_id}_{secret}"
 
-    async def create_refresh(self, name: str, lifetime: float, account_version: str) -> str:
-        """Create a refresh token of a user. Once a day this also purges expired records.
+    async def create_refresh(
+        self, name: str, lifetime: float, account_version: str, limit: int
+    ) -> str:
+        """Create a refresh token of a user. The oldest ones beyond the limit are deleted first.
 
         :param lifetime: in seconds.
         :param account_version: the current version of the user's account.
-        :raises StorageError: if the record cannot be stored.
+        :param limit: the number of tokens that the user may have. Processes that create some at
+            the same moment may exceed it until the next one is created.
+        :raises StorageError: if the store cannot be read or changed.
         """
-        now = self._clock.seconds()
-        if now >= self._next_purge:
-            self._next_purge = now + _PURGE_INTERVAL_S
-            await self.purge_expired()
+        folder = layout.user_tokens_folder(_user_digits(name))
+        try:
+            # In the order of their creation, with some more for a limit that was lowered.
+            entries = await self._driver.list(folder, "", limit + _PAGE_SIZE)
+        except PathNotFound:
+            entries = []
+        oldest = [entry.path for entry in entries[: max(0, len(entries) + 1 - limit)]]
+        if oldest:
+            await self._bulk.delete_many([f"{folder}/{each}" for each in oldest])
+            for each in oldest:
+                self._cache.pop(_user_digits(name) + each, None)
         return (await self.create("refresh", name, lifetime, stamp=account_version))[1]
 
     async def verify(self, token: str, kind: TokenKind) -> TokenRecord | None:
@@ -198,7 +228,7 @@ class TokenStore:
 
         :raises StorageError: if the store cannot be read.
         """
-        records = [record for name in await self._ids() if (record := await self._read(name))]
+        records = [record async for page in self._pages() for record in page]
         return sorted(records, key=lambda record: (record.created, record.id))
 
     async def revoke(self, token_id: str) -> bool:
@@ -215,32 +245,42 @@ class TokenStore:
             return False
         return True
 
-    async def purge_expired(self) -> int:
-        """Delete the expired records and return their number.
+    async def purge_expired(self) -> TokenPurgeResult:
+        """Delete the expired records.
 
         :raises StorageError: if the store cannot be read or changed.
         """
-        now = self._clock.seconds()
-        expired = [
-            record.id
-            for record in await self.list_records()
-            if record.expires is not None and record.expires <= now
-        ]
-        for token_id in expired:
-            await self.revoke(token_id)
-        return len(expired)
+        found = removed = 0
+        async for page in self._pages():
+            now = self._clock.seconds()
+            expired = [
+                layout.token_record(record.id)
+                for record in page
+                if record.expires is not None and record.expires <= now
+            ]
+            if expired:
+                await self._bulk.delete_many(expired)
+            found, removed = found + len(page), removed + len(expired)
+        log.info("expired tokens purged={removed} of {found}", removed=removed, found=found)
+        return TokenPurgeResult(found, removed)
 
-    async def _ids(self) -> Iterable[str]:
-        names: list[str] = []
-        while True:
-            after = names[-1] if names else ""
-            try:
-                entries = await self._driver.list(layout.TOKENS, after, _PAGE_SIZE)
-            except PathNotFound:
-                return names
-            names += [entry.path for entry in entries]
-            if len(entries) < _PAGE_SIZE:
-                return [name for name in names if _ID_PATTERN.fullmatch(name)]
+    async def _pages(self) -> AsyncIterator[list[TokenRecord]]:
+        """Yield all records, some at a time, in the order of their paths."""
+        after, is_last = "", False
+        while not is_last:
+            entries = await self._driver.walk(layout.TOKENS, after, _PAGE_SIZE)
+            is_last = len(entries) < _PAGE_SIZE
+            paths = [entry.path for entry in entries]
+            after = paths[-1] if paths else ""
+            ids = {path: layout.token_of_record(path) for path in paths}
+            paths = [path for path in paths if _ID_PATTERN.fullmatch(ids[path])]
+            contents = await self._bulk.get_many(paths, _MAX_RECORD_BYTES)
+            records = (
+                _parse(ids[path], content)
+                for path, content in zip(paths, contents, strict=True)
+                if content is not None
+            )
+            yield [record for record in records if record is not None]
 
     async def _read(self, token_id: str) -> TokenRecord | None:
         if not _ID_PATTERN.fullmatch(token_id):
@@ -249,12 +289,26 @@ class TokenStore:
             content = await self._driver.get(layout.token_record(token_id), _MAX_RECORD_BYTES)
         except PathNotFound:
             return None
-        try:
-            record = TokenRecord.from_bytes(content)
-        except ValueError:
-            log.warn("token rejected: its record cannot be read: id={id}", id=token_id)
-            return None
-        return record if record.id == token_id else None
+        return _parse(token_id, content)
+
+
+def _parse(token_id: str, content: bytes) -> TokenRecord | None:
+    try:
+        record = TokenRecord.from_bytes(content)
+    except ValueError:
+        log.warn("token rejected: its record cannot be read: id={id}", id=token_id)
+        return None
+    return record if record.id == token_id else None
+
+
+def _user_digits(name: str) -> str:
+    """Return the digits of a user in the ids of refresh tokens."""
+    return hashlib.sha256(name.encode()).hexdigest()[: layout.TOKEN_USER_DIGITS]
+
+
+def _new_refresh_id(name: str, now: float) -> str:
+    """Return a new id for a refresh token; those of one user sort by time."""
+    return f"{_user_digits(name)}{int(now * 1000):012x}{secrets.token_hex(4)}"
 
 
 def _hash_secret(secret: str) -> str:

@@ -1,10 +1,7 @@
 """Short-lived bearer tokens: JWTs that this registry signs and verifies itself.
 
-The keys are derived from one secret (``http.secret``, or the secret in the store) and the number
-of the current period. All processes and machines with the same secret therefore have the same
-keys without communicating, and no key is stored. A key signs for one period and is accepted for
-one more, which is longer than any token lives. Replacing the secret invalidates all tokens;
-clients then get new ones.
+A token says who its holder is and what it is good for. It contains no rights: they are looked up
+when the token is used, by :class:`~twisted_registry.tokens.logins.Authenticator`.
 
 Only HMAC with SHA-256 is accepted, whatever the header of a token says (RFC 8725 section 3.1).
 
@@ -13,30 +10,27 @@ This module needs the package ``PyJWT`` (the extra ``auth``).
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
 import secrets
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import jwt
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from twisted_registry.auth.access import LEEWAY_S
-from twisted_registry.auth.interfaces import Identity
-from twisted_registry.auth.rules import IdentityWithRights, Rights
 from twisted_registry.auth.scopes import Scope
+from twisted_registry.tokens.keys import accepted_until
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.auth.interfaces import IIdentity
+    from twisted_registry.tokens.keys import KeyCache
 
 #: The ``iss`` claim of the tokens.
 ISSUER = "twisted-registry"
 _ALGORITHM = "HS256"
-_KEY_PREFIX = b"twisted-registry token key "
-_KEY_ID = re.compile(r"[0-9]{1,12}", re.ASCII)
+#: The exceptions that decoding a malformed token can raise.
+_UNREADABLE = (jwt.PyJWTError, ValueError, TypeError, RecursionError)
 
 
 class TokenInvalid(Exception):
@@ -45,19 +39,22 @@ class TokenInvalid(Exception):
 
 @frozen
 class TokenClaims:
-    """The content of a token.
+    """The content of a token. One of ``account``, ``record`` and ``rules`` says where rights are.
 
-    :ivar identity: the user. The rights of an
-        :class:`~twisted_registry.auth.rules.IdentityWithRights` are part of the token.
+    :ivar name: the name of the user; empty for an anonymous caller.
     :ivar scope: the scope.
-    :ivar record: the id of the stored token that the token was issued for, or empty. Revoking the
-        stored token revokes this one.
+    :ivar account: the version of the user's account when the password was checked, see
+        :class:`~twisted_registry.auth.interfaces.IAccountVersions`.
+    :ivar record: the id of the stored token that the token was issued for, or empty.
+    :ivar rules: the ids of the rules of an OIDC issuer that the token of a CI system has matched.
     :ivar expires: when the token expires, in seconds since the epoch.
     """
 
-    identity: IIdentity
+    name: str
     scope: Scope = field(factory=Scope)
+    account: str = ""
     record: str = ""
+    rules: tuple[str, ...] = ()
     expires: float = 0.0
 
 
@@ -65,25 +62,27 @@ class TokenClaims:
 class TokenSigner:
     """Signs and verifies tokens.
 
-    :ivar secret: the secret that all registries over the same store share.
+    :ivar keys: the keys.
     :ivar clock: the current time.
     :ivar service: the audience of the tokens.
     :ivar lifetime: the lifetime of a token in seconds.
-    :ivar rotation: the length of a period in seconds.
     """
 
-    _secret: bytes = field(repr=False)
+    keys: KeyCache
     _clock: IReactorTime
     service: str
     lifetime: float
-    rotation: float
 
-    def sign(self, claims: TokenClaims) -> str:
-        """Return a token that is valid from now on for :attr:`lifetime` seconds."""
+    async def sign(self, claims: TokenClaims) -> str:
+        """Return a token that is valid from now on for :attr:`lifetime` seconds.
+
+        :raises RegistryError: UNAVAILABLE if the keys cannot be read.
+        """
+        key = (await self.keys.current()).signing
         now = self._clock.seconds()
         payload: dict[str, Any] = {
             "iss": ISSUER,
-            "sub": claims.identity.name,
+            "sub": claims.name,
             "aud": self.service,
             "iat": int(now),
             "nbf": int(now),
@@ -91,24 +90,29 @@ class TokenSigner:
             "jti": secrets.token_hex(8),
             "access": [part.as_json() for part in claims.scope.resources],
         }
-        if claims.identity.groups:
-            payload["groups"] = sorted(claims.identity.groups)
-        if isinstance(claims.identity, IdentityWithRights):
-            payload["rights"] = claims.identity.rights.as_json()
+        if claims.account:
+            payload["account"] = claims.account
         if claims.record:
             payload["record"] = claims.record
-        period = self._period()
-        return jwt.encode(payload, self._key(period), _ALGORITHM, headers={"kid": str(period)})
+        if claims.rules:
+            payload["rules"] = list(claims.rules)
+        return jwt.encode(payload, key.secret, _ALGORITHM, headers={"kid": key.id})
 
-    def verify(self, token: str) -> TokenClaims:
+    async def verify(self, token: str) -> TokenClaims:
         """Verify a token and return its content.
 
         :raises TokenInvalid: if it has no valid signature, is expired or not yet valid.
+        :raises RegistryError: UNAVAILABLE if the keys cannot be read.
         """
+        key = await self.keys.find(_key_id_of(token))
+        now = self._clock.seconds()
+        key_end = 0.0 if key is None else accepted_until(key, self.lifetime)
+        if key is None or now >= key_end:
+            raise TokenInvalid("its key is unknown or no longer in use")
         try:
             payload = jwt.decode(
                 token,
-                self._key(self._period_of(token)),
+                key.secret,
                 [_ALGORITHM],
                 audience=self.service,
                 issuer=ISSUER,
@@ -121,37 +125,41 @@ class TokenSigner:
                 },
             )
             claims = _parse_claims(payload)
-            not_before = float(payload["nbf"])
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            not_before = _parse_time(payload["nbf"])
+        except _UNREADABLE as error:
             raise TokenInvalid(str(error) or type(error).__name__) from error
-        now = self._clock.seconds()
         if now >= claims.expires + LEEWAY_S or now < not_before - LEEWAY_S:
             raise TokenInvalid("it has expired or is not yet valid")
-        return claims
+        return evolve(claims, expires=min(claims.expires, key_end))
 
-    def _period(self) -> int:
-        return int(self._clock.seconds() // self.rotation)
 
-    def _period_of(self, token: str) -> int:
-        """Return the period that a token names, if it is the current one or next to it.
+def _key_id_of(token: str) -> object:
+    """Return the key id that a token names.
 
-        :raises TokenInvalid: if it is another one.
-        """
-        name = jwt.get_unverified_header(token).get("kid")
-        if not isinstance(name, str) or not _KEY_ID.fullmatch(name):
-            raise TokenInvalid("its kid is not the number of a period")
-        if abs(int(name) - self._period()) > 1:
-            raise TokenInvalid("its key is no longer in use")
-        return int(name)
-
-    def _key(self, period: int) -> bytes:
-        return hmac.digest(self._secret, _KEY_PREFIX + str(period).encode(), hashlib.sha256)
+    :raises TokenInvalid: if its header cannot be read.
+    """
+    try:
+        return jwt.get_unverified_header(token).get("kid")
+    except _UNREADABLE as error:
+        raise TokenInvalid(f"its header cannot be read: {type(error).__name__}") from error
 
 
 def _parse_claims(payload: dict[str, Any]) -> TokenClaims:
-    name, groups = payload["sub"], frozenset(map(str, payload.get("groups", ())))
-    identity: IIdentity = Identity(name, groups)
-    if "rights" in payload:
-        identity = IdentityWithRights(name, Rights.from_json(payload["rights"]), groups)
-    scope = Scope.from_claim(payload.get("access"))
-    return TokenClaims(identity, scope, str(payload.get("record", "")), float(payload["exp"]))
+    rules = payload.get("rules", [])
+    if not isinstance(rules, list):
+        raise ValueError("rules is not a list")  # noqa: TRY004 - one error for bad content
+    return TokenClaims(
+        payload["sub"],
+        Scope.from_claim(payload.get("access")),
+        str(payload.get("account", "")),
+        str(payload.get("record", "")),
+        tuple(map(str, rules)),
+        _parse_time(payload["exp"]),
+    )
+
+
+def _parse_time(value: Any) -> float:
+    time = float(value)
+    if not isfinite(time):
+        raise ValueError("exp or nbf is not a time")
+    return time

@@ -33,7 +33,7 @@ def test_secrets_are_in_the_private_folder():
 def test_small_files_in_the_private_folder_are_for_the_owner_only(tmp_path):
     driver = make_driver(tmp_path)
     result_of(driver.create(layout.UPLOAD_SECRET, b"secret"))
-    result_of(driver.put(layout.token_record("0" * 32), b"{}"))
+    result_of(driver.put(layout.token_record("0" * 36), b"{}"))
     result_of(driver.put("docker/registry/v2/file", b""))
     result_of(driver.create("twisted-registry-too/file", b""))
     (result_of(driver.lock("name")))()
