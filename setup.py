@@ -10,7 +10,7 @@ VERSION = re.search(
     r'^__version__ = "([^"]+)"', (HERE / "twisted_registry/__init__.py").read_text(), re.MULTILINE
 ).group(1)
 
-AUTH = ["bcrypt>=4.1", "pyjwt[crypto]>=2.10"]
+AUTH = ["bcrypt>=4.1", "pyjwt[crypto]>=2.14"]
 ACME = ["acme>=4"]
 TEST = [
     *ACME,
