@@ -33,8 +33,8 @@ def test_the_soft_limit_on_descriptors_is_raised_to_the_hard_one(low_limit):
     ("descriptors", "limits", "connections"),
     [
         (1024, "", 512),
-        (20_000, "", 10_000),
-        (1_000_000, "", 16_384),
+        (10_000, "", 5000),
+        (1_000_000, "", 8192),
         (1024, "connections: 700", 700),
         (1_000_000, "connections: 50000", 50_000),
     ],
@@ -50,7 +50,7 @@ def test_half_of_the_descriptors_are_for_connections(descriptors, limits, connec
 async def test_the_log_says_how_many_connections_there_may_be(tmp_path, log_lines):
     limit = descriptor_limit()
     async with run_service(tmp_path, MEMORY + HTTP):
-        assert f"descriptors: limit={limit} connections={min(limit // 2, 16384)}" in log_lines
+        assert f"descriptors: limit={limit} connections={min(limit // 2, 8192)}" in log_lines
         assert not any("ulimit" in line for line in log_lines)
     async with run_service(tmp_path, f"{MEMORY}{HTTP}  limits: {{{{connections: {limit}}}}}\n"):
         (line,) = [line for line in log_lines if "ulimit" in line]

@@ -6,14 +6,14 @@ import resource
 import selectors
 import socket
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from statistics import median
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.support.manifests import digest_of
-from tests.support.processes import SERVE, RegistryProcess, write_configuration
+from tests.support.processes import SERVE, RegistryProcess, wait_until, write_configuration
 
 CROWD = 2000
 #: The soft limit of a login shell, and of systemd's services.
@@ -147,6 +147,37 @@ def test_bodies_that_trickle_end(tmp_path, workers):
         received = trickle(crowd, pieces, 60)
         assert [data.split(b" ")[1] for data in received if data] == [b"408"] * len(crowd)
         assert push_slowly(registry, b"honest" * 1000, 600, 0.4) == 201
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_response_that_is_read_slowly_ends(tmp_path, workers):
+    """The kernel reports progress in larger steps than a byte, so no rate has to be measured."""
+    content = bytes(32 * 1024 * 1024)
+    more = f"  workers: {workers}\n  limits: {{bodytimeout: 2s}}\n"
+    with serving(tmp_path, more) as registry, ExitStack() as stack:
+        digest = digest_of(content)
+        pushed, _ = registry.ask("POST", f"/v2/a/blobs/uploads/?digest={digest}", content)
+        assert pushed.status == 201
+        request = f"GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+        crowd = open_crowd(stack, registry.port, 5, request)
+
+        def have_ended():
+            for connection in crowd:
+                assert connection.recv(1)  # what the kernel has received stays readable
+            return registry.output.count(f"GET /v2/a/blobs/{digest}") == len(crowd)
+
+        wait_until(have_ended)
+        for connection in crowd:
+            assert rest_of(connection) < len(content) // 2
+
+
+def rest_of(connection):
+    """Return how much can still be read until the connection has ended."""
+    size = 0
+    with suppress(ConnectionResetError):
+        while piece := connection.recv(1 << 20):
+            size += len(piece)
+    return size
 
 
 def push_slowly(registry, content, piece, interval):

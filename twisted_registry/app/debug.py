@@ -25,6 +25,7 @@ from twisted_registry.app.errors import StartError, require_extra
 from twisted_registry.app.listener import HTTPService, describe_address, make_endpoint
 from twisted_registry.auth.interfaces import MAINTENANCE
 from twisted_registry.config.http import parse_address
+from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.proxies import TrustedProxies
 from twisted_registry.http.site import HTTPSite
 from twisted_registry.metrics.counts import AggregatedCounts, CountsReporter
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from twisted_registry.metrics.counts import Counts
 
 log = Logger()
+
+#: At a time; idle ones are closed for new ones. Few programs read the pages.
+_MAX_CONNECTIONS = 100
 
 
 class MaintenancePage(PageResource):
@@ -191,6 +195,7 @@ class DebugAddress:
         site = HTTPSite(
             root,
             self._reactor,
+            Limits(connections=_MAX_CONNECTIONS),
             make_error_body=make_error_body,
             trusted_proxies=self._trusted_proxies,
         )

@@ -478,7 +478,7 @@ class Limits(SectionBase):
         integer(0),
         "How many connections a process has open at a time. Above it, those that have waited"
         " longest for a request are closed; if none waits, new ones are refused. 0: half of the"
-        " descriptors that the process may have, and at most 16384.",
+        " descriptors that the process may have, and at most 8192.",
     )
     connectionsperaddress: int = key(
         integer(0),
