@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
+import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -10,10 +13,18 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, eventAsText, globalLogPublisher
 
-from tests.http.connection_kit import Kit, MemoryConnection, MemoryTransport, get
+from tests.http.connection_kit import (
+    Kit,
+    ListeningServer,
+    MemoryConnection,
+    MemoryTransport,
+    get,
+    until,
+)
 from twisted_registry.config.http import DEFAULT_TRUSTED_PROXIES
 from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.proxies import PRIVATE_NETWORKS, TrustedProxies, private_proxies
+from twisted_registry.http.site import AccessLog
 
 
 def client_of(headers, *hops, proxies=None):
@@ -153,6 +164,23 @@ def test_a_request_has_the_address_of_its_client(peer, client):
     assert request.client_address == client
     wire.connection.abort()
     assert request.client_info.address == client, "also after its end"
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "tls", "own-tls"])
+@pytest_twisted.ensureDeferred
+async def test_the_client_is_known_when_its_connection_is_lost(kind, tmp_path):
+    lines = StringIO()
+    server = ListeningServer(Kit(), kind, tmp_path, access_log=AccessLog(lines))
+    try:
+        peer = await server.connect()
+        peer.transport.write(get(b"/wait", b"X-Forwarded-For: 198.51.100.1"))
+        await until(lambda: server.kit.waiting)
+        peer.transport.abortConnection()
+        await until(lambda: server.kit.events)
+    finally:
+        await server.close()
+    assert lines.getvalue().endswith(' 499 - "-" "-" "198.51.100.1"\n')
+    assert lines.getvalue().startswith("- - - [" if kind == "unix" else "127.0.0.1 - - [")
 
 
 def test_each_request_of_a_connection_has_its_own_client():

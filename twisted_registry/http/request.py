@@ -58,6 +58,7 @@ class StreamingRequest(Request):
     queued = False
     sitepath: list[bytes]
     _resource: Any = None
+    _client_info: ClientInfo | None = None
 
     def __init__(self, channel: HTTPConnection, head: RequestHead) -> None:
         self.channel = channel
@@ -117,14 +118,20 @@ class StreamingRequest(Request):
             finished=length == 0,
         )
 
-    @cached_property
+    @property
     def client_info(self) -> ClientInfo:
         """What connection and trusted proxies say about the client."""
-        fields = self.headerFields
-        if FORWARDING_HEADERS.isdisjoint(fields):
-            return self._direct_client
+        # Not a cached_property, which takes a lock in Python 3.11.
+        info = self._client_info
+        if info is None:
+            has_headers = not FORWARDING_HEADERS.isdisjoint(self.head.fields)
+            info = self._read_client_info() if has_headers else self._direct_client
+            self._client_info = info
+        return info
+
+    def _read_client_info(self) -> ClientInfo:
         site, hops = self.site, socket_hops(self.transport)
-        info = site.trusted_proxies.describe_client(hops, fields, self.getHeaderValues)
+        info = site.trusted_proxies.describe_client(hops, self.headerFields, self.getHeaderValues)
         if not site.trusted_proxies.trusts(info.peer):
             site.headers_ignored(info.peer)
         return info
