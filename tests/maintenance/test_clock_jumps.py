@@ -128,10 +128,6 @@ def lease(world, clock):
     return TaskLease(world.driver, "gc", clock.elapsing, 3600, jumps=clock.jumps())
 
 
-async def forever():
-    await Deferred()
-
-
 def is_free(lease):
     """Try to run the task under a lease."""
     ran = []
@@ -144,8 +140,12 @@ def is_free(lease):
 
 
 def test_lease_that_is_renewed_stays(world, clock):
-    holder, other = lease(world, clock), lease(world, clock)
-    begin(holder.run_exclusively(forever, scheduled=False))
+    holder, other, waiting = lease(world, clock), lease(world, clock), Deferred()
+
+    async def work():
+        await waiting
+
+    begin(holder.run_exclusively(work, scheduled=False))
     clock.advance(5)
     clock.jump(JUMP_S)
     assert not is_free(other)
