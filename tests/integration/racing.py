@@ -23,7 +23,7 @@ from pathlib import Path
 from attrs import define, field
 
 from tests.integration.images import Image, encode, noise, sha256
-from tests.integration.remote import Remote, RoundRobin, with_digest
+from tests.integration.remote import ACCEPT, Remote, Response, RoundRobin, with_digest
 from tests.integration.servers import Bucket, answers, wait_until
 from tests.support.processes import free_port
 
@@ -61,6 +61,8 @@ class Ledger:
     #: digests of blobs whose push was acknowledged at some time
     stored: set[str] = field(factory=set)
     counts: Counter[str] = field(factory=Counter)
+    #: the longest response of each kind of request, in seconds
+    longest_s: dict[str, float] = field(factory=dict)
 
 
 @define(eq=False)
@@ -99,10 +101,20 @@ class Racer(threading.Thread):
         choice = self.random.random()
         if choice < 0.6:
             self.push(tag)
-        elif choice < 0.8:
+        elif choice < 0.75:
             self.delete(tag)
+        elif choice < 0.8:
+            self.delete_blob()
         else:
             self.pull(tag)
+
+    def timed(self, kind: str, *request) -> Response:
+        """Send a request, and remember the longest of its kind."""
+        began = time.monotonic()
+        response = self.remote.request(*request)
+        took_s = time.monotonic() - began
+        self.ledger.longest_s[kind] = max(took_s, self.ledger.longest_s.get(kind, 0.0))
+        return response
 
     def push(self, tag: str) -> None:
         """Push an image of shared layers; start again if the registry refuses it."""
@@ -111,7 +123,8 @@ class Racer(threading.Thread):
         for _ in range(3):
             for digest, blob in made.blobs.items():
                 self.push_blob(digest, blob)
-            response = self.remote.request(
+            response = self.timed(
+                "PUT manifest",
                 "PUT",
                 f"/v2/{self.repository}/manifests/{tag}",
                 made.manifest,
@@ -146,20 +159,20 @@ class Racer(threading.Thread):
         base = f"/v2/{self.repository}/blobs/uploads/"
         location = None
         if how < 0.5:
-            response = self.remote.request("HEAD", f"/v2/{self.repository}/blobs/{digest}")
+            response = self.timed("HEAD blob", "HEAD", f"/v2/{self.repository}/blobs/{digest}")
             if response.status == 200:
                 return
             if digest in self.ledger.stored:
                 self.ledger.counts["swept and pushed again"] += 1
         elif how < 0.8:
             other = f"team/{self.random.randrange(4)}"
-            response = self.remote.request("POST", f"{base}?mount={digest}&from={other}")
+            response = self.timed("mount", "POST", f"{base}?mount={digest}&from={other}")
             if response.status == 201:
                 return
             assert response.status == 202, response
             location = response.headers["location"]
         location = location or self.remote.start_upload(self.repository)
-        response = self.remote.request("PUT", with_digest(location, digest), blob)
+        response = self.timed("PUT blob", "PUT", with_digest(location, digest), blob)
         if response.status == 201:
             self.ledger.stored.add(digest)
         else:
@@ -174,15 +187,38 @@ class Racer(threading.Thread):
                 if name == self.repository and image.digest == made.digest:
                     self.ledger.tags.pop((name, other))
             tag = made.digest
-        response = self.remote.request("DELETE", f"/v2/{self.repository}/manifests/{tag}")
+        self.send_delete(f"/v2/{self.repository}/manifests/{tag}", expected=made is not None)
+
+    def delete_blob(self) -> None:
+        """Delete a blob that no acknowledged image of the repository needs."""
+        images = [made for (name, _), made in self.ledger.tags.items() if name == self.repository]
+        needed = {digest for made in images for digest in made.blobs}
+        unneeded = [digest for digest in map(sha256, LAYERS) if digest not in needed]
+        self.send_delete(f"/v2/{self.repository}/blobs/{self.random.choice(unneeded)}")
+
+    def send_delete(self, path: str, *, expected: bool = False) -> None:
+        """Delete something, and check that what DELETE calls gone, GET does too.
+
+        :param expected: whether it was acknowledged and not deleted since, so that it is there.
+        """
+        response = self.timed("DELETE", "DELETE", path)
         assert response.status in {202, 404}, response
         self.ledger.counts["deletes"] += 1
+        if response.status == 404:
+            self.ledger.counts["deletes 404"] += 1
+            found = self.remote.request("GET", path, None, {"Accept": ACCEPT})
+            if expected or found.status != 404:
+                raise Broken(f"DELETE {path} was answered 404, GET {found}")
 
     def pull(self, tag: str) -> None:
-        """Check that an acknowledged image is complete."""
+        """Check that an acknowledged image is complete, and not denied by HEAD of its digest."""
         made = self.ledger.tags.get((self.repository, tag))
         if made is not None:
             check(self.remote, self.repository, tag, made)
+            path = f"/v2/{self.repository}/manifests/{made.digest}"
+            response = self.timed("HEAD manifest", "HEAD", path, None, {"Accept": ACCEPT})
+            if response.status != 200:
+                raise Broken(f"HEAD {path}, which GET serves: {response}")
             self.ledger.counts["pulls"] += 1
 
 
@@ -307,6 +343,22 @@ class Race:
         for process in running:
             process.wait(60)
 
+    def log_lines(self) -> list[str]:
+        """Return what all servers have logged."""
+        paths = [self.work / f"race-{port}.log" for port in self.servers]
+        return [line for path in paths for line in path.read_text().splitlines()]
+
+    def delete_all(self) -> None:
+        """Delete all manifests with their tags."""
+        for name in self.remote.catalog():
+            digests = {
+                self.remote.manifest(name, tag).headers["docker-content-digest"]
+                for tag in self.remote.tags(name)
+            }
+            for digest in digests:
+                response = self.remote.request("DELETE", f"/v2/{name}/manifests/{digest}")
+                assert response.status == 202, response
+
     def check_all(self) -> None:
         """Check that every acknowledged tag that was not deleted can be pulled."""
         for (name, tag), made in self.ledger.tags.items():
@@ -343,7 +395,7 @@ def serve() -> int:
     from twisted.internet import reactor
     from twisted.internet.task import deferLater
 
-    from twisted_registry.app import service
+    from twisted_registry.app import maintenance, service
     from twisted_registry.cli import main
     from twisted_registry.gc.gate import CollectorGate
     from twisted_registry.repository.presence import NullGate
@@ -372,7 +424,7 @@ def serve() -> int:
             # An open gate has no record, so that no collector waits for it.
             return open_gate.find_listed("", ()) if open_gate else super().poll()
 
-    service.CollectorGate = DelayedGate
+    maintenance.CollectorGate = service.CollectorGate = DelayedGate
     return main(["serve", sys.argv[1]])
 
 

@@ -55,10 +55,12 @@ if TYPE_CHECKING:
     from twisted_registry.repository.registry import Registry
     from twisted_registry.storage.interfaces import IStorageDriver
 
-#: Seconds between two looks for a collector's delete list: on a local store, and in a bucket, whose
-#: requests may be billed.
+#: Seconds between two looks for a collector's delete list, and while one is published, because
+#: pushes may wait for its end. In a bucket, requests may be billed.
 _HEARTBEAT_S = 2.0
+_BUSY_HEARTBEAT_S = 0.5
 _REMOTE_HEARTBEAT_S = 10.0
+_REMOTE_BUSY_HEARTBEAT_S = 2.0
 #: Seconds for which a digest that was reported as present is protected, unless the grace period is
 #: shorter.
 _MAX_PRESENCE_LEASE_S = 600.0
@@ -352,8 +354,11 @@ def make_gate_heartbeat(
 ) -> GateHeartbeat:
     """Make the service that makes the gate of a process look for delete lists."""
     is_remote = configuration.storage.bucket is not None
-    interval_s = _REMOTE_HEARTBEAT_S if is_remote else _HEARTBEAT_S
-    return GateHeartbeat(gate, MonotonicClock(reactor), interval_s, _HEARTBEAT_S)
+    if is_remote:
+        intervals_s = _REMOTE_HEARTBEAT_S, _REMOTE_BUSY_HEARTBEAT_S
+    else:
+        intervals_s = _HEARTBEAT_S, _BUSY_HEARTBEAT_S
+    return GateHeartbeat(gate, MonotonicClock(reactor), *intervals_s)
 
 
 def make_trash(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> IDeleter:
