@@ -73,11 +73,18 @@ def children():
     return document(lambda n, _: item.format(n), MAX_VALUES // 4 - 10, head)
 
 
+def annotations():
+    """Return an image whose descriptor in a list of referrers is as large as itself."""
+    subject = f'{{"mediaType":"x/y","digest":"{digest_of(b"")}","size":0}}'
+    head = f'{{"mediaType":"{OTHER}","subject":{subject},"annotations":{{'
+    return document(lambda n, _: f'"{n:034d}":""', MAX_VALUES - 20, head, "}}")
+
+
 def escapes():
     return document(lambda _, room: '"' + "\\n" * (MAX_VALUES - 10) + "x" * (room // 2) + '"', 1)
 
 
-WORST = [keys_of_one_object, numbers, objects, children, escapes]
+WORST = [keys_of_one_object, numbers, objects, children, annotations, escapes]
 
 
 @define(eq=False)

@@ -17,6 +17,7 @@ could not be stored is kept in memory.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -253,7 +254,9 @@ class Referrers:
             link = layout.referrer_link(self.name, manifest.subject.digest, digest)
             await write_link(self.store.driver, link, digest)
         if manifest.subject is not None or size >= _MIN_RECORDED_BYTES:
-            record, descriptor = make_record(digest, manifest, size, is_declared=is_declared)
+            record, descriptor = await self._make_record(
+                digest, manifest, size, is_declared=is_declared
+            )
             if not record.is_inline:
                 path = layout.revision_descriptor(self.name, digest)
                 await self.store.driver.put(path, descriptor, durable=False)
@@ -352,10 +355,19 @@ class Referrers:
         if stored is None or parsed is None:
             return None
         size, is_declared = len(stored.content), bool(stored.media_type)
-        record, descriptor = make_record(digest, parsed[1], size, is_declared=is_declared)
+        record, descriptor = await self._make_record(
+            digest, parsed[1], size, is_declared=is_declared
+        )
         self._cache_record(record)
         await self._store_record(record, descriptor)
         return RebuiltRecord(record, descriptor, size)
+
+    async def _make_record(
+        self, digest: Digest, manifest: Manifest, size: int, *, is_declared: bool
+    ) -> tuple[SubjectRecord, bytes]:
+        # Annotations may be as large as the manifest.
+        make = partial(make_record, digest, manifest, size, is_declared=is_declared)
+        return await self.store.worker.run(size, make)
 
     async def _store_record(self, record: SubjectRecord, descriptor: bytes) -> None:
         writes, digest = self.store.optional_writes, record.manifest
@@ -468,7 +480,7 @@ class Referrers:
             )
         except StorageError:
             return
-        if not digest.matches(content):
+        if not await self.store.worker.run(len(content), digest.matches, content):
             # The push that repairs it may reach a registry that writes no link.
             return
         if not _may_have_subject(content):
