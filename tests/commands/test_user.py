@@ -206,6 +206,42 @@ def test_a_failed_edit_leaves_no_file_behind(htpasswd_file, monkeypatch):
     assert [*htpasswd_file.parent.iterdir()] == [htpasswd_file]
 
 
+@pytest.mark.parametrize("name", [b"ada", b"bob"])
+def test_an_entry_is_removed_without_space_for_a_new_file(htpasswd_file, monkeypatch, name):
+    before = htpasswd_file.read_bytes()
+    users = htpasswd_module.parse_htpasswd(before).hashes
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(htpasswd_module, "temporary_file", fail)
+    htpasswd_module.remove_entry(str(htpasswd_file), name, lambda _: None)
+    after = htpasswd_file.read_bytes()
+    assert len(after) == len(before)
+    assert users[name] not in after
+    left = htpasswd_module.parse_htpasswd(after)
+    assert left.hashes == {other: users[other] for other in users if other != name}
+    assert left.ignored == htpasswd_module.parse_htpasswd(before).ignored
+    # The next edit that has space finds a file as before.
+    monkeypatch.undo()
+    htpasswd_module.edit_file(
+        str(htpasswd_file), lambda content: htpasswd_module.with_entry(content, name, b"x")
+    )
+    assert htpasswd_module.has_entry(htpasswd_file.read_bytes(), name)
+
+
+def test_a_removal_is_not_made_in_place_for_another_error(htpasswd_file, monkeypatch):
+    before = htpasswd_file.read_bytes()
+
+    def fail(*_):
+        raise OSError(13, "Permission denied")
+
+    monkeypatch.setattr(htpasswd_module, "temporary_file", fail)
+    with pytest.raises(OSError, match="Permission"):
+        htpasswd_module.remove_entry(str(htpasswd_file), b"bob", lambda _: None)
+    assert htpasswd_file.read_bytes() == before
+
+
 def test_a_duplicate_entry_is_replaced_by_one():
     content = b"a:1\n# a:2\nb:1\na:3\n"
     assert htpasswd_module.with_entry(content, b"a", b"4") == b"# a:2\nb:1\na:4\n"

@@ -69,7 +69,11 @@ def test_secrets_are_masked():
 def test_the_output_has_the_shape_of_the_file():
     data = yaml.safe_load(effective_yaml(load_text(FULL, {}).configuration))
     assert data["version"] == "0.1"
-    assert data["storage"]["filesystem"] == {"rootdirectory": "/data", "maxthreads": 50}
+    assert data["storage"]["filesystem"] == {
+        "rootdirectory": "/data",
+        "maxthreads": 50,
+        "reserve": 16 * 2**20,
+    }
     assert data["storage"]["maintenance"]["uploadpurging"]["interval"] == "1h30m"
     assert data["http"]["draintimeout"] == "1m30s"
     assert data["http"]["headers"] == {"X-A": ["b", "c"]}

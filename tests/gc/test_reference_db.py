@@ -187,6 +187,38 @@ def test_locked_file_ends_the_run_and_is_not_replaced(database, path, connection
     assert result_of(database.unknown_manifests([A])) == []
 
 
+def test_full_disk_ends_the_run_and_the_next_one_is_in_memory(database, path, connections):
+    add_manifests(database, a=[B])
+    connections[0].execute("PRAGMA max_page_count = 10")
+    learnt = [(Digest.of(b"%d" % number), References(frozenset([A]))) for number in range(2000)]
+    lost(database.add_manifests(learnt))
+    # It is gone, because it takes space.
+    assert list(path.parent.iterdir()) == []
+    result_of(database.begin_run())
+    assert database.in_memory
+    assert result_of(database.unknown_manifests([A])) == [A]
+    result_of(database.add_manifests(learnt))
+    add_manifests(database, a=[B])
+    result_of(database.begin_run())
+    result_of(database.mark_alive([learnt[0][0]]))
+    assert result_of(database.unreachable([A, B, C])) == [C]
+    assert not path.exists()
+    result_of(database.use_file())
+    add_manifests(database, a=[C])
+    assert path.exists()
+    assert result_of(database.unknown_manifests([A, learnt[0][0]])) == [learnt[0][0]]
+
+
+def test_database_without_a_folder_is_in_memory(tmp_path):
+    """A full disk has no space for the folder. Here a file is in its place."""
+    (tmp_path / "file").touch()
+    database = ReferenceDatabase(str(tmp_path / "file" / "references.sqlite"), InlineThread())
+    add_manifests(database, a=[B])
+    result_of(database.begin_run())
+    assert result_of(database.unknown_manifests([A, B])) == [B]
+    result_of(database.close())
+
+
 def test_failed_addition_stores_nothing(database, path):
     class Broken:
         subject = None

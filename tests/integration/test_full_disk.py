@@ -1,27 +1,20 @@
-"""A disk that fills up during parallel pushes: clean errors, pulls continue, and nothing is lost.
-
-The disk is a tmpfs of 24 MiB in a separate mount namespace, which a process keeps open. The
-registry reaches it through ``/proc``, so the test does not need root.
-"""
+"""A disk that fills up during parallel pushes: pushes are refused, pulls continue."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 import threading
-from pathlib import Path
 
 import pytest
 from attrs import define, field
 
 from tests.integration.images import Image, image, sha256
 from tests.integration.remote import Remote, with_digest
-from tests.integration.servers import OURS, program
+from tests.integration.servers import OURS
+from tests.integration.small_disk import MIB, mounted_disk
 from tests.support.processes import CONFIGURATION, SERVE, RegistryProcess, write_configuration
 
 pytestmark = pytest.mark.integration
 
-MIB = 1024 * 1024
 DISK = 24
 CLIENTS = 6
 #: What a push consists of, and how it arrives.
@@ -29,49 +22,11 @@ LAYER = 2 * MIB
 PIECE = 700_000
 
 
-@define(eq=False)
-class Disk:
-    """A small filesystem."""
-
-    root: Path
-
-    def fill(self, leave: int) -> None:
-        """Use the free space, except for ``leave`` bytes."""
-        found = os.statvfs(self.root)
-        with (self.root / "filler").open("ab") as filler:
-            left = found.f_bavail * found.f_frsize - leave
-            while left > 0:
-                left -= filler.write(bytes(min(MIB, left)))
-
-    def free(self) -> None:
-        """Release the space that :meth:`fill` used."""
-        (self.root / "filler").unlink()
-
-
 @pytest.fixture
 def disk(tmp_path):
     """A filesystem of 24 MiB."""
-    here = tmp_path / "small"
-    here.mkdir()
-    mount = f"mount -t tmpfs -o size={DISK}m,mode=777 tmpfs {here} && echo mounted && exec cat"
-    holder = subprocess.Popen(
-        [program("unshare"), "-rm", "sh", "-c", mount],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        output = holder.stdout.readline()
-        if "mounted" not in output:
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"cannot create a mount namespace: {output}")
-            pytest.skip(f"cannot create a mount namespace: {output}")
-        yield Disk(Path(f"/proc/{holder.pid}/root{here}"))
-    finally:
-        holder.stdin.close()
-        holder.wait()
-        holder.stdout.close()
+    with mounted_disk(tmp_path, f"size={DISK}m") as made:
+        yield made
 
 
 @define(eq=False)

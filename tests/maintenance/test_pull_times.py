@@ -123,7 +123,7 @@ def test_failed_flush_keeps_the_pulls_and_is_logged(world, pending_pulls, record
     world.driver.before = breaks
     world.clock.advance(FLUSH_INTERVAL_S)
     assert pending_pulls == {("a", "tag")}
-    assert any("log_failure" in event for event in log_events)
+    assert any("could not be recorded" in event["log_format"] for event in log_events)
     world.driver.before = lambda *_: None
     world.clock.advance(FLUSH_INTERVAL_S)
     assert pending_pulls == set()

@@ -7,6 +7,8 @@ space again, the client continues where it was.
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -222,7 +224,13 @@ def test_push_to_a_disk_that_is_full_at_any_call(monkeypatch, once, way):
 
 def test_full_disk_check_detects_a_lost_file(monkeypatch):
     """A visible name that was not synced is taken for a durable one."""
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
     monkeypatch.setattr(AtomicFile, "is_at", lambda new, full: False)
+    # Otherwise the put would find the file, and sync it.
+    monkeypatch.setattr(FullDiskFiles, "utime", refuse)
     with pytest.raises((AssertionError, RegistryError)) as caught:
         through(once=True, start=30)
     assert "full after" in caught.value.__notes__[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from random import random
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import define, field, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
@@ -28,6 +28,7 @@ from twisted_registry.integrity.scrub import Scrub
 from twisted_registry.maintenance.lease import RunSkipped, TaskLease
 from twisted_registry.maintenance.pull_times import PullTimes
 from twisted_registry.maintenance.purge import UploadPurge
+from twisted_registry.maintenance.reserve import ReserveKeeper
 from twisted_registry.maintenance.retention import RetentionRule, TagRetention
 from twisted_registry.maintenance.task import PeriodicTask
 from twisted_registry.maintenance.watermark import FillLevel, Watermark, used_fraction
@@ -38,6 +39,8 @@ from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.repository.policy import TagSelector
 from twisted_registry.repository.trash import Deleter, IDeleter, TrashDeleter
+from twisted_registry.storage.fallbacks import with_reserve
+from twisted_registry.storage.interfaces import IReserve
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
@@ -342,7 +345,7 @@ def make_gate(configuration: Configuration, driver: IStorageDriver, reactor: Any
     grace_s = configuration.storage.maintenance.gc.grace
     is_remote = configuration.storage.bucket is not None
     return CollectorGate(
-        driver,
+        with_reserve(driver),
         MonotonicClock(reactor),
         min(grace_s, _MAX_PRESENCE_LEASE_S),
         SETTLE_S if is_remote else 0.0,
@@ -366,6 +369,7 @@ def make_trash(configuration: Configuration, driver: IStorageDriver, reactor: An
 
     :param driver: of the store of the configuration.
     """
+    driver = with_reserve(driver)
     if configuration.storage.maintenance.trash.keep:
         return TrashDeleter(driver, reactor)
     return Deleter(driver)
@@ -433,8 +437,47 @@ def make_fsck(
     return fsck
 
 
+@define(eq=False)
+class StorageState:
+    """What the API does as the store fills up, by its watermarks and by its reserve."""
+
+    api: RegistryResource
+    _level: FillLevel = field(init=False, default=FillLevel.ROOM)
+    _is_reserve_complete: bool = field(init=False, default=True)
+
+    def set_level(self, level: FillLevel) -> None:
+        """Warn from ``HIGH`` on, and refuse pushes at ``FULL``."""
+        self._level = level
+        self._apply()
+
+    def set_reserve_complete(self, is_complete: bool) -> None:  # noqa: FBT001 - a callback
+        """Refuse pushes while the reserve is used."""
+        self._is_reserve_complete = is_complete
+        self._apply()
+
+    def _apply(self) -> None:
+        full = self._level is FillLevel.FULL or not self._is_reserve_complete
+        is_high = full or self._level is FillLevel.HIGH
+        self.api.set_storage_state(_NEARLY_FULL_WARNING if is_high else "", full=full)
+
+
+def make_reserve_keeper(
+    configuration: Configuration, driver: IStorageDriver, state: StorageState, reactor: Any
+) -> ReserveKeeper | None:
+    """Make the service that keeps the reserve of the store complete.
+
+    :param driver: the checked driver of the store.
+    :returns: None if the store has no reserve.
+    """
+    filesystem = configuration.storage.filesystem
+    reserve = IReserve(driver, None)
+    if filesystem is None or not filesystem.reserve or reserve is None:
+        return None
+    return ReserveKeeper(reserve, state.set_reserve_complete, reactor)
+
+
 def make_watermark(
-    configuration: Configuration, api: RegistryResource, reactor: Any
+    configuration: Configuration, state: StorageState, reactor: Any
 ) -> Watermark | None:
     """Make the service that makes the API warn, and refuse pushes, as the disk fills up.
 
@@ -448,13 +491,9 @@ def make_watermark(
     threads = Threads(reactor, 1, "watermark")
     root = filesystem.rootdirectory
 
-    def level_changed(level: FillLevel) -> None:
-        warning = _NEARLY_FULL_WARNING if level >= FillLevel.HIGH else ""
-        api.set_storage_state(warning, full=level is FillLevel.FULL)
-
     return Watermark(
         lambda: threads.run_blocking(used_fraction, root),
-        level_changed,
+        state.set_level,
         reactor,
         _WATERMARK_INTERVAL_S,
         (thresholds.warn, thresholds.refuse),

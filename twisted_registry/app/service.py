@@ -30,9 +30,11 @@ from twisted_registry.app.listener import (
 )
 from twisted_registry.app.maintenance import (
     MaintenanceService,
+    StorageState,
     make_gate,
     make_gate_heartbeat,
     make_pull_set,
+    make_reserve_keeper,
     make_trash,
     make_watermark,
 )
@@ -56,6 +58,7 @@ from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.repository.presence import NullGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.storage.fallbacks import with_reserve
 from twisted_registry.storage.filesystem.permissions import restrict_permissions
 from twisted_registry.storage.threads import Threads
 from twisted_registry.workers.port import AdoptedEndpoint, LoadTable, SharingEndpoint
@@ -71,7 +74,6 @@ if TYPE_CHECKING:
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
-    from twisted_registry.maintenance.watermark import Watermark
     from twisted_registry.metrics.counts import Counts
     from twisted_registry.storage.interfaces import IStorageDriver
     from twisted_registry.storage.s3.driver import S3Driver
@@ -152,7 +154,7 @@ class RegistryService(MultiService):
         self._tls = self._make_tls()
         api = self._make_api(counts)
         self.site = self._make_site(api, access_log)
-        self._add_maintenance(make_watermark(self._configuration, api, reactor))
+        self._add_maintenance(StorageState(api))
 
     @property
     def is_first(self) -> bool:
@@ -252,13 +254,17 @@ class RegistryService(MultiService):
             trusted_proxies=make_trusted_proxies(configuration),
         )
 
-    def _add_maintenance(self, watermark: Watermark | None) -> None:
+    def _add_maintenance(self, state: StorageState) -> None:
         configuration, reactor = self._configuration, self._reactor
         checked = self.registry.driver
         maintenance: MaintenanceService | None = None
+        watermark = make_watermark(configuration, state, reactor)
         if watermark is not None:
             watermark.setServiceParent(self)
         if isinstance(self._gate, CollectorGate):
+            keeper = make_reserve_keeper(configuration, checked, state, reactor)
+            if keeper is not None:
+                keeper.setServiceParent(self)
             make_gate_heartbeat(configuration, self._gate, reactor).setServiceParent(self)
             jumps = ClockJumps(reactor.seconds, self._elapsed)
             watch = TimerService(_CLOCK_INTERVAL_S, jumps.look)
@@ -270,7 +276,7 @@ class RegistryService(MultiService):
                 PullRecorder(pulls, PullTimes(checked, jumps), reactor).setServiceParent(self)
             if self.is_first:
                 maintenance = MaintenanceService(
-                    self.registry, checked, configuration, reactor, jumps
+                    self.registry, with_reserve(checked), configuration, reactor, jumps
                 )
                 maintenance.setServiceParent(self)
         if self._debug is not None and self.is_first:

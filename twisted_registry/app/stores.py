@@ -46,8 +46,13 @@ def make_driver(
     if storage.filesystem is None:
         return MemoryDriver(reactor)
     root = Path(storage.filesystem.rootdirectory).absolute()
-    threads = storage.filesystem.maxthreads
-    return FilesystemDriver(str(root), reactor, threads, max_cached_names=max_cached_names)
+    return FilesystemDriver(
+        str(root),
+        reactor,
+        storage.filesystem.maxthreads,
+        max_cached_names=max_cached_names,
+        reserve_bytes=storage.filesystem.reserve,
+    )
 
 
 def s3_section_name(configuration: Configuration) -> str:

@@ -9,6 +9,7 @@ editors exclude each other, and replaces the file atomically. It blocks.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from contextlib import suppress
@@ -111,6 +112,41 @@ def edit_file(path: str, change: Callable[[bytes], bytes]) -> None:
                     _copy_owner_and_mode(Path(hidden), status)
                 Path(hidden).rename(target)
         fsync_directory(str(directory))
+
+
+def remove_entry(path: str, name: bytes, check: Callable[[bytes], object]) -> None:
+    """Remove the lines of a name from a file.
+
+    If there is no space for a new file, the lines are overwritten and become comments.
+
+    :param check: called with the content; if it raises, the file is unchanged.
+    :raises OSError: if the file cannot be read or written.
+    """
+
+    def change(content: bytes) -> bytes:
+        check(content)
+        return without_entry(content, name)
+
+    try:
+        edit_file(path, change)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        target = Path(path).resolve()
+        with exclusive_lock(str(target.parent)), target.open("r+b", buffering=0) as file:
+            _blank_entry(file.fileno(), name)
+
+
+def _blank_entry(descriptor: int, name: bytes) -> None:
+    content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    offset = 0
+    for line in _split_lines(content):
+        if _entry_name(line) == name:
+            # The first byte makes it a comment at once, whatever becomes of the rest.
+            os.pwrite(descriptor, b"#", offset)
+            os.pwrite(descriptor, b"#" * len(line.rstrip(b"\n")), offset)
+        offset += len(line)
+    os.fsync(descriptor)
 
 
 def _copy_owner_and_mode(path: Path, status: os.stat_result) -> None:

@@ -1,7 +1,7 @@
 """``twisted-registry fsck``: check everything that is stored, and repair what can be repaired.
 
 It can run while a registry serves the store. Exit status: 0 if no client is affected, 3 if there is
-damage that was not repaired, 1 if the check failed.
+damage that was not repaired, 1 if the check failed or something could not be repaired.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Check the store once, and print the findings.
 
-    :returns: the exit status: 1 if the check failed, 3 if there is damage.
+    :returns: the exit status: 1 if the check or a repair failed, 3 if there is damage.
     """
     configuration = load_store_or_exit(options.file)
     with ProgressBar.on(sys.stderr) as bar:
@@ -109,8 +109,10 @@ def run(options: Namespace) -> int:
 
 
 def exit_status(result: FsckResult) -> int:
-    """Return the exit status of a check: 3 if there is damage that clients notice, else 0."""
-    return EXIT_DAMAGED if result.damaged or result.tags else 0
+    """Return the exit status: 3 if there is damage that clients notice, 1 if a repair failed."""
+    if result.damaged or result.tags:
+        return EXIT_DAMAGED
+    return 1 if result.failed else 0
 
 
 def _print_result(result: FsckResult) -> None:
@@ -119,7 +121,8 @@ def _print_result(result: FsckResult) -> None:
     sys.stdout.write(
         f"{result.files} blobs and manifests ({result.size} bytes) and {result.repositories} "
         f"repositories checked: {result.damaged} damaged, {result.sparse} sparse, "
-        f"{result.harmless} harmless, {result.repaired} repaired; "
+        f"{result.harmless} harmless, {result.repaired} repaired"
+        f"{f' ({result.failed} could not be)' if result.failed else ''}; "
         f"{len(result.tags)} tags affected\n"
     )
 
@@ -134,6 +137,7 @@ def document(result: FsckResult, findings: list[Finding]) -> dict[str, object]:
         "sparse": result.sparse,
         "harmless": result.harmless,
         "repaired": result.repaired,
+        "failed": result.failed,
         "findings": [
             {
                 "kind": finding.kind.value,

@@ -63,8 +63,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Collect once and print the result, or explain a digest.
 
-    :returns: the exit status: 1 if it failed, or if the digest is not stored; 2 for an invalid
-        digest.
+    :returns: the exit status: 1 if it failed, also in part, or if the digest is not stored; 2 for
+        an invalid digest.
     """
     configuration = load_store_or_exit(options.file)
     if options.explain is not None:
@@ -83,7 +83,9 @@ def run(options: Namespace) -> int:
     else:
         grace = configuration.storage.maintenance.gc.grace
         _print_result(result, "eligible for deletion" if options.dry_run else "deleted", grace)
-    return 0
+    if result.failed:
+        print_error(f"{result.failed} items could not be deleted; the lines above have the reason")
+    return 1 if result.failed else 0
 
 
 @define(eq=False)

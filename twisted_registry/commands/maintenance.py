@@ -41,7 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Print the state of the tasks, or run one.
 
-    :returns: the exit status: 1 if it failed, 3 if another process runs the task.
+    :returns: the exit status: 1 if it failed, also in part, 3 if another process runs the task.
     """
     configuration = load_store_or_exit(options.file)
     if options.action == "status":
@@ -85,7 +85,10 @@ def _run_task(configuration: Configuration, name: str, *, as_json: bool) -> int:
         sys.stdout.write(f"{name}: {_format_result(record['result'])} in {run.seconds:.1f} s\n")
     if run.failure:
         print_error(f"{name} failed: {run.failure}")
-    return 1 if run.failure else EXIT_SKIPPED if run.skipped else 0
+    failed_items = getattr(run.result, "failed", 0)
+    if failed_items:
+        print_error(f"{name}: {failed_items} items failed; the lines above have the reason")
+    return 1 if run.failure or failed_items else EXIT_SKIPPED if run.skipped else 0
 
 
 def _make_service(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from twisted_registry.app import standalone
@@ -15,6 +15,8 @@ from twisted_registry.maintenance.lease import RunSkipped
 from twisted_registry.maintenance.undelete import NotRecoverable
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.storage.fallbacks import with_reserve
+from twisted_registry.storage.interfaces import IReserve, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -60,15 +62,26 @@ def run_on_store(
 ) -> T:
     """Run the reactor while *work* uses the store of a configuration.
 
-    :param work: given the driver and the reactor.
+    :param work: given the driver, which may use the reserve of the store, and the reactor.
     :raises SystemExit: with status 1 if it failed, after printing why.
     """
 
     async def run(reactor: Any) -> T:
         async with open_store(configuration, reactor) as driver:
-            return await work(driver, reactor)
+            try:
+                return await work(with_reserve(driver), reactor)
+            finally:
+                await _refill_reserve(driver)
 
     return standalone.run_once(run)
+
+
+async def _refill_reserve(driver: IStorageDriver) -> None:
+    """Make again what the command has used of the reserve; otherwise the registry does."""
+    reserve = IReserve(driver, None)
+    if reserve is not None:
+        with suppress(StorageError):
+            await reserve.refill(create=False)
 
 
 def make_registry(

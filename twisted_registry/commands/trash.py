@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from twisted_registry.app.collector import make_trash_expiry
 from twisted_registry.app.errors import CommandFailed
@@ -72,7 +72,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """List, restore or empty.
 
-    :returns: the exit status: 1 if it failed, or if something could not be restored.
+    :returns: the exit status: 1 if it failed, or if something could not be restored or deleted.
     """
     configuration = load_store_or_exit(options.file)
     action = _ACTIONS[options.action]
@@ -168,12 +168,15 @@ async def _empty(
             result = await expiry.run()
         finally:
             await expiry.close()
-    facts = {"removed": result.removed, "bytes": result.size, "back": result.back}
+    facts = asdict(result)
+    facts["bytes"] = facts.pop("size")
     line = f"{result.removed} items deleted for good ({result.size} bytes)"
     if result.back:
         line += f", {result.back} restored because they are needed"
     _print(facts, line, options)
-    return 0
+    if result.failed:
+        print_error(f"{result.failed} items could not be deleted; the lines above have the reason")
+    return 1 if result.failed else 0
 
 
 _ACTIONS = {"list": _list, "history": _history, "restore": _restore, "empty": _empty}

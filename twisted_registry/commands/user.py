@@ -20,8 +20,8 @@ from twisted_registry.auth.htpasswd import (
     has_entry,
     is_user_name,
     parse_htpasswd,
+    remove_entry,
     with_entry,
-    without_entry,
 )
 from twisted_registry.commands.configured import (
     add_config_argument,
@@ -103,12 +103,13 @@ def _change_user(path: str, action: str, name: bytes) -> None:
         if not exists and action != "add":
             raise CommandFailed(f"{text} does not exist; use list to print the users")
 
-    hashed = b"" if action == "remove" else _hash_password(_read_password(path, text, check))
+    if action == "remove":
+        remove_entry(path, name, check)
+        return
+    hashed = _hash_password(_read_password(path, text, check))
 
     def change(content: bytes) -> bytes:
         check(content)
-        if action == "remove":
-            return without_entry(content, name)
         return with_entry(content, name, hashed)
 
     edit_file(path, change)

@@ -87,6 +87,13 @@ class Filesystem(SectionBase):
         "The number of threads for disk access. Less than 25 is read as 25.",
         default=100,
     )
+    reserve: int = key(
+        size(0),
+        "Disk space that is kept back for deletes and maintenance, which need some on a full disk;"
+        " at most a fiftieth of the disk. Pushes return 507 while it is used. 0 keeps none.",
+        default=16 * 2**20,
+        extension=True,
+    )
 
 
 class InMemory(SectionBase):

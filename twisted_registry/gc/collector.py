@@ -10,7 +10,7 @@ condemned and still unreachable, and withdraws the list.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from attrs import define, evolve, field
@@ -26,12 +26,13 @@ from twisted_registry.gc.delete_list import (
 from twisted_registry.gc.expire_trash import restore_needed
 from twisted_registry.gc.mark import CollectionFailed, CollectorObserver, MarkPhase, MarkResult
 from twisted_registry.gc.reference_db import ReferenceDatabaseLost
+from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository.clock import ClockJumps, time_before
 from twisted_registry.repository.concurrency import RateLimiter, map_in_batches
 from twisted_registry.repository.inventory import StoredBlob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Sequence
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.inventory import Inventory
     from twisted_registry.repository.trash import Trash
+
+_T = TypeVar("_T")
 
 #: Digests on the first list, and the least on a later one. They are removed in about ten seconds; a
 #: push may wait that long.
@@ -53,6 +56,8 @@ _TARGET_SWEEP_S = 4.0
 _RATED_SWEEP_S = 10.0
 #: A list lives longer by this multiple of the duration of the last mark.
 _MARK_TTL_FACTOR = 4.0
+#: A run ends if so many items could not be removed.
+_MAX_FAILED_ITEMS = 100
 #: The observer is told of progress after every so many removals.
 _PROGRESS_ITEMS = 50
 
@@ -71,6 +76,7 @@ class CollectionResult:
     :ivar vacated: empty repositories that were removed from the catalog.
     :ivar young_manifests: unreferenced revisions that stay because of the grace period alone.
     :ivar young_blobs: unreachable blobs and manifests that stay because of it.
+    :ivar failed: items that could not be removed, because of the store.
     """
 
     repositories: int = 0
@@ -83,6 +89,7 @@ class CollectionResult:
     vacated: int = 0
     young_manifests: int = 0
     young_blobs: int = 0
+    failed: int = 0
 
 
 @define(eq=False)
@@ -120,6 +127,8 @@ class Collector:
     #: whether another round may find more: content of the manifests that were taken out, or items
     #: for which the time ran out; and, after removals, content to restore from the trash
     _needs_another_round: bool = field(init=False, default=False)
+    #: what could not be removed in this run
+    _failed_items: set[object] = field(init=False, factory=set)
     #: digests that the next list may have, estimated from the last sweep
     _list_digests: int = field(init=False)
     #: the jumps of the clock that were known when the ages of this round were measured
@@ -146,7 +155,8 @@ class Collector:
             acknowledge a list.
         :raises RegistryError: if the store fails.
         """
-        self._result = CollectionResult()
+        self._result, self._failed_items = CollectionResult(), set()
+        await self.references.use_file()
         observer = self.observer
         may_retry = True
         while True:
@@ -164,7 +174,8 @@ class Collector:
             if self.dry_run:
                 return self._result
             if not self._needs_another_round:
-                self._result.vacated = await self.sweeper.prune_empty_repositories()
+                pruned = await self._try("folders", self.sweeper.prune_empty_repositories())
+                self._result.vacated = pruned or 0
                 return self._result
 
     def close(self) -> Deferred[None]:
@@ -276,13 +287,15 @@ class Collector:
         async def remove_revision(pair: tuple[str, Digest]) -> None:
             nonlocal removed_revisions
             await self.rate_limiter.throttle(1)
-            if in_time() and await self.sweeper.remove_revision(*pair, before):
+            if in_time() and await self._try(pair, self.sweeper.remove_revision(*pair, before)):
                 removed_revisions += 1
 
         async def remove_blob(digest: Digest) -> None:
             await self.rate_limiter.throttle(1)
             if in_time():
-                removed_bytes = await self.sweeper.remove_blob(digest, before, may_remove)
+                removed_bytes = await self._try(
+                    digest, self.sweeper.remove_blob(digest, before, may_remove)
+                )
                 if removed_bytes is not None:
                     removed_blobs.add(digest)
                     self._result.size += removed_bytes
@@ -292,7 +305,7 @@ class Collector:
         await map_in_batches(remove_blob, blobs)
         self._list_digests = self._digests_removable(total, self.clock.seconds() - began)
         if removed_blobs and may_remove():
-            await self.sweeper.unlink_blobs(removed_blobs)
+            await self._try("links", self.sweeper.unlink_blobs(removed_blobs))
         if total and not removed_revisions + len(removed_blobs) and not protocol.in_time():
             raise CollectionFailed("marking the store took too long, nothing is removed")
         self._result.manifests += removed_revisions
@@ -308,6 +321,21 @@ class Collector:
         # After the clock was set back, what is stored now looks old.
         self.jumps.look()
         return protocol.in_time() and self.jumps.count == self._known_jumps
+
+    async def _try(self, item: object, removal: Awaitable[_T]) -> _T | None:
+        """Await the removal of an item; count it as failed if the store fails.
+
+        :raises RegistryError: if so many items failed that the store must be broken.
+        """
+        try:
+            return await removal
+        except RegistryError:
+            # The storage error is logged already.
+            self._failed_items.add(item)
+            self._result.failed = len(self._failed_items)
+            if self._result.failed >= _MAX_FAILED_ITEMS:
+                raise
+            return None
 
     async def _mark(self, before: float, observer: CollectorObserver) -> MarkResult:
         marked = await self._mark_phase.mark(before, observer, self.rate_limiter.throttle)

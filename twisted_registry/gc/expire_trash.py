@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 from attrs import define, field, frozen
 from twisted.logger import Logger
 
+from twisted_registry.gc.mark import CollectionFailed
+from twisted_registry.gc.reference_db import retry_if_lost
+from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository import layout
 from twisted_registry.repository.clock import ClockJumps, time_before
 from twisted_registry.repository.trash import TrashedKind, TrashReason
@@ -40,11 +43,13 @@ class TrashExpiryResult:
     :ivar removed: items removed for good.
     :ivar size: bytes of the blobs and manifests among them.
     :ivar back: blobs and manifests restored because a stored manifest needs them.
+    :ivar failed: items that could not be removed, because of the store.
     """
 
     removed: int
     size: int
     back: int
+    failed: int = 0
 
 
 @define(eq=False)
@@ -66,14 +71,19 @@ class TrashExpiry:
     async def run(self) -> TrashExpiryResult:
         """Remove items older than :attr:`keep`, and restore what is needed.
 
-        :raises CollectionFailed: if the store cannot be marked; then everything stays.
+        Blobs and manifests stay if the store cannot be marked, or if what is needed cannot be
+        restored. Items that cannot be removed do not keep others.
+
+        :raises RegistryError: if the trash cannot be listed.
         :raises ClockWasSet: if the clock was set meanwhile.
         """
+        await self.mark_phase.references.use_file()
         self.jumps.look()
         known_jumps = self.jumps.count
         before = await time_before(self.trash.driver, self.keep, self.jumps)
-        removed = size = seen = 0
+        removed = size = seen = failed = 0
         restored: set[Digest] | None = None
+        keeps_blobs = False
         tag_records = _TagRecordLimiter()
         async for items in self.trash.pages():
             seen += len(items)
@@ -81,19 +91,32 @@ class TrashExpiry:
             expired = [item for item in items if item.since < before]
             if restored is None and any(item.kind is TrashedKind.BLOB for item in expired):
                 # Once, before the first bytes are removed: no collection may have run since.
-                restored = await self._restore_needed()
+                restored = set()
+                try:
+                    restored = await retry_if_lost(self._restore_needed)
+                except (CollectionFailed, RegistryError) as error:
+                    keeps_blobs = True
+                    log.error("blobs stay in the trash, they may be needed: {error}", error=error)
             doomed = [item for item in expired if not restored or item.digest not in restored]
+            if keeps_blobs:
+                failed += sum(item.kind is TrashedKind.BLOB for item in doomed)
+                doomed = [item for item in doomed if item.kind is not TrashedKind.BLOB]
             doomed += tag_records.excess(items, set(expired))
-            if doomed:
-                self.jumps.check_unset(known_jumps)
-                await self.trash.remove_entries(doomed)
+            try:
+                if doomed:
+                    self.jumps.check_unset(known_jumps)
+                    await self.trash.remove_entries(doomed)
+            except RegistryError:
+                # The storage error is logged already. Some of them may be removed.
+                failed += len(doomed)
+                continue
             removed += len(doomed)
             size += sum(item.size for item in doomed if item.kind is TrashedKind.BLOB)
         log.info(
-            "trash expired removed={removed} bytes={size} restored={restored}",
-            removed=removed, size=size, restored=len(restored or ()),
+            "trash expired removed={removed} bytes={size} restored={restored} failed={failed}",
+            removed=removed, size=size, restored=len(restored or ()), failed=failed,
         )  # fmt: skip
-        return TrashExpiryResult(removed, size, len(restored or ()))
+        return TrashExpiryResult(removed, size, len(restored or ()), failed)
 
     async def _restore_needed(self) -> set[Digest]:
         """Restore needed content, and repeat: restored manifests may need more."""

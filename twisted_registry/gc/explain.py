@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import define, frozen
 
 from twisted_registry.gc.delete_list import read_delete_list, read_leases
+from twisted_registry.gc.reference_db import retry_if_lost
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.inventory import store_time
 
@@ -90,6 +91,9 @@ class Explainer:
         :raises CollectionFailed: if the store cannot be marked.
         :raises RegistryError: if the store fails.
         """
+        return await retry_if_lost(lambda: self._explain(digest))
+
+    async def _explain(self, digest: Digest) -> Explanation:
         before = await store_time(self._inventory.driver) - self.grace
         without_grace = frozenset((await self.mark_phase.mark(inf)).unreferenced)
         mark_result = await self.mark_phase.mark(before)

@@ -437,8 +437,14 @@ class CollectorGate:
             await self.driver.put(layout.process_record(self.id), content.encode(), durable=False)
 
     async def _lease_and_report(self, known: DeleteListView, digest: Digest) -> bool:
-        with self._operation():
-            await self._write_leases(known, [digest])
+        try:
+            with self._operation():
+                await self._write_leases(known, [digest])
+        except StorageError as error:
+            if not error.full:
+                raise
+            # Listed content without a lease is absent, and reading does not fail.
+            return False
         self._recent_digests.add(digest)
         return True
 

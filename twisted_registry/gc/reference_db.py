@@ -2,7 +2,8 @@
 
 What a manifest refers to never changes, so each manifest is read once and its references are kept
 in SQLite between runs, outside of memory. The file can be deleted at any time, even while it is
-used: it is rebuilt from the manifests.
+used: it is rebuilt from the manifests. If the disk is full, the file is deleted and everything is
+kept in memory until the next run.
 
 Which digests are reachable is known to the connection only, in temporary tables. So if the file
 turns out to be damaged, the run ends with :class:`ReferenceDatabaseLost`: a fresh file would make
@@ -31,7 +32,7 @@ from twisted_registry.oci.digest import Digest
 from twisted_registry.storage.files import make_private_directories
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from twisted_registry.oci.manifest import References
 
@@ -111,8 +112,21 @@ LEFT JOIN digest AS subject ON subject.id = manifest.subject
 """
 
 
+#: Errors of a full disk. SQLite reports it as one of these, depending on the file and the call.
+_NO_SPACE_CODES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+_PRIMARY_CODE_MASK = 0xFF
+
+
 class ReferenceDatabaseLost(CollectionFailed):
     """The file became unusable during a run; the next ``begin_run`` replaces it."""
+
+
+async def retry_if_lost(work: Callable[[], Awaitable[T]]) -> T:
+    """Run ``work``, which begins with a mark, and once more if the database is lost meanwhile."""
+    try:
+        return await work()
+    except ReferenceDatabaseLost:
+        return await work()
 
 
 class WorkerThread(Protocol):
@@ -134,10 +148,12 @@ class ReferenceDatabase:
 
     :ivar path: path of the file, or ``:memory:``.
     :ivar thread: runs all calls, one at a time.
+    :ivar in_memory: whether there was no space for the file, so that everything is in memory.
     """
 
     path: str
     thread: WorkerThread
+    in_memory: bool = field(init=False, default=False)
     _database: sqlite3.Connection | None = field(init=False, default=None)
     #: the files that are open, see :meth:`_file_identities`
     _open_identities: tuple[tuple[int, int] | None, ...] = field(init=False, default=())
@@ -150,6 +166,10 @@ class ReferenceDatabase:
     def add_manifests(self, manifests: Sequence[tuple[Digest, References]]) -> Deferred[None]:
         """Store what manifests refer to: all of them, or none."""
         return self._call(self._add_manifests, manifests)
+
+    def use_file(self) -> Deferred[None]:
+        """Try the file again, if it was left because the disk was full. Run nothing meanwhile."""
+        return self.thread.run_blocking(self._return_to_file)
 
     def begin_run(self) -> Deferred[None]:
         """Verify the file, replace it if it is damaged, and mark nothing as reachable."""
@@ -245,23 +265,50 @@ class ReferenceDatabase:
 
     def _file_identities(self) -> tuple[tuple[int, int] | None, ...]:
         """Return device and inode of the database and of the files beside it, now."""
+        if self.in_memory:
+            return ()
         return tuple(_file_identity(Path(f"{self.path}{ending}")) for ending in _FILE_SUFFIXES)
 
     def _lose(self, error: sqlite3.DatabaseError) -> None:
         self._is_lost = True
         with suppress(sqlite3.Error):
             self._close()
-        if not _is_transient(error):
+        if _lacks_space(error):
+            self._leave_file(error)
+        elif not _is_locked(error):
             self._remove(error)
 
     def _open(self) -> sqlite3.Connection:
+        if self.in_memory:
+            return self._connect()
         try:
             return self._connect()
+        except OSError as error:
+            self._leave_file(error)
         except sqlite3.DatabaseError as error:
-            if _is_transient(error):
+            if _is_locked(error):
                 raise
-            self._remove(error)
-            return self._connect()
+            if _lacks_space(error):
+                self._leave_file(error)
+            else:
+                self._remove(error)
+        return self._connect()
+
+    def _leave_file(self, error: Exception) -> None:
+        log.warn(
+            "reference database is kept in memory, its file cannot be written path={path}:"
+            " {reason}",
+            path=self.path, reason=str(error),
+        )  # fmt: skip
+        self.in_memory = True
+        for ending in _FILE_SUFFIXES:
+            with suppress(OSError):
+                Path(f"{self.path}{ending}").unlink()
+
+    def _return_to_file(self) -> None:
+        if self.in_memory:
+            self._close()
+            self.in_memory = False
 
     def _remove(self, error: sqlite3.DatabaseError) -> None:
         log.warn(
@@ -272,15 +319,16 @@ class ReferenceDatabase:
             Path(f"{self.path}{ending}").unlink(missing_ok=True)
 
     def _connect(self) -> sqlite3.Connection:
-        if self.path != ":memory:":
-            make_private_directories(Path(self.path).parent)
-        database = sqlite3.connect(self.path, check_same_thread=False)
+        path = ":memory:" if self.in_memory else self.path
+        if path != ":memory:":
+            make_private_directories(Path(path).parent)
+        database = sqlite3.connect(path, check_same_thread=False)
         try:
             # A power cut may lose the last transactions, but never a part of one. A manifest with
             # half of its references would make the other half look unreachable.
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
-            database.execute("PRAGMA temp_store = FILE")
+            database.execute(f"PRAGMA temp_store = {'MEMORY' if self.in_memory else 'FILE'}")
             _check_version(database)
             database.executescript(_SCHEMA)
             database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
@@ -395,9 +443,14 @@ def _file_identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _is_transient(error: sqlite3.DatabaseError) -> bool:
-    """Return whether the file is sound, and a lock or a full disk caused an error."""
-    return "locked" in str(error) or "full" in str(error)
+def _is_locked(error: sqlite3.DatabaseError) -> bool:
+    """Return whether the file is sound, and another process has locked it."""
+    return "locked" in str(error)
+
+
+def _lacks_space(error: sqlite3.DatabaseError) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)
+    return (code & _PRIMARY_CODE_MASK) in _NO_SPACE_CODES
 
 
 def _check_version(database: sqlite3.Connection) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.concurrency import map_in_batches
 from twisted_registry.repository.deletion import prune_empty_repository
@@ -88,13 +89,22 @@ class Sweeper:
             return False
 
     async def unlink_blobs(self, digests: Collection[Digest]) -> None:
-        """Remove the links of all repositories to blobs that no longer exist."""
+        """Remove the links of all repositories to blobs that no longer exist.
+
+        :raises RegistryError: after all repositories, if one of them failed.
+        """
+        failure: RegistryError | None = None
         by_algorithm: dict[str, set[str]] = {}
         for digest in digests:
             by_algorithm.setdefault(digest.algorithm, set()).add(digest.hex)
         async for name in catalog.walk_repositories(self.driver, markers=layout.LAYER_MARKERS):
             for algorithm, hex_digests in by_algorithm.items():
-                await self._unlink(name, algorithm, hex_digests)
+                try:
+                    await self._unlink(name, algorithm, hex_digests)
+                except RegistryError as error:
+                    failure = error
+        if failure is not None:
+            raise failure
 
     async def prune_empty_repositories(self) -> int:
         """Remove repositories without content from the catalog, and return how many that were."""

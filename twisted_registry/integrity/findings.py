@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
+from twisted_registry.oci.errors import RegistryError
 from twisted_registry.storage.interfaces import StorageError
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Finding:
     :ivar blocked_digest: content that must not be pushed while it is repaired, since it is checked
         once more and then removed; None if that does not matter.
     :ivar repaired: whether it was repaired.
+    :ivar failed: whether its repair failed, because of the store.
     """
 
     kind: FindingKind
@@ -106,6 +108,7 @@ class Finding:
     )
     blocked_digest: Digest | None = field(default=None, kw_only=True, eq=False, repr=False)
     repaired: bool = field(default=False, kw_only=True)
+    failed: bool = field(default=False, kw_only=True)
 
     async def repair_and_report(self) -> Finding:
         """Run the repair, and return the finding as it is afterwards."""
@@ -113,9 +116,9 @@ class Finding:
             return self
         try:
             return evolve(self, repaired=await self.repair())
-        except StorageError as error:
+        except (StorageError, RegistryError) as error:
             log.error("cannot repair {path}: {error}", path=self.path, error=str(error))
-            return self
+            return evolve(self, failed=True)
 
     def without_repair(self) -> Finding:
         """Return the same finding without its repair."""

@@ -22,6 +22,7 @@ from twisted_registry.gc.delete_list import (
     Phase,
 )
 from twisted_registry.integrity.findings import Finding, FindingKind, Severity
+from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository.errors import translate_storage_errors
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class FsckResult:
     :ivar sparse: findings of severity SPARSE that remain.
     :ivar harmless: findings of severity HARMLESS that remain.
     :ivar repaired: findings that were repaired.
+    :ivar failed: findings whose repair failed, because of the store.
     :ivar tags: tags that cannot be pulled completely.
     """
 
@@ -85,6 +87,7 @@ class FsckResult:
     sparse: int = 0
     harmless: int = 0
     repaired: int = 0
+    failed: int = 0
     tags: tuple[AffectedTag, ...] = ()
 
 
@@ -154,6 +157,7 @@ class Fsck:
     def _count_findings(self, findings: Iterable[Finding]) -> None:
         result = self._result
         for finding in findings:
+            result.failed += finding.failed
             if finding.repaired:
                 result.repaired += 1
                 self._repaired_paths.add(finding.path)
@@ -214,5 +218,12 @@ class Repairer:
                 reason=str(error),
             )
             return waiting
+        except RegistryError as error:
+            log.error(
+                "{count} findings cannot be repaired: {reason}",
+                count=len(waiting),
+                reason=str(error),
+            )
+            return [evolve(finding, failed=True) for finding in waiting]
         finally:
             await protocol.withdraw(proposed.id)

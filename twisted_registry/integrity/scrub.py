@@ -17,7 +17,7 @@ from twisted_registry.integrity.findings import Finding, Severity
 from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository import layout
 from twisted_registry.repository.errors import translate_storage_errors
-from twisted_registry.storage.interfaces import PathNotFound
+from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -102,7 +102,7 @@ class Scrub:
                     await self._repair(finding)
                 if self.clock.seconds() - position_saved_at >= _POSITION_INTERVAL_S:
                     await self._repair_waiting()
-                    await driver.put(layout.SCRUB, entry.path.encode("utf-8"), durable=False)
+                    await self._save_position(entry.path)
                     position_saved_at = self.clock.seconds()
         await self._repair_waiting()
         with suppress(PathNotFound):
@@ -113,6 +113,14 @@ class Scrub:
         )  # fmt: skip
         result.tags, result.affected = len(self._tags), tuple(self._tags)[:_MAX_TAGS_SHOWN]
         return result
+
+    async def _save_position(self, path: str) -> None:
+        try:
+            await self.blobs.driver.put(layout.SCRUB, path.encode("utf-8"), durable=False)
+        except StorageError as error:
+            # Without it, a run that is stopped starts over.
+            if not error.full:
+                raise
 
     async def _repair(self, finding: Finding) -> None:
         if finding.digest is not None:

@@ -15,6 +15,7 @@ import json
 import os
 import socket
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository import layout
 from twisted_registry.repository.clock import ClockJumps, time_before
 from twisted_registry.repository.errors import translate_storage_errors
@@ -130,6 +132,8 @@ class TaskLease:
     async def run_exclusively(self, work: Work, *, scheduled: bool) -> object:
         """Run the task while holding the lease, and return its result.
 
+        Without space for the lease, the task runs without one.
+
         :param scheduled: whether the run may be skipped because another process did it recently.
         :raises RunSkipped: if another process runs the task, or did so recently.
         :raises RegistryError: if the store fails.
@@ -137,8 +141,15 @@ class TaskLease:
         if scheduled:
             await self._skip_if_recent()
         holder = f"{host_and_pid()} {uuid4()} {process_identity()}"
-        if not await self._acquire(holder):
-            raise RunSkipped("another process is at it")
+        try:
+            if not await self._acquire(holder):
+                raise RunSkipped("another process is at it")
+        except RegistryError as error:
+            if error.status != HTTPStatus.INSUFFICIENT_STORAGE:
+                raise
+            # The task may free space, and two runs at once do no harm.
+            log.warn("disk is full, the task runs without a lease task={task}", task=self.task)
+            return await work()
         renewal = LoopingCall(self._renew, holder)
         renewal.clock = self.clock
         renewal_ended = renewal.start(_RENEWAL_INTERVAL_S, now=False)

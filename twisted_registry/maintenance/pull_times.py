@@ -21,12 +21,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository import layout
 from twisted_registry.repository.clock import ClockJumps, time_before
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.inventory import list_folder
 from twisted_registry.storage.fallbacks import bulk_lookup
-from twisted_registry.storage.interfaces import PathNotFound
+from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -62,6 +63,8 @@ class PullTimes:
 
     driver: IStorageDriver
     jumps: ClockJumps = field(factory=ClockJumps.unwatched)
+    #: merged times by repository that could not be stored, because the disk is full
+    _unstored: dict[str, Mapping[str, float]] = field(init=False, factory=dict)
 
     @translate_storage_errors
     async def mark_recording(self) -> None:
@@ -92,6 +95,8 @@ class PullTimes:
     async def merge_batches(self, before: float) -> None:
         """Merge the files of all processes into one file per repository.
 
+        On a full disk the merged times are kept in memory.
+
         Only one process should do that at a time.
 
         :param before: seconds since the epoch; earlier pulls are dropped.
@@ -102,6 +107,9 @@ class PullTimes:
             entries = batches[start : start + _BATCHES_PER_MERGE]
             for name, times in (await self._read_batches(entries)).items():
                 await self._merge_times(name, times, before)
+            if self._unstored:
+                # The batches are merged again when there is space.
+                continue
             await bulk_lookup(self.driver).delete_many(
                 [
                     layout.pull_batch(entry.path)
@@ -113,6 +121,8 @@ class PullTimes:
     @translate_storage_errors
     async def read_times(self, name: str) -> Mapping[str, float]:
         """Return when tags and digests were pulled from a repository: seconds since the epoch."""
+        if name in self._unstored:
+            return self._unstored[name]
         try:
             content = await self.driver.get(layout.pull_times(name), _MAX_FILE_BYTES)
         except PathNotFound:
@@ -131,9 +141,17 @@ class PullTimes:
             for reference in {*known, *times}
             if (second := max(known.get(reference, 0.0), times.get(reference, 0.0))) >= before
         }
-        if merged != known:
+        if merged != known or name in self._unstored:
             lines = [f"{second:.0f} {reference}" for reference, second in sorted(merged.items())]
-            await self.driver.put(layout.pull_times(name), "\n".join([*lines, ""]).encode("ascii"))
+            content = "\n".join([*lines, ""]).encode("ascii")
+            try:
+                await self.driver.put(layout.pull_times(name), content)
+            except StorageError as error:
+                if not error.full:
+                    raise
+                self._unstored[name] = merged
+            else:
+                self._unstored.pop(name, None)
 
     async def _read_batches(self, entries: Sequence[Entry]) -> dict[str, dict[str, float]]:
         found: dict[str, dict[str, float]] = {}
@@ -195,6 +213,10 @@ class PullRecorder(Service):
         try:
             await self._times.mark_recording()
             await self._times.record_pulls(pulls)
+        except RegistryError as error:
+            # The storage error is logged already.
+            self._pulls.update(pulls)
+            log.error("pulls could not be recorded, will retry: {error}", error=error)
         except Exception:  # noqa: BLE001 - any error is retried
             self._pulls.update(pulls)
             log.failure("pulls could not be recorded, will retry")

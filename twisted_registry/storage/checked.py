@@ -20,6 +20,7 @@ from twisted_registry.storage.interfaces import (
     ILeftovers,
     IMarkerListing,
     IPresigner,
+    IReserve,
     IStorageDriver,
     PathInvalid,
     StorageError,
@@ -178,6 +179,15 @@ class CheckedDriver:
     def lock(self, name: str) -> Deferred[Callable[[], object]]:
         """Pass on; the name is not a path."""
         return self._call("hold", (), self._optional[IHostLock].lock, name)
+
+    @property
+    def privileged(self) -> IStorageDriver:
+        """The driver that may use the reserve, behind the same checks."""
+        return CheckedDriver(self._optional[IReserve].privileged, self.clock, self.observer)
+
+    def refill(self, *, create: bool = True) -> Deferred[bool]:
+        """Pass on."""
+        return self._call("refill", (), self._optional[IReserve].refill, create=create)
 
     def list_marked(
         self, path: str, sign: str, marks: Sequence[str], after: str, limit: int

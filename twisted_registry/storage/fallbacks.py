@@ -20,6 +20,7 @@ from twisted_registry.storage.interfaces import (
     ILeftovers,
     IMarkerListing,
     IPresigner,
+    IReserve,
     PathInvalid,
     PathNotFound,
 )
@@ -61,6 +62,15 @@ def leftovers(driver: IStorageDriver) -> ILeftovers:
 def host_lock(driver: IStorageDriver) -> IHostLock:
     """Return the driver's :class:`IHostLock`, or one that locks out nobody."""
     return IHostLock(driver, None) or _NoHostLock()
+
+
+def with_reserve(driver: IStorageDriver) -> IStorageDriver:
+    """Return the same store, whose changes may use its reserve if it has one.
+
+    For what frees space, see :class:`~twisted_registry.storage.interfaces.IReserve`.
+    """
+    reserve = IReserve(driver, None)
+    return driver if reserve is None else reserve.privileged
 
 
 def find_presigner(driver: IStorageDriver) -> IPresigner | None:

@@ -3,10 +3,10 @@
 A driver stores bytes under paths. It knows nothing of registries. :class:`IStorageDriver` has the
 methods that every driver needs. What only some stores can do, or do faster, is in small optional
 interfaces: :class:`IFastLookup`, :class:`IBulkLookup`, :class:`IFolders`, :class:`ILeftovers`,
-:class:`IPresigner`, :class:`IHostLock` and :class:`IMarkerListing`. Users of a driver adapt it,
-``IBulkLookup(driver, None)``, when they are made; :mod:`twisted_registry.storage.fallbacks` does
-that and has a substitute for each. A driver that wraps another one answers for it by
-``__conform__`` (see :data:`OPTIONAL_INTERFACES`).
+:class:`IPresigner`, :class:`IHostLock`, :class:`IReserve` and :class:`IMarkerListing`. Users of a
+driver adapt it, ``IBulkLookup(driver, None)``, when they are made;
+:mod:`twisted_registry.storage.fallbacks` does that and has a substitute for each. A driver that
+wraps another one answers for it by ``__conform__`` (see :data:`OPTIONAL_INTERFACES`).
 
 A path is relative to the driver's root: components joined by ``/``, without a leading or trailing
 slash. A component is not empty, has at most 255 bytes of UTF-8 and no control characters, and does
@@ -543,6 +543,22 @@ class IHostLock(Interface):
         """
 
 
+class IReserve(Interface):
+    """Optional: a store that keeps some space back for what frees space."""
+
+    privileged: IStorageDriver = Attribute(
+        "The same store. Its methods use the reserve when there is no space otherwise. For small"
+        " files that a deletion needs, never for content. It is not closed."
+    )
+
+    def refill(*, create: bool = True) -> Deferred[bool]:
+        """Make again what was used of the reserve, as far as there is space.
+
+        :param create: whether to make a reserve if there never was one.
+        :returns: fires with whether the reserve is complete.
+        """
+
+
 class IMarkerListing(Interface):
     """Optional: a store that finds folders by marker without walking the tree."""
 
@@ -567,7 +583,10 @@ class IMarkerListing(Interface):
 #: The optional interfaces of drivers. A driver that wraps another one returns, from
 #: ``__conform__``, its own implementation of these, or that of the driver inside, or None.
 OPTIONAL_INTERFACES = frozenset(
-    {IFastLookup, IBulkLookup, IFolders, ILeftovers, IPresigner, IHostLock, IMarkerListing}
+    {
+        *(IFastLookup, IBulkLookup, IFolders, ILeftovers, IPresigner, IHostLock, IReserve),
+        IMarkerListing,
+    }
 )
 
 

@@ -129,6 +129,10 @@ class PowerLossFiles(OSCalls):
         while node.waiting:
             self._bring_to_disk(node.waiting[0])
 
+    def utime(self, fd):
+        self._live()
+        self._opened[fd].node.time = next(self.ticks)
+
     def lock(self, fd):
         self._live()
         node = self._opened[fd].node

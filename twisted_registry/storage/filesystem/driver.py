@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import resource
 from collections import OrderedDict
+from copy import copy
 from functools import partial
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -33,8 +34,13 @@ from twisted_registry.storage.filesystem.listing import (
     walk_files,
 )
 from twisted_registry.storage.filesystem.locks import HostLocks, open_for_writing
-from twisted_registry.storage.filesystem.oscalls import OSCalls, translate_oserror
+from twisted_registry.storage.filesystem.oscalls import (
+    DISK_FULL_ERRNOS,
+    OSCalls,
+    translate_oserror,
+)
 from twisted_registry.storage.filesystem.reader import FileReader
+from twisted_registry.storage.filesystem.reserve import Reserve
 from twisted_registry.storage.filesystem.tree import MAX_SYNCED_FOLDERS, FileTree
 from twisted_registry.storage.filesystem.writer import FileWriter, WriteBudget
 from twisted_registry.storage.interfaces import (
@@ -45,6 +51,7 @@ from twisted_registry.storage.interfaces import (
     IFolders,
     IHostLock,
     ILeftovers,
+    IReserve,
     IStorageDriver,
     OffsetInvalid,
     PathInvalid,
@@ -157,7 +164,7 @@ class OpenFileCache:
         self._cache.pop(path).release()
 
 
-@implementer(IStorageDriver, IFastLookup, IBulkLookup, IFolders, ILeftovers, IHostLock)
+@implementer(IStorageDriver, IFastLookup, IBulkLookup, IFolders, ILeftovers, IHostLock, IReserve)
 class FilesystemDriver:
     """Files below a root folder.
 
@@ -170,6 +177,8 @@ class FilesystemDriver:
     :ivar tree: the files, for calls that block.
     :ivar budget: what all writers may buffer.
     :ivar folder_names: the cached names of folders.
+    :ivar reserve: space for what frees space; None without one.
+    :ivar privileged: the same files; all changes may use the reserve.
     """
 
     name: ClassVar[str] = "filesystem"
@@ -186,6 +195,7 @@ class FilesystemDriver:
         threads: Threads | None = None,
         max_synced_folders: int = MAX_SYNCED_FOLDERS,
         budget: WriteBudget | None = None,
+        reserve_bytes: int = 0,
     ) -> None:
         """Make a driver; nothing is read or written yet.
 
@@ -195,6 +205,7 @@ class FilesystemDriver:
         :param threads: a replacement of the threads, for tests.
         :param max_synced_folders: maximum of folders that are remembered as synced.
         :param budget: what all writers may buffer.
+        :param reserve_bytes: size of the reserve, which :meth:`refill` makes; 0 for none.
         """
         self.root = root
         self.reactor = reactor
@@ -204,11 +215,19 @@ class FilesystemDriver:
         self.threads = (
             Threads(self.reactor, self.max_threads, "storage") if threads is None else threads
         )
-        self.tree = FileTree(root.rstrip("/"), self.files, max_synced_folders)
+        top = root.rstrip("/")
+        self.reserve = Reserve(top, self.files, reserve_bytes) if reserve_bytes else None
+        self.tree = FileTree(top, self.files, max_synced_folders, self.reserve)
         self.budget = WriteBudget() if budget is None else budget
         self._open_files = OpenFileCache(self.files, self.max_open_files)
         self.folder_names = FolderNameCache(self.tree, reactor.seconds, max_cached_names)
-        self._host_locks = HostLocks(self.tree, reactor, self.threads)
+        # There are at most 256 empty files, which deletes need.
+        self._host_locks = HostLocks(self.tree.privileged(), reactor, self.threads)
+        self.privileged = self
+        if self.reserve is not None:
+            self.privileged = copy(self)
+            self.privileged.tree = self.tree.privileged()
+            self.privileged.privileged = self.privileged
 
     def get(self, path: str, limit: int) -> Deferred[bytes]:
         """Read the file on a thread."""
@@ -387,6 +406,13 @@ class FilesystemDriver:
         """Lock one of a fixed number of files."""
         return self._host_locks.acquire(name)
 
+    def refill(self, *, create: bool = True) -> Deferred[bool]:
+        """Make the missing files of the reserve on a thread."""
+        if self.reserve is None:
+            return succeed(True)
+        refilling = self._run("", partial(self.reserve.refill, create=create))
+        return refilling.addCallback(self._refilled)
+
     def close(self) -> Deferred[None]:
         """Close open files; wait for running calls and end the threads."""
         self._open_files.close()
@@ -403,9 +429,17 @@ class FilesystemDriver:
             try:
                 return work(*arguments)
             except OSError as error:
+                if error.errno in DISK_FULL_ERRNOS:
+                    self.threads.call_from_thread(self._open_files.close)
                 raise translate_oserror(error, path) from error
 
         return self.threads.run_blocking(translated, undo=undo)
+
+    def _refilled(self, is_complete: bool) -> bool:  # noqa: FBT001
+        if not is_complete:
+            # Deleted files that are open still use space.
+            self._open_files.close()
+        return is_complete
 
     async def _run_scan(self, scan: LeftoverScan) -> int:
         while await self._run("", scan.scan_some):

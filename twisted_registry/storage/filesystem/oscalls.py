@@ -28,7 +28,8 @@ _ERROR_CLASSES: dict[int, type[StorageError]] = {
     errno.EISDIR: PathInvalid,
     errno.ENAMETOOLONG: PathInvalid,
 }
-_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
+#: No blocks or inodes are left on the disk, or for this user.
+DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 #: copy_file_range() is not supported for these two files.
 _COPY_UNSUPPORTED_ERRNOS = {
     errno.EXDEV,
@@ -43,7 +44,7 @@ _COPY_UNSUPPORTED_ERRNOS = {
 def translate_oserror(error: OSError, path: str) -> StorageError:
     """Return the error of the driver for an error of the operating system."""
     kind = _ERROR_CLASSES.get(error.errno or 0, StorageError)
-    return kind(path, error.strerror or repr(error), error.errno in _DISK_FULL_ERRNOS)
+    return kind(path, error.strerror or repr(error), error.errno in DISK_FULL_ERRNOS)
 
 
 class OSCalls:
@@ -72,6 +73,10 @@ class OSCalls:
     def truncate(self, fd: int, size: int) -> None:
         """Truncate an open file."""
         os.ftruncate(fd, size)
+
+    def allocate(self, fd: int, size: int) -> None:
+        """Give an open file that many bytes of the disk, where that is supported."""
+        os.posix_fallocate(fd, 0, size)
 
     def start_writeback(self, fd: int, offset: int, length: int) -> None:
         """Tell the kernel to begin writing a new range to the disk, where that is supported."""
@@ -106,6 +111,14 @@ class OSCalls:
     #: Return the status of a file or folder, following symbolic links. Not wrapped in a method,
     #: because a cached pull consists of little else.
     stat = staticmethod(os.stat)
+
+    def utime(self, fd: int) -> None:
+        """Set the time of modification of an open file to now."""
+        os.utime(fd)
+
+    def statvfs(self, path: str) -> os.statvfs_result:
+        """Return the size of the file system of a path, and what is free."""
+        return os.statvfs(path)
 
     def realpath(self, path: str) -> str:
         """Resolve symbolic links."""

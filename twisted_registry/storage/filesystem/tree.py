@@ -19,10 +19,15 @@ import os
 import re
 import stat
 from contextlib import ExitStack, suppress
+from copy import copy
 from secrets import token_hex
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from twisted_registry.storage.filesystem.oscalls import OSCalls, translate_oserror
+from twisted_registry.storage.filesystem.oscalls import (
+    DISK_FULL_ERRNOS,
+    OSCalls,
+    translate_oserror,
+)
 from twisted_registry.storage.interfaces import (
     MoveRefused,
     PathExists,
@@ -36,6 +41,7 @@ from twisted_registry.storage.interfaces import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from twisted_registry.storage.filesystem.reserve import Reserve
     from twisted_registry.storage.interfaces import Change
 
 _T = TypeVar("_T")
@@ -233,25 +239,42 @@ class FileTree:
     :ivar root: the absolute path of the folder, which is made when it is first written to.
     :ivar files: the operating system.
     :ivar dir_syncer: makes entries durable.
+    :ivar reserve: space for what frees space, or None.
+    :ivar is_privileged: whether all changes may use the reserve; otherwise only ``delete`` may.
     :ivar odd_name_logged: whether a name was found and logged that is not valid in paths.
     """
 
     def __init__(
-        self, root: str, files: OSCalls, max_synced_folders: int = MAX_SYNCED_FOLDERS
+        self,
+        root: str,
+        files: OSCalls,
+        max_synced_folders: int = MAX_SYNCED_FOLDERS,
+        reserve: Reserve | None = None,
     ) -> None:
         self.root = root
         self.files = files
+        self.reserve = reserve
+        self.is_privileged = False
         self.dir_syncer = DirSyncer(root, files, max_synced_folders)
         self.odd_name_logged = False
+
+    def privileged(self) -> FileTree:
+        """Return the same files; all changes of that tree may use the reserve."""
+        tree = copy(self)
+        tree.is_privileged = True
+        return tree
 
     def os_path(self, path: str) -> str:
         """Return where ``path`` is in the file system."""
         return f"{self.root}/{path}" if path else self.root
 
     def put(self, path: str, content: bytes, *, durable: bool) -> None:
-        """Store a small file atomically."""
+        """Store a small file atomically.
 
-        def attempt() -> None:
+        A file that has this content already gets a new time if the disk is full.
+        """
+
+        def replace() -> None:
             with self._new_small_file(path) as new:
                 new.write(content)
                 if durable:
@@ -259,6 +282,13 @@ class FileTree:
                     self._publish(path, new)
                 else:
                     new.rename(self.os_path(path))
+
+        def attempt() -> None:
+            try:
+                replace()
+            except OSError as error:
+                if not (_is_full(error) and self._touch_same(path, content, durable=durable)):
+                    raise
 
         self.retry_with_parents(path, attempt)
 
@@ -280,9 +310,12 @@ class FileTree:
             raise PathExists(path)
 
     def copy(self, source: str, destination: str) -> None:
-        """Copy a file; the destination is replaced atomically."""
+        """Copy a file; the destination is replaced atomically.
 
-        def attempt() -> None:
+        If the disk is full, the destination becomes a hard link: only uploads change their content.
+        """
+
+        def write() -> None:
             fd, _ = self.open_file(source)
             try:
                 with AtomicFile(self.files, self.os_path(parent_of(destination))) as new:
@@ -291,6 +324,13 @@ class FileTree:
                     new.rename(self.os_path(destination))
             finally:
                 self.files.close(fd)
+
+        def attempt() -> None:
+            try:
+                write()
+            except OSError as error:
+                if not (_is_full(error) and self._link(source, destination)):
+                    raise
 
         self.retry_with_parents(destination, attempt)
         self.dir_syncer.fsync_entries((destination,))
@@ -313,7 +353,7 @@ class FileTree:
             raise PathNotFound(path) from error
         except (IsADirectoryError, PermissionError):
             doomed = f"{self.os_path(parent_of(path))}/{temporary_name()}"
-            self.files.rename(os_path, doomed)
+            self._use_reserve(lambda: self.files.rename(os_path, doomed))
             self.dir_syncer.forget_folder(path)
         if durable:
             self.dir_syncer.fsync_dir(parent_of(path))
@@ -435,12 +475,61 @@ class FileTree:
 
     def retry_with_parents(self, path: str, attempt: Callable[[], _T]) -> _T:
         """Call ``attempt``; if the folder of ``path`` is missing, make it and call again."""
+        folder = self.os_path(parent_of(path))
         for _ in range(MAX_ATTEMPTS):
             try:
-                return attempt()
+                return self._use_reserve(attempt) if self.is_privileged else attempt()
             except FileNotFoundError:
-                self._make_folders(self.os_path(parent_of(path)))
+                if self.is_privileged:
+                    self._use_reserve(lambda: self._make_folders(folder))
+                else:
+                    self._make_folders(folder)
         raise StorageError(path, "its folder is deleted repeatedly while it is written to")
+
+    def _use_reserve(self, attempt: Callable[[], _T]) -> _T:
+        """Call ``attempt``; while the disk is full, give up a part of the reserve and repeat."""
+        while True:
+            try:
+                return attempt()
+            except OSError as error:
+                if not _is_full(error) or self.reserve is None or not self.reserve.release():
+                    raise
+
+    def _touch_same(self, path: str, content: bytes, *, durable: bool) -> bool:
+        """Set the time of a file to now if it has this content; return whether that is done."""
+        with suppress(OSError, PathNotFound, PathInvalid):
+            fd, size = self.open_file(path)
+            try:
+                if size != len(content) or self.files.pread(fd, size + 1, 0) != content:
+                    return False
+                self.files.utime(fd)
+                if durable:
+                    self.files.fsync(fd)
+                    self.dir_syncer.fsync_entries((path,))
+            finally:
+                self.files.close(fd)
+            return True
+        return False
+
+    def _link(self, source: str, destination: str) -> bool:
+        """Make a hard link with the time of now; return whether that is done."""
+        hidden = f"{self.os_path(parent_of(destination))}/{temporary_name()}"
+        with suppress(OSError):
+            self.files.link(self.os_path(source), hidden)
+            try:
+                fd = self.files.open(hidden, os.O_RDONLY)
+                try:
+                    self.files.utime(fd)
+                    self.files.fsync(fd)
+                finally:
+                    self.files.close(fd)
+                self.files.rename(hidden, self.os_path(destination))
+            finally:
+                # Renaming one link of a file to another one changes nothing.
+                with suppress(FileNotFoundError):
+                    self.files.unlink(hidden)
+            return True
+        return False
 
     def _publish(self, path: str, new: AtomicFile) -> None:
         """Rename a new file and make the name durable; if that fails, delete a name that is new."""
@@ -522,3 +611,7 @@ class FileTree:
 
 def _always() -> bool:
     return True
+
+
+def _is_full(error: OSError) -> bool:
+    return error.errno in DISK_FULL_ERRNOS
