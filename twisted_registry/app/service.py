@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger
@@ -51,6 +50,7 @@ from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.proxies import TrustedProxies
 from twisted_registry.http.site import AccessLog, HTTPSite
+from twisted_registry.maintenance.clock_watch import ClockWatch
 from twisted_registry.maintenance.pull_times import PullRecorder, PullTimes
 from twisted_registry.repository import layout
 from twisted_registry.repository.clock import ClockJumps, seconds_since_boot
@@ -86,8 +86,6 @@ log = Logger()
 #: The default of ``http.limits.connections``, if there are descriptors for them. An idle one takes
 #: some 6 KiB, and 34 KiB over TLS.
 _MAX_CONNECTIONS = 8192
-#: Seconds after which a clock that was set is noticed, at most.
-_CLOCK_INTERVAL_S = 10.0
 
 
 class RegistryService(MultiService):
@@ -259,6 +257,8 @@ class RegistryService(MultiService):
         checked = self.registry.driver
         maintenance: MaintenanceService | None = None
         watermark = make_watermark(configuration, state, reactor)
+        jumps = ClockJumps(reactor.seconds, self._elapsed)
+        ClockWatch(reactor, jumps).setServiceParent(self)
         if watermark is not None:
             watermark.setServiceParent(self)
         if isinstance(self._gate, CollectorGate):
@@ -266,11 +266,6 @@ class RegistryService(MultiService):
             if keeper is not None:
                 keeper.setServiceParent(self)
             make_gate_heartbeat(configuration, self._gate, reactor).setServiceParent(self)
-            jumps = ClockJumps(reactor.seconds, self._elapsed)
-            watch = TimerService(_CLOCK_INTERVAL_S, jumps.look)
-            watch.setName("clock")
-            watch.clock = reactor
-            watch.setServiceParent(self)
             pulls = self.registry.pending_pulls
             if pulls is not None:
                 PullRecorder(pulls, PullTimes(checked, jumps), reactor).setServiceParent(self)

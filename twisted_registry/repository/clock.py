@@ -90,7 +90,7 @@ class ClockJumps:
     elapsed: Callable[[], float] = seconds_since_boot
     count: int = field(init=False, default=0)
     #: the difference of the two clocks at the last look
-    _offset_s: float = field(init=False)
+    _last_offset_s: float = field(init=False)
     #: when each jump forward was seen by ``elapsed``, and its size in seconds
     _forward: list[tuple[float, float]] = field(init=False, factory=list)
 
@@ -99,14 +99,15 @@ class ClockJumps:
         """Return an object that never sees a jump."""
         return cls(lambda: 0.0, lambda: 0.0)
 
-    @_offset_s.default
-    def _measure_offset(self) -> float:
+    @_last_offset_s.default
+    def offset_s(self) -> float:
+        """Return the difference of the two clocks now, in seconds. Any thread may call it."""
         return self.wall() - self.elapsed()
 
     def look(self) -> None:
         """Look for a jump since the last look, and log it."""
-        before, self._offset_s = self._offset_s, self._measure_offset()
-        jump_s = self._offset_s - before
+        before_s, self._last_offset_s = self._last_offset_s, self.offset_s()
+        jump_s = self._last_offset_s - before_s
         if abs(jump_s) < _MIN_JUMP_S:
             return
         self.count += 1
