@@ -94,6 +94,12 @@ def test_acknowledged_pushes_survive_a_long_race(race, workers, trash):
 
 @pytest.mark.nightly
 @pytest.mark.timeout(2 * LONG_S)
+def test_acknowledged_pushes_survive_with_two_instances_over_one_directory(race):
+    raced(race(instances=2, trash="10s"), seconds(LONG_S))
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(2 * LONG_S)
 def test_acknowledged_pushes_survive_with_two_instances_over_one_bucket(race, object_stores):
     bucket = Bucket(object_stores.get("ceph"), f"race-{uuid4().hex}")
     raced(race(instances=2, bucket=bucket), seconds(LONG_S))
