@@ -35,7 +35,8 @@ LAYERS = {
     "maintenance": ("repository", "storage.fallbacks", "storage.interfaces", "oci"),
     "api": (
         *("http", "repository", "metrics.interfaces", "tls.interfaces", "storage.interfaces"),
-        *("auth.access", "auth.interfaces", "auth.rate_limits", "auth.scopes", "tokens", "oci"),
+        *("auth.access", "auth.audit", "auth.basic", "auth.interfaces", "auth.rate_limits"),
+        *("auth.scopes", "tokens", "oci"),
     ),
     "app": (
         *("acme", "api", "auth", "config", "gc", "http", "integrity", "maintenance", "metrics"),

@@ -38,6 +38,7 @@ CONFIGURATION = """\
 version: 0.1
 log:
   level: debug
+  audit: {root}-audit.log
 storage:
   filesystem: {{rootdirectory: {root}}}
   delete: {{enabled: true}}
@@ -135,12 +136,19 @@ class AttackedRegistry:
         assert len(secret) < 8 or secret not in answer.raw.decode("latin-1")
         return answer.get("WWW-Authenticate")
 
+    @property
+    def audit_log(self):
+        """The path of the audit log."""
+        return self.folder / "store-audit.log"
+
     def files(self):
         """Return all files on the disk and their content, except for unfinished uploads."""
         return {
             str(path.relative_to(self.folder)): path.read_bytes() if path.is_file() else None
             for path in self.folder.rglob("*")
-            if "/_uploads" not in str(path) and "/twisted-registry/" not in str(path)
+            if "/_uploads" not in str(path)
+            and "/twisted-registry/" not in str(path)
+            and path != self.audit_log
         }
 
 

@@ -97,7 +97,9 @@ async def test_no_response_and_no_log_line_has_a_secret(registry):
     secrets = find_secrets(registry, tokens)
     assert len(secrets) > 8
     received = "".join(answer.raw.decode("latin-1") for answer in answers)
-    logged = registry.logged()
+    audit = registry.audit_log.read_text()
+    assert '"event": "login"' in audit
+    logged = registry.logged() + audit
     assert "login refused" in logged
     assert "/v2/team/none/manifests/latest" in logged
     for text in secrets:

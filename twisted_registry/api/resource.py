@@ -26,6 +26,7 @@ from twisted_registry.api import (
     tags,
     uploads,
 )
+from twisted_registry.api.audit import run_audited
 from twisted_registry.api.context import (
     EMPTY_QUERY,
     APISettings,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from twisted.web.server import Request
 
     from twisted_registry.api.routes import RouteMatch
+    from twisted_registry.auth.audit import IAuditLog
     from twisted_registry.auth.interfaces import Access, Caller, IAccessController, IGrant
     from twisted_registry.metrics.interfaces import IMetricsObserver
     from twisted_registry.repository.registry import Registry
@@ -104,6 +106,7 @@ class RegistryResource(AsyncResource):
     :param access: authorizes each request before its body is read.
     :param clock: times requests and idle bodies.
     :param metrics: receives the start and the end of every request.
+    :param audit: receives an entry for each push and delete; None for no audit log.
     """
 
     isLeaf = True
@@ -115,6 +118,7 @@ class RegistryResource(AsyncResource):
         clock: IReactorTime,
         settings: APISettings | None = None,
         metrics: IMetricsObserver | None = None,
+        audit: IAuditLog | None = None,
     ) -> None:
         super().__init__()
         self._registry = registry
@@ -122,6 +126,7 @@ class RegistryResource(AsyncResource):
         self._clock = clock
         self._settings = settings or APISettings()
         self._metrics = metrics
+        self._audit = audit
         self._methods = {
             endpoint.handler: self._allowed_methods(endpoint) for endpoint in routes.ALL_ENDPOINTS
         }
@@ -239,6 +244,8 @@ class RegistryResource(AsyncResource):
             self._request_ids,
         )
         handler = HANDLERS[route.endpoint.handler, "GET" if method == "HEAD" else method]
+        if self._audit is not None and method in routes.WRITE_METHODS:
+            return await run_audited(self._audit, handler, context)
         return await handler(context)
 
     async def _check_may_push(self, name: str) -> None:

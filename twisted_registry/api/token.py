@@ -21,6 +21,8 @@ from twisted_registry.auth.access import (
     LoginFailed,
     log_login_failure,
 )
+from twisted_registry.auth.audit import login_method
+from twisted_registry.auth.basic import basic_authorization
 from twisted_registry.auth.rate_limits import network_of
 from twisted_registry.auth.scopes import Scope, basic_challenge, grant_scope, parse_scopes
 from twisted_registry.http.body import request_body
@@ -28,6 +30,7 @@ from twisted_registry.http.interfaces import BodyAborted
 from twisted_registry.oci.errors import ErrorCode, RegistryError, method_not_allowed
 from twisted_registry.repository.streaming import ContentTooLarge, read_body
 from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.tokens.records import stored_token_id
 from twisted_registry.tokens.signing import TokenClaims
 
 if TYPE_CHECKING:
@@ -36,7 +39,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
     from twisted.web.server import Request
 
-    from twisted_registry.auth.interfaces import IPolicy
+    from twisted_registry.auth.audit import LoginAudit
+    from twisted_registry.auth.interfaces import Caller, IPolicy
     from twisted_registry.auth.rate_limits import RateLimit
     from twisted_registry.tokens.logins import Authenticator, Principal
     from twisted_registry.tokens.signing import TokenSigner
@@ -67,6 +71,7 @@ class TokenResource(AsyncResource):
         refresh_limit: int,
         realm: str,
         by_address: RateLimit | None = None,
+        audit: LoginAudit | None = None,
     ) -> None:
         """Issue tokens.
 
@@ -78,6 +83,7 @@ class TokenResource(AsyncResource):
         :param refresh_limit: the number of refresh tokens that a user may have.
         :param realm: the realm of the challenge after a wrong password.
         :param by_address: limits the requests of each address; None for no limit.
+        :param audit: records logins and refresh tokens; None for no audit log.
         """
         super().__init__()
         self._authenticator = authenticator
@@ -88,21 +94,25 @@ class TokenResource(AsyncResource):
         self._refresh_limit = refresh_limit
         self._realm = realm
         self._by_address = by_address
+        self._audit = audit
 
     async def respond(self, request: Request) -> None:
         """Send the token, or the reason why there is none."""
         post = request.method == b"POST"
+        caller = get_caller(request, get_header_fields(request))
         try:
             if self._by_address is not None:
-                caller = get_caller(request, get_header_fields(request))
                 self._by_address.check(network_of(caller.address))
-            response = await (self._post(request) if post else self._get(request))
+            response = await (self._post(request, caller) if post else self._get(request, caller))
         except LoginFailed as error:
-            log_login_failure(error, get_caller(request, get_header_fields(request)))
+            log_login_failure(error, caller)
+            self._audit_failure(ErrorCode.UNAUTHORIZED, caller)
             headers = () if post else (("WWW-Authenticate", basic_challenge(self._realm)),)
             refusal = RegistryError(ErrorCode.UNAUTHORIZED, headers=headers)
             response = _error_response(refusal, "invalid_grant")
         except RegistryError as error:
+            if error.code is ErrorCode.TOOMANYREQUESTS:
+                self._audit_failure(error.code, caller)
             response = _error_response(error, "invalid_request")
         except (StorageError, AuthenticationUnavailable) as error:
             log.error("cannot issue tokens: {error}", error=str(error))
@@ -118,37 +128,48 @@ class TokenResource(AsyncResource):
             response = _error_response(RegistryError(ErrorCode.UNKNOWN), "server_error")
         await send_response(response, request, _COMMON_HEADERS)
 
-    async def _get(self, request: Request) -> Response:
+    def _audit_failure(self, error: ErrorCode, caller: Caller) -> None:
+        if self._audit is not None:
+            self._audit.login_failed(error, caller)
+
+    async def _get(self, request: Request, caller: Caller) -> Response:
         if request.method not in {b"GET", b"HEAD"}:
             raise method_not_allowed("GET", "HEAD", "POST")
         target = request.uri
         query = Query.parse(target.partition(b"?")[2]) if b"?" in target else EMPTY_QUERY
-        principal = await self._authenticator.authenticate_header(
-            get_caller(request, get_header_fields(request))
-        )
+        principal = await self._authenticator.authenticate_header(caller)
+        self._audit_login(principal, login_method(principal.identity.name, caller), caller)
         refresh = ""
         # HEAD must not change anything.
         if query.first("offline_token") == "true" and request.method == b"GET":
-            refresh = await self._create_refresh_token(principal)
+            refresh = await self._create_refresh_token(principal, caller)
         return await self._issue(principal, query.all("scope"), refresh)
 
-    async def _post(self, request: Request) -> Response:
+    def _audit_login(self, principal: Principal, method: str, caller: Caller) -> None:
+        if self._audit is not None and principal.identity.name:
+            self._audit.logged_in(principal.identity.name, method, caller)
+
+    async def _post(self, request: Request, caller: Caller) -> Response:
         form = await self._read_form(request)
         kind, refresh = form.get("grant_type", ""), ""
         offline = form.get("access_type") == "offline"
         if kind == "refresh_token":
             refresh = form.get("refresh_token", "")
             principal = await self._authenticator.authenticate_refresh_token(refresh)
+            self._audit_login(principal, "refresh", caller)
         elif kind == "password":
             name, password = form.get("username", ""), form.get("password", "")
-            caller = get_caller(request, get_header_fields(request))
+            # The audit log names the claimed user.
+            caller.authorization = basic_authorization(name, password)
             principal = await self._authenticator.authenticate_password(caller, name, password)
+            self._audit_login(principal, login_method(principal.identity.name, caller), caller)
             if offline:
-                refresh = await self._create_refresh_token(principal)
+                refresh = await self._create_refresh_token(principal, caller)
         elif kind == _TOKEN_EXCHANGE:
             principal = await self._authenticator.authenticate_id_token(
                 form.get("subject_token", "")
             )
+            self._audit_login(principal, "oidc", caller)
         else:
             raise RegistryError(
                 ErrorCode.UNSUPPORTED,
@@ -158,16 +179,17 @@ class TokenResource(AsyncResource):
         more = {"issued_token_type": _ACCESS_TOKEN} if kind == _TOKEN_EXCHANGE else {}
         return await self._issue(principal, [form.get("scope", "")], refresh, more)
 
-    async def _create_refresh_token(self, principal: Principal) -> str:
+    async def _create_refresh_token(self, principal: Principal, caller: Caller) -> str:
         """Return a new refresh token; empty if the principal cannot have one."""
         if not (self._refresh_lifetime and principal.account):
             return ""
-        return await self._authenticator.records.create_refresh(
-            principal.identity.name,
-            self._refresh_lifetime,
-            principal.account,
-            self._refresh_limit,
+        name = principal.identity.name
+        token = await self._authenticator.records.create_refresh(
+            name, self._refresh_lifetime, principal.account, self._refresh_limit
         )
+        if self._audit is not None:
+            self._audit.refresh_token_created(name, stored_token_id(token), caller)
+        return token
 
     async def _issue(
         self,

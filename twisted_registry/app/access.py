@@ -20,6 +20,7 @@ from twisted_registry.auth.access import (
     SchemeAccess,
     TokenScopePolicy,
 )
+from twisted_registry.auth.audit import LoginAudit
 from twisted_registry.auth.basic import Silly
 from twisted_registry.auth.certificates import CertificateAccess, CertificateUserRule
 from twisted_registry.auth.htpasswd import HtpasswdInvalid
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from twisted.web.resource import Resource
 
     from twisted_registry.auth.access import IScheme
+    from twisted_registry.auth.audit import IAuditLog
     from twisted_registry.auth.basic import Basic
     from twisted_registry.auth.interfaces import (
         IAccessController,
@@ -67,11 +69,13 @@ def make_access(
     registry: Registry,
     reactor: Any,
     by_address: RateLimit | None = None,
+    audit_log: IAuditLog | None = None,
 ) -> AccessControl:
     """Make the access control that ``auth``, ``access`` and ``http.tls.clientusers`` describe.
 
     :param registry: stores the secret and the refresh tokens of ``access.tokens``.
     :param by_address: limits the requests for tokens of each address; None for no limit.
+    :param audit_log: receives logins and refusals; None for no audit log.
     :raises StartError: if it cannot be made; the text names the key.
     """
     policy = make_access_policy(
@@ -79,16 +83,23 @@ def make_access(
         AuthenticatedPolicy() if configuration.auth.token is None else TokenScopePolicy(),
     )
     scheme = make_scheme(configuration, reactor) if configuration.auth.is_enabled else None
+    audit = None if audit_log is None else LoginAudit(audit_log, reactor)
     if configuration.tokens is not None:
         control = _make_token_access(
-            configuration, policy, cast("Basic | None", scheme), registry, reactor, by_address
+            configuration,
+            policy,
+            cast("Basic | None", scheme),
+            registry,
+            reactor,
+            by_address,
+            audit,
         )
     elif scheme is not None:
-        control = AccessControl(SchemeAccess(scheme, policy))
+        control = AccessControl(SchemeAccess(scheme, policy, audit))
     else:
-        control = AccessControl(AnonymousOnly(policy))
+        control = AccessControl(AnonymousOnly(policy, audit))
     if configuration.http.tls.clientusers:
-        access = make_certificate_access(configuration, policy, control.access)
+        access = make_certificate_access(configuration, policy, control.access, audit)
         control = AccessControl(access, control.pages)
     return control
 
@@ -121,11 +132,15 @@ def _rules(section: AccessRules) -> Iterator[AccessRule]:
 
 
 def make_certificate_access(
-    configuration: Configuration, policy: IPolicy, default: IAccessController
+    configuration: Configuration,
+    policy: IPolicy,
+    default: IAccessController,
+    audit: LoginAudit | None = None,
 ) -> IClosableAccessController:
     """Make the controller that identifies callers by their client certificates.
 
     :param default: decides about callers without a certificate that a rule matches.
+    :param audit: records logins and refusals; None for no audit log.
     """
     rules = [
         CertificateUserRule(
@@ -137,7 +152,7 @@ def make_certificate_access(
         )
         for rule in configuration.http.tls.clientusers
     ]
-    return CertificateAccess(rules, policy, default)
+    return CertificateAccess(rules, policy, default, audit)
 
 
 def make_scheme(configuration: Configuration, reactor: Any) -> IScheme:
@@ -219,10 +234,11 @@ def _make_token_access(
     registry: Registry,
     reactor: Any,
     by_address: RateLimit | None,
+    audit: LoginAudit | None,
 ) -> AccessControl:
     with require_extra("auth", "access.tokens"):
         from twisted_registry.app.tokens import make_tokens  # noqa: PLC0415
-    return make_tokens(configuration, policy, passwords, registry, reactor, by_address)
+    return make_tokens(configuration, policy, passwords, registry, reactor, by_address, audit)
 
 
 def _read_file(key: str, path: str) -> bytes:

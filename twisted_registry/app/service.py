@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import ILogObserver, Logger
 
 from twisted_registry.api.context import APISettings, URLBuilder
 from twisted_registry.api.resource import RegistryResource
 from twisted_registry.api.root import make_error_body, make_root
 from twisted_registry.app.access import AccessControl, make_access
+from twisted_registry.app.audit import open_audit_log, record_change_of_rules
 from twisted_registry.app.debug import DebugAddress
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import (
@@ -120,7 +121,8 @@ class RegistryService(MultiService):
         :param loaded: the configuration and its origin.
         :param environ: environment variables: a socket that systemd passes, and the credentials of
             a store.
-        :param access_log: receives the access log, unless it is disabled.
+        :param access_log: receives the access log, unless it is disabled, and the audit log if that
+            is on standard output.
         :param observer: the log observer of an application to which the service is added.
         :param handover: in a worker, what the first process has sent.
         :param elapsed: returns a time that nobody sets, in seconds, to see when the clock is set.
@@ -142,6 +144,8 @@ class RegistryService(MultiService):
         counts = None if self._debug is None else self._debug.counts
         checked = CheckedDriver(self.driver, reactor, counts)
         self._gate = self._make_gate(checked)
+        self._recording: Deferred[None] = succeed(None)
+        self._audit_log = open_audit_log(self._configuration, access_log, reactor.seconds)
         self._descriptors = make_descriptor_cache(self._configuration, reactor)
         self._manifest_thread = Threads(reactor, 1, "manifests")
         self.registry = self._make_registry(checked)
@@ -213,7 +217,9 @@ class RegistryService(MultiService):
     def _make_access(self) -> AccessControl | None:
         if not self._configuration.controls_access:
             return None
-        return make_access(self._configuration, self.registry, self._reactor, self._by_address)
+        return make_access(
+            self._configuration, self.registry, self._reactor, self._by_address, self._audit_log
+        )
 
     def _make_tls(self) -> TLSService | None:
         if not self._configuration.http.tls.is_enabled:
@@ -234,7 +240,9 @@ class RegistryService(MultiService):
             by_user = make_rate_limit(limits.requestsperuser, "user", self._reactor)
             access = RateLimitedAccess(access, self._by_address, by_user)
         settings = make_api_settings(self._configuration)
-        return RegistryResource(self.registry, access, self._reactor, settings, counts)
+        return RegistryResource(
+            self.registry, access, self._reactor, settings, counts, self._audit_log
+        )
 
     def _make_site(self, api: RegistryResource, access_log: TextIO) -> HTTPSite:
         configuration = self._configuration
@@ -345,6 +353,12 @@ class RegistryService(MultiService):
             log.warn("{warning}", warning=warning)
         for notice in self._loaded.notices:
             log.info("{notice}", notice=notice)
+        if self._audit_log is not None:
+            work = record_change_of_rules(
+                self._audit_log, self._configuration, self.registry.driver
+            )
+            self._recording = Deferred.fromCoroutine(work)
+            self._recording.addErrback(lambda reason: log.failure("log.audit", reason))
         log.info("storage: {store}", store=self._describe_store())
         self._log_descriptors()
         self._log_address(self.getServiceNamed("http").address)
@@ -379,7 +393,9 @@ class RegistryService(MultiService):
             )
 
     def reload(self) -> None:
-        """Reload the certificates: what can change while the registry serves."""
+        """Reload the certificates, and open the file of the audit log again."""
+        if self._audit_log is not None:
+            self._audit_log.reopen()
         if self._tls is None:
             log.info("no certificates to reload")
         else:
@@ -403,9 +419,12 @@ class RegistryService(MultiService):
         await stopping
         if self._access_control is not None:
             await self._access_control.access.close()
+        await self._recording
         await self._descriptors.close()
         await self._manifest_thread.close()
         await self.driver.close()
+        if self._audit_log is not None:
+            self._audit_log.close()
         if self._load_table is not None:
             self._load_table.close()
 

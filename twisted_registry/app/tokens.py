@@ -40,6 +40,7 @@ from twisted_registry.tokens.signing import TokenSigner
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from twisted_registry.auth.audit import LoginAudit
     from twisted_registry.auth.basic import Basic
     from twisted_registry.auth.interfaces import IPolicy
     from twisted_registry.auth.rate_limits import RateLimit
@@ -57,12 +58,14 @@ def make_tokens(
     registry: Registry,
     reactor: Any,
     by_address: RateLimit | None,
+    audit: LoginAudit | None = None,
 ) -> AccessControl:
     """Make the controller that accepts the registry's own tokens, and the token endpoint.
 
     :param passwords: the scheme that authenticates users by password; None without users.
     :param registry: stores the keys and the refresh tokens.
     :param by_address: limits the requests for tokens of each address; None for no limit.
+    :param audit: records logins, refusals and refresh tokens; None for no audit log.
     :raises StartError: if the file of keys cannot be used; the text names the key.
     """
     options = configuration.tokens
@@ -88,8 +91,9 @@ def make_tokens(
         options.refreshlimit,
         options.service,
         by_address,
+        audit,
     )
-    return AccessControl(SchemeAccess(scheme, policy), {TOKEN_PATH: resource})
+    return AccessControl(SchemeAccess(scheme, policy, audit), {TOKEN_PATH: resource})
 
 
 def _make_key_reader(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
+    from twisted_registry.auth.audit import LoginAudit
     from twisted_registry.auth.interfaces import IIdentity
 
 # The methods of a zope.interface Interface have no self.
@@ -150,10 +151,12 @@ class SchemeAccess:
 
     :ivar scheme: authenticates callers.
     :ivar policy: decides what an authenticated or anonymous caller may do.
+    :ivar audit: records logins and refusals; None for no audit log.
     """
 
     _scheme: IScheme
     _policy: IPolicy
+    _audit: LoginAudit | None = None
     _anonymous: Grant = field(
         init=False,
         default=Factory(lambda self: Grant(ANONYMOUS_LOGIN, self._policy), takes_self=True),
@@ -185,13 +188,15 @@ class SchemeAccess:
                 return self._anonymous
             raise self._unauthorized(caller, accesses)
         scope, identity, policy = login.scope, login.identity, self._policy
+        if self._audit is not None:
+            self._audit.request_authenticated(identity.name, caller)
         for access in accesses:
             if not policy.allows(identity, access):
                 if not identity.name:
                     # An anonymous token: logging in may help.
                     raise self._unauthorized(caller, accesses, "insufficient_scope")
                 # A wider token would not help.
-                raise RegistryError(ErrorCode.DENIED, detail=error_detail(accesses))
+                raise _denied(identity.name, caller, accesses, self._audit)
         if scope is not None:
             for access in accesses:
                 if not scope.allows(identity, access):
@@ -204,8 +209,12 @@ class SchemeAccess:
         error = failure.value
         if isinstance(error, LoginFailed):
             log_login_failure(error, caller)
+            if self._audit is not None:
+                self._audit.login_failed(ErrorCode.UNAUTHORIZED, caller)
             raise self._unauthorized(caller, accesses, error.error) from None
         if isinstance(error, RegistryError | CancelledError):
+            if self._audit is not None and isinstance(error, RegistryError):
+                self._audit.login_failed(error.code, caller)
             raise error
         if isinstance(error, AuthenticationUnavailable):
             log.error("access cannot be checked: {reason}", reason=error.reason)
@@ -239,15 +248,32 @@ def error_detail(accesses: Sequence[Access]) -> list[dict[str, str]] | None:
     ] or None
 
 
-def grant_or_deny(login: Login, policy: IPolicy, accesses: Sequence[Access]) -> Grant:
+def grant_or_deny(
+    login: Login,
+    policy: IPolicy,
+    caller: Caller,
+    accesses: Sequence[Access],
+    audit: LoginAudit | None = None,
+) -> Grant:
     """Return a grant if the login may do all of the accesses.
 
+    :param audit: records login and refusal; None for no audit log.
     :raises RegistryError: DENIED.
     """
     grant = Grant(login, policy)
+    if audit is not None:
+        audit.request_authenticated(grant.user, caller)
     if not all(map(grant.permits, accesses)):
-        raise RegistryError(ErrorCode.DENIED, detail=error_detail(accesses))
+        raise _denied(grant.user, caller, accesses, audit)
     return grant
+
+
+def _denied(
+    user: str, caller: Caller, accesses: Sequence[Access], audit: LoginAudit | None
+) -> RegistryError:
+    if audit is not None:
+        audit.access_denied(user, caller, accesses)
+    return RegistryError(ErrorCode.DENIED, detail=error_detail(accesses))
 
 
 @implementer(IPolicy)
@@ -287,13 +313,15 @@ class AnonymousOnly:
     It sends no challenge, because there is no way to log in.
 
     :ivar policy: decides what anonymous callers may do.
+    :ivar audit: records refusals; None for no audit log.
     """
 
     _policy: IPolicy
+    _audit: LoginAudit | None = None
 
-    def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Grant:  # noqa: ARG002
+    def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Grant:
         """Check the accesses against the policy."""
-        return grant_or_deny(ANONYMOUS_LOGIN, self._policy, accesses)
+        return grant_or_deny(ANONYMOUS_LOGIN, self._policy, caller, accesses, self._audit)
 
     def close(self) -> Deferred[None]:
         """Do nothing: there are no resources to release."""

@@ -21,6 +21,7 @@ from twisted_registry.auth.interfaces import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
+    from twisted_registry.auth.audit import LoginAudit
     from twisted_registry.auth.interfaces import IAccessController, IPolicy
     from twisted_registry.tls.interfaces import ClientCertificate
 
@@ -69,11 +70,13 @@ class CertificateAccess:
     :ivar rules: the first rule that matches decides.
     :ivar policy: decides what the users may do.
     :ivar fallback: the controller for the other requests.
+    :ivar audit: records logins and refusals; None for no audit log.
     """
 
     _rules: Sequence[CertificateUserRule]
     _policy: IPolicy
     _fallback: IAccessController
+    _audit: LoginAudit | None = None
 
     def authorize(self, caller: Caller, accesses: Sequence[Access]) -> IGrant | Awaitable[IGrant]:
         """Check the accesses of the user of the certificate against the policy."""
@@ -85,7 +88,7 @@ class CertificateAccess:
         )
         if login is None:
             return self._fallback.authorize(caller, accesses)
-        return grant_or_deny(login, self._policy, accesses)
+        return grant_or_deny(login, self._policy, caller, accesses, self._audit)
 
     def close(self) -> Deferred[None]:
         """Close the other controller, if it can be closed."""

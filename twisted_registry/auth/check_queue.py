@@ -20,7 +20,6 @@ addresses are kept as keyed hashes, and for each table there is an upper bound o
 from __future__ import annotations
 
 from collections import OrderedDict
-from ipaddress import IPv6Address, ip_address
 from math import ceil
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -30,6 +29,7 @@ from twisted.python.failure import Failure
 
 from twisted_registry.auth.access import LoginFailed
 from twisted_registry.auth.login_cache import credentials_key
+from twisted_registry.auth.rate_limits import network_of
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ FORGET_S = 900.0
 MAX_REMEMBERED = 4096
 #: The value of Retry-After where a check found no place in the queue, in seconds.
 _RETRY_FULL_S = 1
-_IPV6_NETWORK_MASK = ~((1 << 64) - 1)
 
 
 @define(eq=False, repr=False)
@@ -158,7 +157,7 @@ class CheckQueue(Generic[T]):
         :raises RegistryError: TOOMANYREQUESTS, with Retry-After.
         """
         credentials = credentials_key(authorization)
-        key, network = (credentials, version), credentials_key(_network(address))
+        key, network = (credentials, version), credentials_key(network_of(address))
         check = self._checks.get(key)
         try:
             if check is None:
@@ -297,19 +296,6 @@ def _fire(check: _Check[T], result: T | Failure) -> None:
     # One by one: a callback may cancel another waiter.
     while check.waiters:
         check.waiters.pop(0).callback(result)
-
-
-def _network(address: str) -> str:
-    """Return what addresses of one owner have in common."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:  # a Unix socket has none
-        return address
-    if not isinstance(parsed, IPv6Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(IPv6Address(int(parsed) & _IPV6_NETWORK_MASK))
 
 
 def _delayed(delay_s: float) -> RegistryError:

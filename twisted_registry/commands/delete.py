@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict
 
 from twisted_registry.app.errors import CommandFailed
+from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
     add_config_argument,
     add_json_argument,
@@ -43,8 +44,10 @@ def run(options: Namespace) -> int:
     name = options.repository
     configuration = load_store_or_exit(options.file)
     _check_deletable(configuration, name)
-    with ProgressBar.on(sys.stderr) as bar:
-        deleted = _delete(configuration, name, bar)
+    with audited(configuration, "delete", repository=name) as entry:
+        with ProgressBar.on(sys.stderr) as bar:
+            deleted = _delete(configuration, name, bar)
+        entry.note(**asdict(deleted))
     if options.json:
         print_json({"repository": name, **asdict(deleted)})
     else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from attrs import asdict, define, field
 
 from twisted_registry.app.collector import make_collector, make_explainer
+from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
     add_config_argument,
     add_json_argument,
@@ -70,14 +71,17 @@ def run(options: Namespace) -> int:
     if options.explain is not None:
         untagged = options.delete_untagged or configuration.storage.maintenance.gc.deleteuntagged
         return _run_explain(configuration, options.explain, untagged=untagged, as_json=options.json)
-    with ProgressBar.on(sys.stderr) as bar:
-        observer: CollectorObserver = CollectionProgress(bar)
-        if not (options.quiet or options.json or bar.is_visible):
-            observer = CollectionPrinter(sys.stdout)
-        result = run_on_store(
-            configuration,
-            lambda driver, reactor: _collect(configuration, options, observer, driver, reactor),
-        )
+    if options.dry_run:
+        result = _run_collector(configuration, options)
+    else:
+        with audited(configuration, "garbage-collect") as entry:
+            result = _run_collector(configuration, options)
+            entry.note(
+                manifests=result.manifests,
+                blobs=result.blobs,
+                bytes=result.size,
+                failed=result.failed,
+            )
     if options.json:
         print_json(asdict(result))
     else:
@@ -86,6 +90,17 @@ def run(options: Namespace) -> int:
     if result.failed:
         print_error(f"{result.failed} items could not be deleted; the lines above have the reason")
     return 1 if result.failed else 0
+
+
+def _run_collector(configuration: Configuration, options: Namespace) -> CollectionResult:
+    with ProgressBar.on(sys.stderr) as bar:
+        observer: CollectorObserver = CollectionProgress(bar)
+        if not (options.quiet or options.json or bar.is_visible):
+            observer = CollectionPrinter(sys.stdout)
+        return run_on_store(
+            configuration,
+            lambda driver, reactor: _collect(configuration, options, observer, driver, reactor),
+        )
 
 
 @define(eq=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_registry.app.errors import CommandFailed
 from twisted_registry.auth.rules import IMPLIED_ACTIONS, Right, Rights
+from twisted_registry.commands.audit import CommandEntry, audited
 from twisted_registry.commands.configured import (
     add_config_argument,
     add_json_argument,
@@ -91,9 +92,14 @@ def run(options: Namespace) -> int:
         raise CommandFailed("access.tokens: without this section the registry accepts no tokens")
     if options.action == "rotate-keys" and settings is not None:
         _check_keys_are_stored(settings)
-    run_on_store(
-        configuration, lambda driver, reactor: _run_action(options, settings, driver, reactor)
-    )
+    if options.action == "list":
+        run_on_store(configuration, lambda driver, reactor: _list(options, driver, reactor))
+        return 0
+    with audited(configuration, f"token.{options.action}") as entry:
+        run_on_store(
+            configuration,
+            lambda driver, reactor: _change(options, settings, entry, driver, reactor),
+        )
     return 0
 
 
@@ -105,16 +111,25 @@ def _check_keys_are_stored(settings: Tokens) -> None:
             )
 
 
-async def _run_action(
-    options: Namespace, settings: Tokens | None, driver: IStorageDriver, reactor: Any
+async def _list(options: Namespace, driver: IStorageDriver, reactor: Any) -> None:
+    try:
+        records = await TokenStore(driver, reactor).list_records()
+    except StorageError as error:
+        raise CommandFailed(f"the store failed: {error}") from error
+    _print_records(records, reactor.seconds(), as_json=options.json)
+
+
+async def _change(
+    options: Namespace,
+    settings: Tokens | None,
+    entry: CommandEntry,
+    driver: IStorageDriver,
+    reactor: Any,
 ) -> None:
     tokens = TokenStore(driver, reactor)
     try:
         if options.action == "create":
-            await _create(tokens, options)
-        elif options.action == "list":
-            records = await tokens.list_records()
-            _print_records(records, reactor.seconds(), as_json=options.json)
+            await _create(tokens, options, entry)
         elif options.action == "rotate-keys":
             assert settings is not None
             keys = await StoredKeys(driver, reactor).rotate(
@@ -122,14 +137,17 @@ async def _run_action(
             )
             _print_keys(keys, as_json=options.json)
         else:
+            entry.note(options.id)
             await _revoke(tokens, options)
     except StorageError as error:
         raise CommandFailed(f"the store failed: {error}") from error
 
 
-async def _create(tokens: TokenStore, options: Namespace) -> None:
+async def _create(tokens: TokenStore, options: Namespace, entry: CommandEntry) -> None:
     rights = Rights(tuple(options.allow))
+    entry.note(kind="robot", name=options.name)
     record, token = await tokens.create("robot", options.name, options.expires, rights=rights)
+    entry.note(record.id)
     if options.json:
         print_json({**_record_data(record), "token": token})
         return

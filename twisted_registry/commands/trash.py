@@ -11,6 +11,7 @@ from attrs import asdict, frozen
 
 from twisted_registry.app.collector import make_trash_expiry
 from twisted_registry.app.errors import CommandFailed
+from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
     add_config_argument,
     add_json_argument,
@@ -116,8 +117,11 @@ async def _restore(
     target, at = TrashTarget.parse(options.what), parse_time(options.at)
     if at is not None and not target.tag:
         raise CommandFailed("--at needs a tag, as REPO:TAG")
-    async with open_writable_registry(configuration, driver, reactor) as registry:
-        faults = await _restore_target(target, at, registry, driver)
+    with audited(configuration, "trash.restore", target=options.what) as entry:
+        async with open_writable_registry(configuration, driver, reactor) as registry:
+            faults = await _restore_target(target, at, registry, driver)
+        if faults:
+            entry.fail()
     for fault in faults:
         print_error(fault)
     _print(
@@ -162,12 +166,13 @@ async def _empty(
             f"--older-than {options.older_than}: not a duration such as 48h"
         ) from error
     expiry = make_trash_expiry(configuration, driver, reactor, keep)
-    with ProgressBar.on(sys.stderr) as bar:
+    with audited(configuration, "trash.empty") as entry, ProgressBar.on(sys.stderr) as bar:
         expiry.progress = lambda seen: bar.show_line(f"{seen} items checked")
         try:
             result = await expiry.run()
         finally:
             await expiry.close()
+        entry.note(removed=result.removed, bytes=result.size, failed=result.failed)
     facts = asdict(result)
     facts["bytes"] = facts.pop("size")
     line = f"{result.removed} items deleted for good ({result.size} bytes)"

@@ -23,6 +23,7 @@ from twisted_registry.auth.htpasswd import (
     remove_entry,
     with_entry,
 )
+from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
     add_config_argument,
     add_json_argument,
@@ -33,6 +34,8 @@ from twisted_registry.commands.output import print_error, print_json
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable
+
+    from twisted_registry.config.loading import LoadedConfiguration
 
 _KEY = "auth.htpasswd.path"
 _ACTIONS = {
@@ -64,12 +67,16 @@ def run(options: Namespace) -> int:
     :returns: the exit status.
     :raises CommandFailed: if it failed.
     """
-    path = options.htpasswd or _configured_path(options.file)
+    loaded = None if options.htpasswd else load_or_exit(options.file)
+    path = options.htpasswd if loaded is None else _configured_path(loaded)
     try:
         if options.action == "list":
             _print_users(path, as_json=options.json)
-        else:
+        elif loaded is None:
             _change_user(path, options.action, _encode_name(options.name))
+        else:
+            with audited(loaded.configuration, f"user.{options.action}", target=options.name):
+                _change_user(path, options.action, _encode_name(options.name))
     except HtpasswdInvalid as error:
         raise CommandFailed(f"{path}: {error}") from error
     except OSError as error:
@@ -77,8 +84,7 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _configured_path(file: str | None) -> str:
-    loaded = load_or_exit(file)
+def _configured_path(loaded: LoadedConfiguration) -> str:
     htpasswd = loaded.configuration.auth.htpasswd
     if htpasswd is None:
         raise CommandFailed(f"{_KEY} is not set in {loaded.source}; use --htpasswd PATH")

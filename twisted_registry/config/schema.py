@@ -111,6 +111,13 @@ class Log(SectionBase):
         MapOf("a mapping", Anything()), "Fields that are added to every line."
     )
     accesslog: AccessLog = section(AccessLog, "The access log.")
+    audit: str = key(
+        text("a path, or stdout"),
+        "The audit log: one line of JSON for each login, refusal, push, delete, token made or"
+        " revoked, and change of the rules. A file, which commands write to as well and which can"
+        " be rotated, or ``stdout``.",
+        extension=True,
+    )
     reportcaller: bool = key(boolean(), "Accepted; has no effect.")
     hooks: tuple[Hook, ...] = key(
         ListOf("a list of hooks", Section(Hook)),

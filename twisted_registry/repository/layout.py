@@ -30,6 +30,7 @@ Distribution ignores the paths that it does not know::
     twisted-registry/pulls/batches/<id>
     twisted-registry/pulls/times/<name>/_times
     twisted-registry/scrub
+    twisted-registry/rules
     twisted-registry/quarantine/<time>/<path>
     twisted-registry/incoming/<algorithm>/<hex>
     twisted-registry/trash/blobs/<algorithm>/<first two hex>/<hex>/<stamp>
@@ -91,6 +92,8 @@ PULLS_RECORDING = f"{_PULLS}/recording"
 PULL_BATCHES = f"{_PULLS}/batches"
 #: The position of the scrub.
 SCRUB = "twisted-registry/scrub"
+#: The digest of the rules that the store was last served with, for the audit log.
+RULES_DIGEST = "twisted-registry/rules"
 #: Files that were found to be damaged.
 QUARANTINE = "twisted-registry/quarantine"
 
@@ -108,7 +111,7 @@ KNOWN_FOLDERS = {
     "twisted-registry": frozenset(
         {
             *("upload-secret", "tokens", "collector", "incoming", "trash", "tasks", "pulls"),
-            *("scrub", "quarantine", "tls"),
+            *("scrub", "quarantine", "tls", "rules"),
         }
     ),
 }

@@ -114,6 +114,12 @@ def is_stored_token(text: str) -> bool:
     return text.startswith(TOKEN_PREFIX)
 
 
+def stored_token_id(token: str) -> str:
+    """Return the id in a stored token, which is no secret; empty if it is none."""
+    match = _TOKEN_PATTERN.fullmatch(token)
+    return "" if match is None else match[1]
+
+
 @define(eq=False, repr=False)
 class TokenStore:
     """Creates, verifies, lists and revokes the stored tokens.
