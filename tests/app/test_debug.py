@@ -111,12 +111,20 @@ def test_starting_a_task_needs_the_right_admin_with_access_rules(tmp_path):
         assert post("dust", "bob", "bob") == (403, "DENIED")
         (gc,) = [one for one in read_tasks(ask) if one["name"] == "gc"]
         assert (gc["runs"], gc["running"], gc["last"]) == (0, None, None)
-        for task in ("uploadpurging", "gc", "trash", "retention", "scrub", "tokenpurging"):
+        for task in (
+            "uploadpurging",
+            "gc",
+            "trash",
+            "retention",
+            "scrub",
+            "tokenpurging",
+            "quotas",
+        ):
             assert post(task, "ada", "ada") == (202, None)
         wait_until(lambda: all(task["runs"] for task in read_tasks(ask)))
         tasks = read_tasks(ask)
         assert {task["name"] for task in tasks} == {
-            *("uploadpurging", "gc", "trash", "retention", "scrub", "tokenpurging")
+            *("uploadpurging", "gc", "trash", "retention", "scrub", "tokenpurging", "quotas")
         }
         content = ask("/a/metrics")[1].decode()
         for task in tasks:

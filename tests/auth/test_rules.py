@@ -54,6 +54,12 @@ def test_default_policy_without_the_section():
     assert make_access_policy(configuration, default) is default
 
 
+def test_quotas_alone_leave_the_default_policy():
+    text = "version: 0.1\nstorage: inmemory\naccess: {quotas: [{repositories: [a], bytes: 1}]}\n"
+    default = AuthenticatedPolicy()
+    assert make_access_policy(load_text(text, {}).configuration, default) is default
+
+
 def test_empty_section_allows_nothing():
     policy = make_access_policy(
         load_text("version: 0.1\nstorage: inmemory\naccess:\n", {}).configuration,

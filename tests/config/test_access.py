@@ -33,7 +33,7 @@ SOUND = "repositories: ['**'], users: [ada], allow: [pull]"
             "{anonymos: [pull]}",
             (
                 "access.anonymos: unknown key, expected one of anonymous, authenticated,"
-                " groups, rules, issuers, tokens (f line 3)"
+                " groups, rules, quotas, issuers, tokens (f line 3)"
             ),
         ),
         (
@@ -128,6 +128,38 @@ SOUND = "repositories: ['**'], users: [ada], allow: [pull]"
             f"{{tokens: {{disabled: true}}, issuers: [{{issuer: 'https://a', {TRUSTED}}}]}}",
             "access.issuers: access.tokens is required for issuers (f line 3)",
         ),
+        (
+            "{quotas: [{repositories: ['!a'], bytes: 1GiB}]}",
+            (
+                "access.quotas[0].repositories: got '!a', expected at least one pattern without !,"
+                " such as ** (f line 3)"
+            ),
+        ),
+        (
+            "{quotas: [{repositories: [a], bytes: 0}]}",
+            (
+                "access.quotas[0].bytes: got '0', expected a number of bytes, 1 or more, such as"
+                " 4194304 or 4MiB (f line 3)"
+            ),
+        ),
+        (
+            "{quotas: [{repositories: [a]}]}",
+            "access.quotas[0].bytes: this key is required (f line 3)",
+        ),
+        (
+            "{quotas: [{repositories: [a], bytes: 1, users: ['*']}]}",
+            (
+                "access.quotas[0].users: got '*', expected names of users; use authenticated: true"
+                " for every authenticated user (f line 3)"
+            ),
+        ),
+        (
+            "{quotas: [{repositories: [a], bytes: 1, groups: [b]}]}",
+            (
+                "access.quotas[0].groups: unknown key, expected one of repositories, users,"
+                " authenticated, bytes (f line 3)"
+            ),
+        ),
         ("{groups: {a: b}}", "access.groups.a: got 'b', expected a list of users (f line 3)"),
         ("[]", "access: got a list, expected a section (f line 3)"),
     ],
@@ -191,6 +223,19 @@ def test_the_environment_overrides_lists_and_rules():
 def test_an_empty_section_controls_access(text, wanted):
     assert load_access(text).configuration.controls_access is wanted
     assert not load_config(MEMORY).configuration.controls_access
+
+
+QUOTA = "quotas: [{repositories: [a/**], bytes: 2TiB, users: [ada]}]"
+
+
+@pytest.mark.parametrize(
+    ("more", "wanted"), [("", False), (", anonymous: [pull]", True), (", tokens: {}", True)]
+)
+def test_quotas_alone_do_not_control_access(more, wanted):
+    configuration = load_access(f"{{{QUOTA}{more}}}").configuration
+    assert configuration.controls_access is wanted
+    (quota,) = configuration.access.quotas
+    assert (quota.repositories, quota.users, quota.bytes) == (("a/**",), ("ada",), 2 * 2**40)
 
 
 def test_rules_are_printed_with_defaults():

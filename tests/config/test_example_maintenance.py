@@ -13,6 +13,7 @@ from twisted_registry.config.storage import (
     GarbageCollection,
     Immutable,
     Maintenance,
+    QuotaCount,
     ReadOnly,
     Retention,
     Rule,
@@ -30,8 +31,10 @@ def test_the_example_enables_every_task():
     result = load_text(EXAMPLE.read_text(), {}, "conf/maintenance.yml")
     assert result.warnings == ()
     maintenance = result.configuration.storage.maintenance
-    with_tokens = load_text(EXAMPLE.read_text() + "access: {tokens: {}}\n", {}, "x").configuration
-    tasks = {"uploadpurging", "gc", "trash", "retention", "scrub"}
+    with_tokens = load_text(
+        EXAMPLE.read_text().replace("access:\n", "access:\n  tokens: {}\n"), {}, "x"
+    ).configuration
+    tasks = {"uploadpurging", "gc", "trash", "retention", "scrub", "quotas"}
     for configuration, more in ((result.configuration, set()), (with_tokens, {"tokenpurging"})):
         enabled = {task.name for task in task_definitions(configuration) if task.enabled}
         assert enabled == tasks | more
@@ -52,6 +55,7 @@ def test_the_example_has_every_key():
         "tokenpurging": TokenPurging,
         "watermark": Watermark,
         "readonly": ReadOnly,
+        "quotas": QuotaCount,
     }
     for name, cls in sections.items():
         assert set(example[name]) == set(schema_keys(cls)), name

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from twisted_registry.auth.interfaces import IGrant
     from twisted_registry.auth.rate_limits import UploadSlots
     from twisted_registry.http.interfaces import IRequestBody
+    from twisted_registry.repository.quotas import Account
     from twisted_registry.repository.registry import Registry, Repository
     from twisted_registry.tls.interfaces import ClientCertificate
 
@@ -208,6 +209,12 @@ class RequestContext:
         if self._repository is None:
             self._repository = self._open_repository()
         return self._repository
+
+    @property
+    def account(self) -> Account | None:
+        """The account of the caller's pushes to this repository; None without a quota."""
+        quotas = self.registry.quotas
+        return None if quotas is None else quotas.account(self.name, self.grant.user)
 
     def header(self, name: str) -> str | None:
         """Return the last value of a request header, or None."""

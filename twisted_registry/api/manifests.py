@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from twisted_registry.oci.names import TagInvalid, check_tag
 from twisted_registry.repository.streaming import ContentTooLarge, read_body
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from twisted_registry.api.context import RequestContext
     from twisted_registry.oci.digest import Digest
     from twisted_registry.oci.manifest import Descriptor
@@ -75,9 +78,9 @@ async def put(context: RequestContext) -> Response:
         tags_to_set = [reference, *(tag for tag in tags if tag != reference)]
     else:
         digest, tags_to_set = reference, tags
-    manifest = await context.repository.manifests.put(
-        digest, content, media_type, tags_to_set, precondition
-    )
+    manifests = context.repository.manifests
+    async with _quota_for(context, digest, len(content)):
+        manifest = await manifests.put(digest, content, media_type, tags_to_set, precondition)
     headers = [
         ("Location", context.url(context.name, "manifests", str(digest))),
         ("Docker-Content-Digest", str(digest)),
@@ -100,6 +103,31 @@ async def delete(context: RequestContext) -> Response:
     else:
         await repository.manifests.delete(reference)
     return Response(202)
+
+
+@asynccontextmanager
+async def _quota_for(context: RequestContext, digest: Digest, length: int) -> AsyncIterator[None]:
+    """Account for a manifest that is stored inside the block.
+
+    :raises LimitExceeded: DENIED if it exceeds a quota.
+    """
+    account = context.account
+    # A manifest that is there already gets another tag.
+    if account is None or await context.repository.manifests.is_linked(digest):
+        yield
+        return
+    reservation = await account.reserve(length)
+    stored = length
+    try:
+        await account.record_content(digest)
+        yield
+    except RegistryError:
+        stored = 0
+        raise
+    finally:
+        # After any other error, such as a disconnect, it may be stored.
+        reservation.settle(stored)
+    await account.publish()
 
 
 def _digest_headers(digest: Digest) -> tuple[tuple[str, str], ...]:

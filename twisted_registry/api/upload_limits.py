@@ -1,15 +1,16 @@
-"""Limits of uploads: concurrent uploads of a user, and the size of a blob."""
+"""Limits of uploads: concurrent uploads of a user, the size of a blob, and quotas."""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.repository.quotas import LimitExceeded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -19,12 +20,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IConsumer
 
     from twisted_registry.api.context import RequestContext
+    from twisted_registry.oci.digest import Digest
+    from twisted_registry.repository.quotas import Account, Reservation
     from twisted_registry.repository.uploads import Upload
-
-
-@frozen(eq=False)
-class LimitExceeded(RegistryError):
-    """What a client sends exceeds a limit."""
 
 
 @implementer(IBodyProducer)
@@ -86,25 +84,109 @@ class LimitedBody:
         return result
 
 
+async def start_upload(context: RequestContext) -> Upload:
+    """Start an upload, unless a quota is used up.
+
+    :raises LimitExceeded: DENIED.
+    """
+    account, uploads = context.account, context.repository.uploads
+    if account is None:
+        return await uploads.start()
+    await account.check_room()
+    upload = await uploads.start()
+    await account.record_upload(upload.id)
+    return upload
+
+
 @asynccontextmanager
-async def limited_upload(context: RequestContext, upload: Upload) -> AsyncIterator[IBodyProducer]:
+async def limited_upload(
+    context: RequestContext, upload: Upload, digest: Digest | None = None
+) -> AsyncIterator[IBodyProducer]:
     """Receive the body of the request inside the block, within the limits of the caller.
 
     An upload that exceeds a limit is deleted: its client cannot continue.
 
+    :param digest: the digest of the blob if the request ends the upload.
     :returns: the body.
     :raises RegistryError: TOOMANYREQUESTS.
     :raises LimitExceeded: DENIED, with status 413 if the blob is too large.
     """
-    with nullcontext() if context.body.length == 0 else take_slot(context):
+    account = context.account
+    with nullcontext() if context.body.length == 0 else _take_slot(context):
         try:
-            yield limited_body(context, upload.size)
+            if account is None:
+                yield _limited_body(context, upload.size, None)
+                return
+            async with _accounted_upload(context, account, upload, digest) as reservation:
+                yield _limited_body(context, upload.size, reservation)
         except LimitExceeded:
-            await upload.discard()
+            await discard_upload(context, upload)
             raise
 
 
-def take_slot(context: RequestContext) -> AbstractContextManager[None]:
+async def discard_upload(context: RequestContext, upload: Upload) -> None:
+    """Delete an upload, and the bytes that it takes from its owner's quotas."""
+    account = context.account
+    if account is not None:
+        # Without an exchange: a full disk must not prevent the deletion.
+        reservation = await account.reserve(0, exchange=False)
+        reservation.settle(-await upload.delete_bytes())
+        await account.publish()
+    await upload.discard()
+
+
+async def mount_blob(context: RequestContext, digest: Digest, source: str | None) -> bool:
+    """Mount a blob, and return whether that was possible.
+
+    :raises LimitExceeded: DENIED if it exceeds a quota.
+    """
+    account, blobs = context.account, context.repository.blobs
+    if account is None or await blobs.is_linked(digest):
+        return await blobs.mount(digest, source) is not None
+    reservation = await account.reserve(0)
+    try:
+        await account.record_content(digest)
+        mounted = await blobs.mount(digest, source, reservation.grow) is not None
+    finally:
+        reservation.settle(reservation.length)
+    await account.publish()
+    return mounted
+
+
+@asynccontextmanager
+async def _accounted_upload(
+    context: RequestContext, account: Account, upload: Upload, digest: Digest | None
+) -> AsyncIterator[Reservation]:
+    """Account for what an upload stores inside the block.
+
+    What a failed request may have freed counts until everything is counted again, unless that is
+    certain: two requests of a client must not free the same bytes twice.
+    """
+    before, body = upload.size, context.body
+    is_linked = digest is not None and await context.repository.blobs.is_linked(digest)
+    if digest is not None and not is_linked:
+        await account.record_content(digest)
+    length = body.length if isinstance(body.length, int) else 0
+    reservation = await account.reserve(length, exchange=body.length != 0)
+    stored = 0
+    try:
+        yield reservation
+        stored = (0 if is_linked else upload.size) - before
+    except BaseException as error:
+        is_deleted = isinstance(error, RegistryError) and error.code is ErrorCode.DIGEST_INVALID
+        stored = -before if is_deleted else max(0, upload.size - before)
+        raise
+    finally:
+        reservation.settle(stored)
+    if stored:
+        await account.publish()
+    if digest is not None and not upload.is_single_request:
+        # The blob is stored, whatever happens to the record.
+        with suppress(RegistryError):
+            await account.forget_upload(upload.id)
+
+
+def _take_slot(context: RequestContext) -> AbstractContextManager[None]:
     """Count an upload of the caller inside the block.
 
     :raises RegistryError: TOOMANYREQUESTS.
@@ -115,20 +197,32 @@ def take_slot(context: RequestContext) -> AbstractContextManager[None]:
     return slots.take(context.grant.user, context.caller.address)
 
 
-def limited_body(context: RequestContext, stored: int) -> IBodyProducer:
-    """Return the body of the request; it fails if the blob becomes too large.
+def _limited_body(
+    context: RequestContext, stored: int, reservation: Reservation | None
+) -> IBodyProducer:
+    """Return the body of the request; it fails if the blob is too large, or exceeds a quota.
 
     :param stored: the bytes of the blob that are stored already.
+    :param reservation: has room for a body of known length, and is grown by another as it arrives;
+        None without a quota.
     :raises LimitExceeded: if the body is known to be too large.
     """
-    limit, body = context.settings.max_blob_bytes, context.body
-    if not limit:
-        return body
-    admit = _size_check(limit, stored)
+    body, limit = context.body, context.settings.max_blob_bytes
+    checks: list[Callable[[int], object]] = [_size_check(limit, stored)] if limit else []
     if isinstance(body.length, int):
+        for check in checks:
+            check(body.length)
         # The body itself, because a thread may read it from the socket.
-        admit(body.length)
         return body
+    if reservation is not None:
+        checks.append(reservation.grow)
+    if not checks:
+        return body
+
+    def admit(length: int) -> None:
+        for check in checks:
+            check(length)
+
     return LimitedBody(body, admit)
 
 

@@ -19,7 +19,12 @@ from attrs import frozen
 
 from twisted_registry.api.preconditions import ContentRangeInvalid, parse_content_range
 from twisted_registry.api.response import Response
-from twisted_registry.api.upload_limits import limited_body, limited_upload, take_slot
+from twisted_registry.api.upload_limits import (
+    discard_upload,
+    limited_upload,
+    mount_blob,
+    start_upload,
+)
 from twisted_registry.auth.access import OpenGrant
 from twisted_registry.auth.interfaces import CATALOG, Access
 from twisted_registry.oci.digest import ALGORITHMS, CANONICAL
@@ -114,10 +119,11 @@ async def post(context: RequestContext) -> Response:
         return _created_response(context, mount)
     # As in Distribution, a digest without a body is ignored, except that of empty content.
     if digest is not None and mount is None and (context.body.length or digest.is_of_empty_content):
-        with take_slot(context):
-            await repository.uploads.store_blob(digest, limited_body(context, 0))
+        upload = repository.uploads.single_request()
+        async with limited_upload(context, upload, digest) as body:
+            await upload.finish(digest, body)
         return _created_response(context, digest)
-    upload = await repository.uploads.start()
+    upload = await start_upload(context)
     headers = await _progress_headers(context, upload, algorithm)
     if context.registry.min_chunk_bytes:
         headers.append(("OCI-Chunk-Min-Length", str(context.registry.min_chunk_bytes)))
@@ -141,8 +147,12 @@ async def patch(context: RequestContext) -> Response:
     algorithm = _digest_algorithm(context)
     upload, start, chunk = await _resume_upload(context)
     size_before = upload.size
-    async with limited_upload(context, upload) as body:
-        await _run_in_order(context, upload, upload.append(body, start=start, algorithm=algorithm))
+
+    async def append() -> None:
+        async with limited_upload(context, upload) as body:
+            await upload.append(body, start=start, algorithm=algorithm)
+
+    await _run_in_order(context, upload, append())
     await _check_length(context, upload, chunk, upload.size - size_before)
     return Response(202, await _progress_headers(context, upload, algorithm))
 
@@ -157,11 +167,13 @@ async def put(context: RequestContext) -> Response:
         await _find_upload(context)
         raise RegistryError(ErrorCode.DIGEST_INVALID, detail="missing parameter digest")
     upload, start, _ = await _resume_upload(context)
-    if context.body.length == 0:
-        await _run_in_order(context, upload, upload.finish(digest, None, start=start))
-    else:
-        async with limited_upload(context, upload) as body:
-            await _run_in_order(context, upload, upload.finish(digest, body, start=start))
+
+    async def finish() -> None:
+        async with limited_upload(context, upload, digest) as body:
+            last = None if context.body.length == 0 else body
+            await upload.finish(digest, last, start=start)
+
+    await _run_in_order(context, upload, finish())
     return _created_response(context, digest)
 
 
@@ -170,8 +182,7 @@ async def delete(context: RequestContext) -> Response:
 
     :raises RegistryError: BLOB_UPLOAD_UNKNOWN.
     """
-    upload = await _find_upload(context)
-    await upload.discard()
+    await discard_upload(context, await _find_upload(context))
     return Response(204)
 
 
@@ -184,7 +195,7 @@ async def _try_mount(context: RequestContext, digest: Digest) -> bool:
         permitted = grant.permits(Access("repository", source, "pull"))
     if not permitted:
         return False
-    return await context.repository.blobs.mount(digest, source) is not None
+    return await mount_blob(context, digest, source)
 
 
 async def _find_upload(context: RequestContext) -> Upload:
@@ -270,7 +281,7 @@ async def _resume_upload(context: RequestContext) -> tuple[Upload, int, ByteRang
     return upload, upload.size if chunk is None else chunk.offset, chunk
 
 
-async def _run_in_order(context: RequestContext, upload: Upload, work: Awaitable[int]) -> None:
+async def _run_in_order(context: RequestContext, upload: Upload, work: Awaitable[object]) -> None:
     try:
         await work
     except UploadOutOfOrder as error:

@@ -110,7 +110,7 @@ def make_access_policy(configuration: Configuration, default: IPolicy) -> IPolic
     :param default: the policy without that section.
     """
     section = configuration.access
-    if section is None:
+    if section is None or section.has_only_quotas:
         return default
     groups = {name: frozenset(users) for name, users in section.groups.items()}
     return AccessPolicy(tuple(_rules(section)), groups)

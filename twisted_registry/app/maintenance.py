@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
-from twisted_registry.app.stores import immutable_tags
+from twisted_registry.app.stores import immutable_tags, quota_areas
 from twisted_registry.gc.delete_list import SETTLE_S
 from twisted_registry.gc.gate import CollectorGate, GateHeartbeat
 from twisted_registry.integrity.affected import AffectedTags
@@ -28,6 +28,7 @@ from twisted_registry.integrity.scrub import Scrub
 from twisted_registry.maintenance.lease import RunSkipped, TaskLease
 from twisted_registry.maintenance.pull_times import PullTimes
 from twisted_registry.maintenance.purge import UploadPurge
+from twisted_registry.maintenance.quota_count import QuotaCount, QuotaSynchronizer
 from twisted_registry.maintenance.reserve import ReserveKeeper
 from twisted_registry.maintenance.retention import RetentionRule, TagRetention
 from twisted_registry.maintenance.task import PeriodicTask
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from twisted_registry.maintenance.retention import Decision
     from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.policy import Policy
+    from twisted_registry.repository.quotas import Quotas
     from twisted_registry.repository.registry import Registry
     from twisted_registry.storage.interfaces import IStorageDriver
 
@@ -69,6 +71,13 @@ _REMOTE_BUSY_HEARTBEAT_S = 2.0
 _MAX_PRESENCE_LEASE_S = 600.0
 #: Seconds between two measurements of the disk.
 _WATERMARK_INTERVAL_S = 5.0
+#: The name of the task that counts what is in use of quotas.
+_QUOTAS = "quotas"
+#: Seconds between two exchanges of what is in use of quotas, on a local store and in a bucket, and
+#: how many of them a count waits for.
+_QUOTA_EXCHANGE_S = 1.0
+_REMOTE_QUOTA_EXCHANGE_S = 10.0
+_QUOTA_SETTLE_EXCHANGES = 3
 #: Text of the Warning header while the disk is nearly full.
 _NEARLY_FULL_WARNING = "the storage of this registry is nearly full"
 
@@ -106,6 +115,10 @@ def task_definitions(configuration: Configuration) -> Iterable[TaskDefinition]:
     tokens = maintenance.tokenpurging
     enabled = tokens.enabled and configuration.tokens is not None
     yield TaskDefinition("tokenpurging", tokens.interval, _make_token_purge, tokens, enabled)
+    areas = sorted(quota_areas(configuration))
+    yield TaskDefinition(
+        _QUOTAS, maintenance.quotas.interval, _make_quota_count, areas, bool(areas)
+    )
 
 
 class MaintenanceService(MultiService):
@@ -282,6 +295,10 @@ def _make_retention_run(service: MaintenanceService) -> Work:
     return retention.run
 
 
+def _make_quota_count(service: MaintenanceService) -> Work:
+    return make_quota_count(service.configuration, service.driver, service.reactor).run
+
+
 def _make_scrub_run(service: MaintenanceService) -> Work:
     worker = service.registry.worker
     return make_scrub(service.configuration, service.driver, service.reactor, worker)
@@ -329,6 +346,37 @@ def make_retention(
         on_decision,
         clock_jumps,
     )
+
+
+def make_quota_count(
+    configuration: Configuration, driver: IStorageDriver, reactor: Any
+) -> QuotaCount:
+    """Make the run that counts what is in use of ``access.quotas``.
+
+    :param driver: of the store of the configuration.
+    """
+    settle_s = _QUOTA_SETTLE_EXCHANGES * _quota_exchange_s(configuration)
+    return QuotaCount(driver, quota_areas(configuration), reactor, settle_s)
+
+
+def make_quota_synchronizer(
+    configuration: Configuration, quotas: Quotas, driver: IStorageDriver, reactor: Any
+) -> QuotaSynchronizer:
+    """Make the service that exchanges what is in use of quotas with other processes.
+
+    :param driver: of the store of the configuration.
+    """
+    count = make_quota_count(configuration, driver, reactor)
+    settings = repr(sorted(quota_areas(configuration)))
+    interval_s = configuration.storage.maintenance.quotas.interval
+    lease = TaskLease(driver, _QUOTAS, reactor, interval_s, settings)
+    recount = PeriodicTask(_QUOTAS, count.run, reactor, None, random, lease)
+    return QuotaSynchronizer(quotas, recount, lease, reactor, _quota_exchange_s(configuration))
+
+
+def _quota_exchange_s(configuration: Configuration) -> float:
+    is_remote = configuration.storage.bucket is not None
+    return _REMOTE_QUOTA_EXCHANGE_S if is_remote else _QUOTA_EXCHANGE_S
 
 
 def make_pull_set(configuration: Configuration) -> set[tuple[str, Digest | str]] | None:

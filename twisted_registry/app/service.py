@@ -34,6 +34,7 @@ from twisted_registry.app.maintenance import (
     make_gate,
     make_gate_heartbeat,
     make_pull_set,
+    make_quota_synchronizer,
     make_reserve_keeper,
     make_trash,
     make_watermark,
@@ -42,6 +43,7 @@ from twisted_registry.app.stores import (
     make_descriptor_cache,
     make_driver,
     make_manifest_policy,
+    make_quotas,
     s3_section_name,
 )
 from twisted_registry.auth.access import OpenAccess
@@ -212,6 +214,7 @@ class RegistryService(MultiService):
             deleter=make_trash(configuration, checked, self._reactor),
             pending_pulls=None if self._is_read_only else make_pull_set(configuration),
             read_only=self._is_read_only,
+            quotas=None if self._is_read_only else make_quotas(configuration, checked),
         )
 
     def _make_access(self) -> AccessControl | None:
@@ -277,6 +280,10 @@ class RegistryService(MultiService):
             pulls = self.registry.pending_pulls
             if pulls is not None:
                 PullRecorder(pulls, PullTimes(checked, jumps), reactor).setServiceParent(self)
+            quotas = self.registry.quotas
+            if quotas is not None:
+                synchronizer = make_quota_synchronizer(configuration, quotas, checked, reactor)
+                synchronizer.setServiceParent(self)
             if self.is_first:
                 maintenance = MaintenanceService(
                     self.registry, with_reserve(checked), configuration, reactor, jumps

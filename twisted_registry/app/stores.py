@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from twisted_registry.oci.document import DocumentLimits
 from twisted_registry.repository.cache import MemoryDescriptorCache, NullDescriptorCache
 from twisted_registry.repository.policy import Policy, TagSelector
+from twisted_registry.repository.quotas import Quota, Quotas
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.filesystem.folder_names import MAX_CACHED_NAMES
 from twisted_registry.storage.memory import MemoryDriver
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.oci.patterns import GlobSet
     from twisted_registry.repository.cache import IDescriptorCache
     from twisted_registry.storage.interfaces import IStorageDriver
 
@@ -84,6 +86,28 @@ def immutable_tags(configuration: Configuration) -> tuple[TagSelector, ...]:
         TagSelector.parse(rule.repositories, rule.tags)
         for rule in configuration.storage.maintenance.retention.immutable
     )
+
+
+def make_quotas(configuration: Configuration, driver: IStorageDriver) -> Quotas | None:
+    """Make the quotas of ``access.quotas``; None without any.
+
+    :param driver: of the store of the configuration.
+    """
+    quotas = _quotas(configuration)
+    return Quotas(driver, quotas) if quotas else None
+
+
+def quota_areas(configuration: Configuration) -> Mapping[str, GlobSet]:
+    """Return the repositories that ``access.quotas`` limits, by the name of each area."""
+    return {quota.area: quota.repositories for quota in _quotas(configuration)}
+
+
+def _quotas(configuration: Configuration) -> list[Quota]:
+    access = configuration.access
+    return [
+        Quota.parse(quota.repositories, quota.bytes, quota.users, authenticated=quota.authenticated)
+        for quota in (() if access is None else access.quotas)
+    ]
 
 
 def make_descriptor_cache(configuration: Configuration, reactor: Any) -> IDescriptorCache:

@@ -23,6 +23,7 @@ from twisted_registry.config.kinds import (
     choice,
     duration,
     integer,
+    size,
     text,
     text_list,
 )
@@ -268,6 +269,22 @@ class Issuer(SectionBase):
     )
 
 
+class Quota(SectionBase):
+    """``access.quotas[]``."""
+
+    repositories: tuple[str, ...] = patterns_key("Where, as in ``access.rules[]``.")
+    users: tuple[str, ...] = key(
+        text_list("a list of users"),
+        "Limit what each of these users has pushed, instead of everything in the repositories.",
+    )
+    authenticated: bool = key(boolean(), "The same for each authenticated user.")
+    bytes: int = key(
+        size(1),
+        "The most bytes that may be stored. More return 403 ``DENIED``, with the numbers.",
+        required=True,
+    )
+
+
 class AccessRules(SectionBase):
     """``access``: everything that the section does not allow is denied."""
 
@@ -285,6 +302,11 @@ class AccessRules(SectionBase):
         ListOf("a list of rules", Section(Rule, strict=True)),
         "Further rules. Each one adds to what the others allow.",
     )
+    quotas: tuple[Quota, ...] = key(
+        ListOf("a list of quotas", Section(Quota, strict=True)),
+        "Limits of what is stored. All that apply must allow a push. A section with nothing but"
+        " quotas denies nothing else.",
+    )
     issuers: tuple[Issuer, ...] = key(
         ListOf("a list of issuers", Section(Issuer, strict=True)),
         "CI systems whose tokens are accepted instead of a password. Needs ``tokens``.",
@@ -295,6 +317,11 @@ class AccessRules(SectionBase):
         " clients may do something, because docker without a login only sends requests to"
         " registries that issue tokens. Needs ``twisted-registry[auth]``.",
     )
+
+    @property
+    def has_only_quotas(self) -> bool:
+        """Whether the section has quotas and nothing else: then there are no rules."""
+        return bool(self.quotas) and self == AccessRules(quotas=self.quotas)
 
     @property
     def allows_anonymous(self) -> bool:
@@ -317,18 +344,17 @@ def check_access(access: AccessRules, auth: Auth, report: Report) -> None:
     if access.issuers and effective_tokens(access, auth) is None:
         report.add_fault("access.issuers", None, "access.tokens is required for issuers")
     _check_issuers(access, report)
+    for index, quota in enumerate(access.quotas):
+        path = f"access.quotas[{index}]"
+        _check_users(path, quota.users, report)
+        _check_included(path, quota.repositories, report)
     for index, rule in enumerate(access.rules):
         path = f"access.rules[{index}]"
         if not (rule.users or rule.groups or rule.authenticated or rule.anonymous):
             report.add_fault(
                 path, "got no users", "users, groups, authenticated: true or anonymous: true"
             )
-        if "*" in rule.users:
-            report.add_fault(
-                f"{path}.users",
-                f"got {quote_value('*')}",
-                "names of users; use authenticated: true for every authenticated user",
-            )
+        _check_users(path, rule.users, report)
         _check_grant(path, rule, report)
         for group in rule.groups:
             if group not in access.groups:
@@ -337,6 +363,15 @@ def check_access(access: AccessRules, auth: Auth, report: Report) -> None:
                     f"the group {quote_value(group)} is not in access.groups; it has only members"
                     " whose login names it",
                 )
+
+
+def _check_users(path: str, users: tuple[str, ...], report: Report) -> None:
+    if "*" in users:
+        report.add_fault(
+            f"{path}.users",
+            f"got {quote_value('*')}",
+            "names of users; use authenticated: true for every authenticated user",
+        )
 
 
 def _check_issuers(access: AccessRules, report: Report) -> None:
@@ -370,8 +405,12 @@ def _check_issuers(access: AccessRules, report: Report) -> None:
 def _check_grant(path: str, rule: Rule | IssuerRule, report: Report) -> None:
     if not rule.allow:
         report.add_fault(f"{path}.allow", "got none", f"some of {', '.join(ACTIONS)}")
-    if all(pattern.startswith("!") for pattern in rule.repositories):
-        got = quote_value(", ".join(rule.repositories)) if rule.repositories else "none"
+    _check_included(path, rule.repositories, report)
+
+
+def _check_included(path: str, repositories: tuple[str, ...], report: Report) -> None:
+    if all(pattern.startswith("!") for pattern in repositories):
+        got = quote_value(", ".join(repositories)) if repositories else "none"
         report.add_fault(
             f"{path}.repositories", f"got {got}", "at least one pattern without !, such as **"
         )

@@ -267,8 +267,8 @@ class Configuration(SectionBase):
     @property
     def controls_access(self) -> bool:
         """Whether clients have to authenticate, or may be denied anything."""
-        users = self.http.tls.clientusers
-        return self.auth.is_enabled or self.access is not None or bool(users)
+        has_rules = self.access is not None and not self.access.has_only_quotas
+        return self.auth.is_enabled or has_rules or bool(self.http.tls.clientusers)
 
     @property
     def tokens(self) -> Tokens | None:

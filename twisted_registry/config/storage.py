@@ -280,6 +280,17 @@ class Trash(SectionBase):
     )
 
 
+class QuotaCount(SectionBase):
+    """``storage.maintenance.quotas``."""
+
+    interval: float = key(
+        _TEXT_DURATION,
+        "The time between two counts of what is in use of ``access.quotas``. Between them, what is"
+        " pushed is added.",
+        default=24 * 3600.0,
+    )
+
+
 class Watermark(SectionBase):
     """``storage.maintenance.watermark``."""
 
@@ -320,6 +331,9 @@ class Maintenance(SectionBase):
     )
     trash: Trash = section(
         Trash, "Keep deleted content for some time, so that it can be restored.", extension=True
+    )
+    quotas: QuotaCount = section(
+        QuotaCount, "Counts for ``access.quotas``. They run if there is a quota.", extension=True
     )
 
 

@@ -15,6 +15,8 @@ from twisted_registry.repository.trash import TrashReason
 from twisted_registry.storage.interfaces import MethodUnsupported, PathNotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.context import StoreContext
     from twisted_registry.repository.interfaces import EventPublisher
@@ -96,10 +98,22 @@ class Blobs:
         return url
 
     @translate_storage_errors
-    async def mount(self, digest: Digest, source: str | None) -> int | None:
+    async def is_linked(self, digest: Digest) -> bool:
+        """Return whether the repository links a blob, which the store need not have."""
+        link = layout.layer_link(self.name, digest)
+        return await self.store.cache.read_link(link) == digest
+
+    @translate_storage_errors
+    async def mount(
+        self,
+        digest: Digest,
+        source: str | None,
+        admit: Callable[[int], object] = lambda _: None,
+    ) -> int | None:
         """Link a blob of another repository.
 
         :param source: the other repository; None for any.
+        :param admit: called with the size of the blob before it is linked; may raise.
         :returns: the size of the blob in bytes, or None if it cannot be mounted.
         """
         if source is None:
@@ -109,6 +123,7 @@ class Blobs:
         if size is None:
             size = await self._restore_collected(digest, source)
         if size is not None:
+            admit(size)
             link = layout.layer_link(self.name, digest)
             await write_link(self.store.driver, link, digest)
             self.publish_event("mount", "blob", digest, size=size, source=source)

@@ -29,6 +29,10 @@ Distribution ignores the paths that it does not know::
     twisted-registry/pulls/since, recording
     twisted-registry/pulls/batches/<id>
     twisted-registry/pulls/times/<name>/_times
+    twisted-registry/quotas/count, counting
+    twisted-registry/quotas/changes/<process>
+    twisted-registry/quotas/pushed/<user>/<repository>/<algorithm>/<hex>
+    twisted-registry/quotas/pushed/<user>/<repository>/uploads/<id>
     twisted-registry/scrub
     twisted-registry/rules
     twisted-registry/quarantine/<time>/<path>
@@ -40,7 +44,8 @@ Distribution ignores the paths that it does not know::
 
 :mod:`twisted_registry.tls.sources` uses ``twisted-registry/tls/``, in filesystems only.
 
-A link is a file that contains a digest as text. ``<stamp>`` is the name of a file in the trash, see
+A link is a file that contains a digest as text. Below ``quotas``, ``<user>`` and ``<repository>``
+are hashes of names. ``<stamp>`` is the name of a file in the trash, see
 :class:`~twisted_registry.repository.trash.TrashEntryName`.
 """
 
@@ -90,6 +95,16 @@ PULLS_SINCE = f"{_PULLS}/since"
 PULLS_RECORDING = f"{_PULLS}/recording"
 #: Recent pulls, as each process has recorded them.
 PULL_BATCHES = f"{_PULLS}/batches"
+_QUOTAS = "twisted-registry/quotas"
+#: The bytes that are in use, and the ID of the count that is being made.
+QUOTA_COUNT = f"{_QUOTAS}/count"
+QUOTA_COUNTING = f"{_QUOTAS}/counting"
+#: What each process has added since the count.
+QUOTA_CHANGES = f"{_QUOTAS}/changes"
+#: Who pushed what, of users that a quota limits.
+PUSHED = f"{_QUOTAS}/pushed"
+#: The folder of the uploads that a user has begun, beside those of the digest algorithms.
+_PUSHED_UPLOADS = "uploads"
 #: The position of the scrub.
 SCRUB = "twisted-registry/scrub"
 #: The digest of the rules that the store was last served with, for the audit log.
@@ -111,7 +126,7 @@ KNOWN_FOLDERS = {
     "twisted-registry": frozenset(
         {
             *("upload-secret", "tokens", "collector", "incoming", "trash", "tasks", "pulls"),
-            *("scrub", "quarantine", "tls", "rules"),
+            *("quotas", "rules", "scrub", "quarantine", "tls"),
         }
     ),
 }
@@ -370,6 +385,47 @@ def pull_batch(batch: str) -> str:
 def pull_times(name: str) -> str:
     """Return the file with the times at which the manifests of a repository were pulled last."""
     return f"{_PULLS}/times/{name}/_times"
+
+
+def quota_changes(process: str) -> str:
+    """Return the file with what a process has added since the count."""
+    return f"{QUOTA_CHANGES}/{process}"
+
+
+def pushed_folder(user: str, repository: str) -> str:
+    """Return the folder of what a user has pushed to a repository.
+
+    :param user: the hash of the name of the user.
+    :param repository: the hash of the name of the repository.
+    """
+    return f"{PUSHED}/{user}/{repository}"
+
+
+def pushed_content(folder: str, digest: Digest) -> str:
+    """Return the file that says that a user has pushed a blob or manifest.
+
+    :param folder: as from :func:`pushed_folder`.
+    """
+    return _digest_path(folder, digest)
+
+
+def pushed_upload(folder: str, upload_id: str) -> str:
+    """Return the file that says that a user has begun an upload.
+
+    :param folder: as from :func:`pushed_folder`.
+    """
+    return f"{folder}/{_PUSHED_UPLOADS}/{upload_id}"
+
+
+def parse_pushed(path: str) -> Digest | str | None:
+    """Return the digest or the ID of the upload in the path of such a file, or None."""
+    kind, name = path.split("/")[-2:]
+    if kind == _PUSHED_UPLOADS:
+        return name
+    try:
+        return Digest.parse(f"{kind}:{name}")
+    except DigestInvalid:
+        return None
 
 
 def trashed_blob_folder(digest: Digest) -> str:

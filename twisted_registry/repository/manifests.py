@@ -171,6 +171,12 @@ class Manifests:
         return await self.store.worker.run(len(content), Digest.of, content)
 
     @translate_storage_errors
+    async def is_linked(self, digest: Digest) -> bool:
+        """Return whether the repository links a manifest, which the store need not have."""
+        link = layout.revision_link(self.name, digest)
+        return await self.store.cache.read_link(link) == digest
+
+    @translate_storage_errors
     async def put(
         self,
         digest: Digest,

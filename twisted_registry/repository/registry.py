@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.cache import IDescriptorCache
     from twisted_registry.repository.interfaces import IPresenceGate, IRegistryListener
+    from twisted_registry.repository.quotas import Quotas
     from twisted_registry.repository.trash import IDeleter
     from twisted_registry.storage.interfaces import IStorageDriver
 
@@ -57,6 +58,7 @@ class Registry:
     :ivar upload_secret: signs the state in the URLs of uploads.
     :ivar max_content_bytes: bytes of manifests that are cached.
     :ivar worker: hashes and parses manifests.
+    :ivar quotas: limits of what is stored; None without any.
     :ivar pending_pulls: receives the repository and the tag or digest of each pulled manifest; the
         task that records pulls empties it. None without such a task.
     """
@@ -75,6 +77,7 @@ class Registry:
         deleter: IDeleter | None = None,
         descriptors: IDescriptorCache | None = None,
         worker: ManifestWorker | None = None,
+        quotas: Quotas | None = None,
         *,
         read_only: bool = False,
     ) -> None:
@@ -96,6 +99,7 @@ class Registry:
         self.max_content_bytes = max_content_bytes
         self.pending_pulls = pending_pulls
         self.worker = ManifestWorker() if worker is None else worker
+        self.quotas = quotas
         deleter = Deleter(driver) if deleter is None else deleter
         cache = MetadataCache(
             driver, max_content_bytes, descriptors=descriptors, worker=self.worker

@@ -214,18 +214,16 @@ class Uploads:
             return False
         return await self._file_size(layout.upload_checkpoint(self.name, upload_id)) is None
 
-    @translate_storage_errors
-    async def store_blob(self, digest: Digest, body: IBodyProducer) -> int:
-        """Store a blob that arrives in one request (end-4b), and return its size in bytes.
+    def single_request(self) -> Upload:
+        """Return an upload of a blob that arrives in one request (end-4b).
 
         Nothing remains if it is incomplete or has another digest.
         """
-        upload = Upload(self, str(uuid4()), 0, is_single_request=True)
-        try:
-            return await upload.finish(digest, body)
-        except BaseException:
-            await upload.discard()
-            raise
+        return Upload(self, str(uuid4()), 0, is_single_request=True)
+
+    async def store_blob(self, digest: Digest, body: IBodyProducer) -> int:
+        """Store a blob that arrives in one request, and return its size in bytes."""
+        return await self.single_request().finish(digest, body)
 
     async def _file_size(self, path: str) -> int | None:
         try:
@@ -238,7 +236,8 @@ class Uploads:
 class Upload:
     """One upload.
 
-    :ivar size: bytes stored when it was found, or after the last operation of this object.
+    :ivar size: bytes stored when it was found, or after the last operation of this object, also one
+        that failed: of the upload, or of the blob that it has become; 0 if they were deleted.
     :ivar is_single_request: whether no client has its ID, so that no other request continues it.
     """
 
@@ -272,11 +271,21 @@ class Upload:
     ) -> int:
         """Append the last bytes, if any, check the digest, and store the blob (end-6).
 
+        An upload in a single request is deleted if that fails.
+
         :param digest: the digest that the client claims.
         :returns: the size of the blob in bytes.
         :raises RegistryError: DIGEST_INVALID, and the upload is deleted, as in CNCF Distribution.
         :raises UploadOutOfOrder: as :meth:`append`.
         """
+        try:
+            return await self._finish(digest, body, start)
+        except BaseException:
+            if self.is_single_request:
+                await self.discard()
+            raise
+
+    async def _finish(self, digest: Digest, body: IBodyProducer | None, start: int | None) -> int:
         # The final path of an upload in a single request is known before it is written.
         destination = layout.blob_data(digest) if body is not None and self.size == 0 else None
         writer, running_hash = await self._open(start, digest.algorithm, destination)
@@ -287,21 +296,22 @@ class Upload:
                 await stream_body(body, writer)
             gate = self.uploads.store.presence.gate
             async with gate.protect_push(self.uploads.name, digest):
-                self.size = await self._finalize(writer, commit)
+                size = await self._finalize(writer, commit)
         except PathNotFound as error:
             # Another request has cancelled it meanwhile.
             is_over = True
             raise _upload_unknown(self.id) from error
         finally:
             if is_over or commit.is_decided:
+                self.size = commit.blob_size
                 await writer.close()
             else:
-                await self._close_and_checkpoint(writer, running_hash)
+                self.size = await self._close_and_checkpoint(writer, running_hash)
         if commit.found != digest:
             await self._prune()
             raise RegistryError(
                 ErrorCode.DIGEST_INVALID,
-                detail={"digest": str(digest), "found": str(commit.found), "size": self.size},
+                detail={"digest": str(digest), "found": str(commit.found), "size": size},
             )
         self.uploads.publish_event("push", "blob", digest, size=self.size)
         return self.size
@@ -312,6 +322,28 @@ class Upload:
         except _DigestUnknown:
             commit.found = await self._stored_digest(commit.digest.algorithm, writer)
             return await writer.finalize(commit.changes)
+
+    @translate_storage_errors
+    async def delete_bytes(self) -> int:
+        """Delete the stored bytes, and return how many they were.
+
+        :returns: 0 if another request writes to the upload, or has ended it: of several requests
+            that delete the same bytes, one is told so.
+        :raises RegistryError: if the store fails.
+        """
+        if not self.size:
+            return 0
+        try:
+            writer, _ = await self._open(self.size, CANONICAL)
+        except UploadOutOfOrder:
+            return 0
+        except RegistryError as error:
+            if error.code is ErrorCode.BLOB_UPLOAD_UNKNOWN:
+                return 0
+            raise
+        size, self.size = self.size, 0
+        await writer.cancel()
+        return size
 
     @translate_storage_errors
     async def discard(self) -> None:
@@ -429,6 +461,7 @@ class _Commit:
     :ivar digest: the digest that the client claims.
     :ivar found: the digest of the bytes, once it is known.
     :ivar is_decided: whether the changes that end the upload were returned.
+    :ivar blob_size: the size of the blob that these changes store, in bytes; 0 if there is none.
     """
 
     upload: Upload
@@ -436,6 +469,7 @@ class _Commit:
     running_hash: RunningHash | None
     found: Digest | None = None
     is_decided: bool = False
+    blob_size: int = 0
 
     def changes(self, size: int) -> Sequence[Change]:
         """Return the changes that store the blob and its link, or delete it; and end the upload.
@@ -457,6 +491,7 @@ class _Commit:
             # First, see Uploads.is_started().
             changes.append(Remove(layout.upload_started(name, upload.id)))
         if self.found == self.digest:
+            self.blob_size = size
             changes += (
                 Move(layout.upload_data(name, upload.id), layout.blob_data(self.digest)),
                 put_link(layout.layer_link(name, self.digest), self.digest),
