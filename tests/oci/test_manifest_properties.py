@@ -16,7 +16,10 @@ from twisted_registry.oci.manifest import (
     ManifestKind,
     declared_media_type,
     guess_media_type,
+    parse_document_type,
     parse_manifest,
+    parse_pushed,
+    parse_references,
 )
 
 JSON = st.recursive(
@@ -58,6 +61,7 @@ DOCUMENT = st.fixed_dictionaries(
         "subject": st.one_of(st.just(descriptor()), DESCRIPTOR, JSON),
         "annotations": st.one_of(st.dictionaries(st.text(max_size=3), st.text(max_size=3)), JSON),
         "artifactType": JSON,
+        "Layers": DESCRIPTORS,
     },
 )
 NESTED = [b'{"a":' * 100_000, b"[" * 1_000_000, b'{"config":' * 900 + b"{}" + b"}" * 900]
@@ -98,6 +102,21 @@ def test_any_document_is_parsed_or_refused(content, media_type):
         assert 0 <= part.size < 2**63
         assert isinstance(hash(tuple((part.platform or {}).get(key) for key in ("os",))), int)
     json.dumps(manifest.referrer_descriptor(Digest.of(content), len(content))).encode("ascii")
+
+
+@settings(max_examples=400)
+@given(HOSTILE, st.sampled_from([None, *KIND_BY_MEDIA_TYPE, OTHER]))
+@example(NESTED[0], OTHER)
+def test_what_is_accepted_is_read_in_the_same_way_when_it_is_stored(content, media_type):
+    try:
+        manifest = parse_pushed(content, media_type)
+    except ManifestInvalid:
+        return
+    assert parse_manifest(content, media_type) == manifest
+    assert parse_document_type(content) == manifest.document_type
+    if manifest.kind is not ManifestKind.OPAQUE:
+        parts = {part.digest for part in (*manifest.blobs, *manifest.manifests)}
+        assert parts <= parse_references(content).digests
 
 
 @given(HOSTILE)

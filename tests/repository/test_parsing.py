@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 
-from tests.repository.worlds import begin, done, result_of
+from tests.repository.worlds import begin, done, listed, result_of
 from twisted_registry.oci.digest import Digest
+from twisted_registry.repository import layout
+from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.parsing import MAX_INLINE_BYTES, ManifestWorker
+from twisted_registry.storage.memory import MemoryDriver
 
 SMALL, LARGE = b"x" * MAX_INLINE_BYTES, b"x" * (MAX_INLINE_BYTES + 1)
 
@@ -103,3 +107,22 @@ def test_without_a_thread_everything_is_done_at_once():
     worker = ManifestWorker()
     assert done(worker.find(Digest.of(LARGE), LARGE, len)) == len(LARGE)
     assert done(worker.run(len(LARGE), len, LARGE)) == len(LARGE)
+
+
+def test_a_collection_parses_large_manifests_one_by_one(worker, thread):
+    """Between two of them, pulls of large manifests get their turn."""
+    driver = MemoryDriver(Clock())
+    contents = [b"1", b"2", b"3" + LARGE, b"4" + LARGE, b"5"]
+    digests = [Digest.of(content) for content in contents]
+    for digest, content in zip(digests, contents, strict=True):
+        result_of(driver.put(layout.blob_data(digest), content))
+    reading = begin(listed(Inventory(driver, worker).manifests([*digests, Digest.of(b"none")])))
+    jobs = 0
+    while not reading.called:
+        jobs += 1
+        assert len(thread.calls) == 1
+        thread.run_all()
+    assert jobs == 4
+    found = result_of(reading)
+    assert [digest for digest, _ in found] == [*digests, Digest.of(b"none")]
+    assert [references is None for _, references in found] == [False] * 5 + [True]

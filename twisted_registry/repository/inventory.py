@@ -12,12 +12,12 @@ from twisted_registry.oci.manifest import parse_references
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import parse_link
-from twisted_registry.repository.parsing import ManifestWorker
+from twisted_registry.repository.parsing import MAX_INLINE_BYTES, ManifestWorker
 from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from twisted_registry.oci.manifest import References
     from twisted_registry.storage.interfaces import Entry, IBulkLookup, IStorageDriver
@@ -210,9 +210,9 @@ class Inventory:
                 [layout.blob_data(digest) for digest in batch], layout.MAX_MANIFEST_READ_BYTES
             )
             size = sum(len(content) for content in contents if content is not None)
-            references = await self.worker.run(size, _parse_all, batch, contents)
-            for pair in zip(batch, references, strict=True):
-                yield pair
+            for group in _group(list(zip(batch, contents, strict=True))):
+                for pair in await self.worker.run(size, _parse_group, group):
+                    yield pair
 
     @translate_storage_errors
     async def pushed_at(self, name: str, digest: Digest) -> float | None:
@@ -242,11 +242,30 @@ class Inventory:
             return None
 
 
-def _parse_all(
-    digests: Sequence[Digest], contents: Sequence[bytes | None]
-) -> list[References | None]:
+def _group(
+    manifests: Sequence[tuple[Digest, bytes | None]],
+) -> Iterator[list[tuple[Digest, bytes | None]]]:
+    """Yield manifests in groups of at most 64 KiB, or of one: pulls wait while one is parsed."""
+    group: list[tuple[Digest, bytes | None]] = []
+    size = 0
+    for digest, content in manifests:
+        size += len(content or b"")
+        if group and size > MAX_INLINE_BYTES:
+            yield group
+            group, size = [], len(content or b"")
+        group.append((digest, content))
+    if group:
+        yield group
+
+
+def _parse_group(
+    group: Sequence[tuple[Digest, bytes | None]],
+) -> list[tuple[Digest, References | None]]:
     """Parse the references of manifests; None for one that is missing or damaged."""
     return [
-        parse_references(content) if content is not None and digest.matches(content) else None
-        for digest, content in zip(digests, contents, strict=True)
+        (
+            digest,
+            parse_references(content) if content is not None and digest.matches(content) else None,
+        )
+        for digest, content in group
     ]
