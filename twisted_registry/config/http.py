@@ -529,8 +529,8 @@ class Http(SectionBase):
     draintimeout: float = key(duration(), "How long a shutdown waits for active requests.")
     headers: Mapping[str, tuple[str, ...]] = key(
         headers(),
-        "Headers of every response of the API. CORS headers allow access from browsers. They replace"
-        " ``X-Content-Type-Options`` and ``Content-Security-Policy``, which are always sent.",
+        "Headers of every response of the API. CORS headers allow access from browsers."
+        " ``X-Content-Type-Options`` and ``Content-Security-Policy`` have defaults.",
     )
     workers: int = key(
         Scalar(f"an integer from 1 to {values.MAX_WORKERS}, or auto", values.worker_count),
