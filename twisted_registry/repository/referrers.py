@@ -348,19 +348,26 @@ class Referrers:
     async def rebuild_record(self, digest: Digest) -> RebuiltRecord | None:
         """Make the record of a manifest from the manifest, and store it if that is possible.
 
+        A record that another request has just made is used.
+
         :returns: None if the manifest is missing, damaged or invalid.
         """
-        stored = await self.store.cache.read_manifest(digest)
-        parsed = None if stored is None else await self.parse(stored)
-        if stored is None or parsed is None:
-            return None
-        size, is_declared = len(stored.content), bool(stored.media_type)
-        record, descriptor = await self._make_record(
-            digest, parsed[1], size, is_declared=is_declared
-        )
-        self._cache_record(record)
-        await self._store_record(record, descriptor)
-        return RebuiltRecord(record, descriptor, size)
+        async with self.store.locks.lock(("subject record", self.name, digest)):
+            found = (await self.read_records([digest])).get(digest)
+            descriptor = None if found is None else await self.read_descriptor(found)
+            if found is not None and descriptor is not None:
+                return RebuiltRecord(found, descriptor, 0)
+            stored = await self.store.cache.read_manifest(digest)
+            parsed = None if stored is None else await self.parse(stored)
+            if stored is None or parsed is None:
+                return None
+            size, is_declared = len(stored.content), bool(stored.media_type)
+            record, descriptor = await self._make_record(
+                digest, parsed[1], size, is_declared=is_declared
+            )
+            self._cache_record(record)
+            await self._store_record(record, descriptor)
+            return RebuiltRecord(record, descriptor, size)
 
     async def _make_record(
         self, digest: Digest, manifest: Manifest, size: int, *, is_declared: bool
@@ -480,10 +487,13 @@ class Referrers:
             )
         except StorageError:
             return
-        if not await self.store.worker.run(len(content), digest.matches, content):
+        may_have_subject = await self.store.worker.run(
+            len(content), _may_have_subject, digest, content
+        )
+        if may_have_subject is None:
             # The push that repairs it may reach a registry that writes no link.
             return
-        if not _may_have_subject(content):
+        if not may_have_subject:
             searched.add(digest)
             return
         rebuilt = await self.rebuild_record(digest)
@@ -631,7 +641,12 @@ class _Listing:
             self._size += len(descriptor) + 1
 
 
-def _may_have_subject(content: bytes) -> bool:
-    """Return whether a document can have the key "subject", without parsing it."""
+def _may_have_subject(digest: Digest, content: bytes) -> bool | None:
+    """Return whether a document can have the key "subject", without parsing it.
+
+    :returns: None if it is damaged.
+    """
+    if not digest.matches(content):
+        return None
     # In a key, letters may be written as escapes.
     return b'"subject"' in content or b"\\u" in content
