@@ -8,14 +8,13 @@ from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from itertools import count
 from socket import SHUT_RDWR
-from statistics import median
 from threading import Event, Thread
 
 import pytest
 
 from tests.support.passwords import basic_header
 from tests.support.processes import SERVE, RegistryProcess, wait_until, write_configuration
-from twisted_registry.auth.password_file import hash_password
+from twisted_registry.auth.password_file import hash_password, verify_password
 
 ATTACKERS = 100
 USERS = [f"user{number}" for number in range(10)]
@@ -107,37 +106,57 @@ def use_token(server, token):
     return response.status
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+ONE_ADDRESS, MANY_ADDRESSES = (lambda _: "127.0.1.1"), (lambda n: f"127.0.1.{n + 1}")
+MANY_NAMES, THE_VICTIM = (lambda n: f"name{n}"), (lambda _: USERS[-1])
+
+
 @pytest.mark.parametrize(
-    "address_of", [lambda _: "127.0.1.1", lambda n: f"127.0.1.{n + 1}"], ids=["one", "many"]
+    ("name_of", "address_of", "workers"),
+    [
+        pytest.param(MANY_NAMES, ONE_ADDRESS, 1, id="names-address-1"),
+        pytest.param(THE_VICTIM, ONE_ADDRESS, 1, id="victim-address-1"),
+        pytest.param(MANY_NAMES, MANY_ADDRESSES, 1, id="names-addresses-1"),
+        pytest.param(THE_VICTIM, MANY_ADDRESSES, 1, id="victim-addresses-1"),
+        pytest.param(MANY_NAMES, ONE_ADDRESS, 2, id="names-address-2"),
+        pytest.param(THE_VICTIM, MANY_ADDRESSES, 2, id="victim-addresses-2"),
+    ],
 )
-@pytest.mark.parametrize(
-    "name_of", [lambda n: f"name{n}", lambda _: USERS[-1]], ids=["names", "victim"]
-)
-def test_right_passwords_and_tokens_are_not_held_up(tmp_path, workers, address_of, name_of):
+def test_right_passwords_and_tokens_are_not_held_up(tmp_path, name_of, address_of, workers):
     """A right password is checked within two bcrypt times, a token within 50 ms.
 
-    The bounds hold for the best of several tries: the machine may be busy otherwise.
+    The bounds hold for the best of several tries, and a bcrypt time is what this process needs for
+    a check beside the attack: the machine may be busy otherwise.
     """
     hashed = hash_password(b"right", COST)
     users = tmp_path / "users"
     users.write_bytes(b"".join(b"%s:%s\n" % (name.encode(), hashed) for name in USERS))
-    path = write_configuration(
-        tmp_path, CONFIGURATION.format(workers=workers, users=users, root=tmp_path / "store")
-    )
-    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
+    text = CONFIGURATION.format(workers=workers, users=users, root=tmp_path / "store")
+
+    def bcrypt_s():
+        return duration_of(verify_password, b"right", hashed)[1]
+
+    def measure_login(name):
+        before_s = bcrypt_s()
+        status, login_s = duration_of(log_in, server, name)
+        assert status == 200
+        return (login_s - _OVERHEAD_S) / max(before_s, bcrypt_s())
+
+    def measure(function, *arguments):
+        status, duration_s = duration_of(function, server, *arguments)
+        assert status == 200
+        return duration_s
+
+    with RegistryProcess(*SERVE, write_configuration(tmp_path, text), cwd=tmp_path) as server:
         time.sleep(0.1)  # logins are not cached while the file is new
-        idle_s = median(duration_of(log_in, server, name)[1] for name in USERS[:3])
-        tokens = [get_token(server, USERS[0]) for _ in range(3)]
+        tokens = [get_token(server, USERS[0]) for _ in range(10)]
         for _ in range(10):
             log_in(server, USERS[0])  # every process knows it
         attack = Attack(server.port, name_of, address_of)
         with attack.run():
-            logins = [duration_of(log_in, server, name) for name in USERS[:4:-1]]
-            uses = [duration_of(use_token, server, token) for token in tokens]
-            known = [duration_of(log_in, server, USERS[0]) for _ in range(3)]
-    assert {status for status, _ in (*logins, *uses, *known)} == {200}
+            bcrypt_times = [measure_login(name) for name in USERS[:4:-1]]
+            token_s = [measure(use_token, token) for token in tokens]
+            known_s = [measure(log_in, USERS[0]) for _ in tokens]
     assert set(attack.statuses) <= {401, 429}
-    assert min(duration for _, duration in logins) < 2 * idle_s + _OVERHEAD_S
-    assert min(duration for _, duration in uses) < 0.05
-    assert min(duration for _, duration in known) < 0.05
+    assert min(bcrypt_times) < 2
+    assert min(token_s) < 0.05
+    assert min(known_s) < 0.05

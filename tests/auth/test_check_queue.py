@@ -214,6 +214,17 @@ def test_a_check_that_would_come_last_is_refused(checks):
     assert checks.submit("b", HOME).result is None
 
 
+def test_all_known_credentials_may_wait(checks):
+    """After a change of the accounts all users are checked again."""
+    names = [f"a{number}" for number in range(MAX_WAITING + 10)]
+    for name in names:
+        checks.succeed(name)
+    submitted = [checks.submit(name, HOME, "right", version=2) for name in names]
+    assert not any(each.results for each in submitted)
+    # They do not take the places of others.
+    assert not checks.submit("b", HOME).results
+
+
 def test_known_credentials_need_no_place_of_their_address(checks):
     checks.succeed("a")
     for number in range(MAX_WAITING_PER_ADDRESS + 1):
@@ -283,6 +294,12 @@ def test_errors_that_are_not_the_callers_fault_are_not_counted(checks):
         submitted = checks.submit("a")
         checks.end(AuthenticationUnavailable("no file"))
         assert isinstance(submitted.result, AuthenticationUnavailable)
+
+
+def test_a_clock_that_is_set_back_delays_nobody(checks):
+    checks.fail("a", times=FREE_FAILURES + 1)
+    checks.clock.advance(-864_000)
+    checks.fail("a")
 
 
 def test_failures_are_forgotten(checks):

@@ -6,8 +6,8 @@ the others wait. Nobody can keep other users waiting by sending wrong passwords:
 * Credentials that were right before are checked first. Then comes the check whose address has made
   the fewest attempts without success lately, then that whose name has the fewest, then the newest:
   a flood of first attempts from many addresses does not delay the one that follows it.
-* Few checks wait for each address and each name. The one that would be started last makes room for
-  another, or the other is refused: 429 with Retry-After.
+* Of the others, few wait for each address and each name. The one that would be started last makes
+  room for another, or the other is refused: 429 with Retry-After.
 * After :data:`FREE_FAILURES` failures of a name from an address, further attempts of the pair are
   refused for a time that doubles with each failure, up to :data:`MAX_DELAY_S`. Credentials that
   were right before are excepted, and a wrong password that is sent again is not one more failure: a
@@ -33,13 +33,14 @@ from twisted_registry.auth.rate_limits import network_of
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from twisted.internet.interfaces import IReactorTime
 
 T = TypeVar("T")
 
-#: Checks that wait, in all, for one address, and for one name.
+#: Checks that wait, in all, for one address, and for one name. Those of credentials that were right
+#: before are not counted: after a change of the accounts everybody has to be checked again.
 MAX_WAITING = 128
 MAX_WAITING_PER_ADDRESS = 32
 MAX_WAITING_PER_NAME = 8
@@ -66,7 +67,9 @@ class _Counts:
     def get(self, key: bytes) -> tuple[int, float]:
         """Return a count, and when it has changed, in seconds of the clock."""
         count, changed = self._entries.get(key, (0, 0.0))
-        return (0, 0.0) if self._clock.seconds() - changed >= FORGET_S else (count, changed)
+        # Negative if the clock was set back: nobody may be delayed until it has caught up.
+        is_recent = 0 <= self._clock.seconds() - changed < FORGET_S
+        return (count, changed) if is_recent else (0, 0.0)
 
     def add(self, key: bytes, number: int) -> None:
         """Add a number to a count; an entry of zero is dropped."""
@@ -196,28 +199,24 @@ class CheckQueue(Generic[T]):
             raise _delayed(delay_s)
         if not check.is_known:
             self._make_room(
-                check,
-                (each for each in self._waiting if each.address == check.address),
-                MAX_WAITING_PER_ADDRESS,
+                check, lambda other: other.address == check.address, MAX_WAITING_PER_ADDRESS
             )
-            self._make_room(
-                check,
-                (each for each in self._waiting if each.name == check.name),
-                MAX_WAITING_PER_NAME,
-            )
-        self._make_room(check, self._waiting, MAX_WAITING)
+            self._make_room(check, lambda other: other.name == check.name, MAX_WAITING_PER_NAME)
+            self._make_room(check, lambda _: True, MAX_WAITING)
         self._checks[check.key] = check
         self._waiting.append(check)
 
-    def _make_room(self, check: _Check[T], rivals: Iterable[_Check[T]], limit: int) -> None:
+    def _make_room(
+        self, check: _Check[T], is_rival: Callable[[_Check[T]], bool], limit: int
+    ) -> None:
         """Refuse the last of the rivals if there are too many and the check comes before it.
 
         :raises RegistryError: if the check comes after all of them.
         """
-        present = list(rivals)
-        if len(present) < limit:
+        rivals = [each for each in self._waiting if not each.is_known and is_rival(each)]
+        if len(rivals) < limit:
             return
-        last = max(present, key=self._rank)
+        last = max(rivals, key=self._rank)
         if self._rank(check) > self._rank(last):
             raise _queue_full()
         self._refuse(last, _queue_full())
