@@ -96,11 +96,14 @@ def test_another_address_user_or_pause_is_another_login(audit, entries, clock):
     audit.request_authenticated("bob", caller("bob"))
     clock.advance(LOGIN_INTERVAL_S)
     audit.request_authenticated("ada", caller("ada"))
+    clock.advance(-1)
+    audit.request_authenticated("ada", caller("ada"))
     audit.request_authenticated("", Caller())
     assert [(entry.user, entry.address) for entry in entries] == [
         ("ada", "192.0.2.1"),
         ("ada", "192.0.2.2"),
         ("bob", "192.0.2.1"),
+        ("ada", "192.0.2.1"),
         ("ada", "192.0.2.1"),
     ]
 

@@ -130,7 +130,7 @@ class LoginAudit:
             return
         key, now = (user, caller.address), self._clock.seconds()
         last = self._logins.get(key)
-        if last is None or now - last >= LOGIN_INTERVAL_S:
+        if last is None or not 0 <= now - last < LOGIN_INTERVAL_S:
             self.logged_in(user, login_method(user, caller), caller)
         else:
             self._logins[key] = now
