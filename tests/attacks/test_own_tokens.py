@@ -32,8 +32,9 @@ def private_folder(registry):
 
 
 def records(registry):
-    """The files of refresh tokens."""
-    return sorted(private_folder(registry).glob("tokens/users/*/*"))
+    """The files of stored tokens."""
+    found = private_folder(registry).glob("tokens/**/*")
+    return [path for path in found if path.is_file() and path.name != "keys"]
 
 
 async def status(registry, authorization, target=TARGET, method="GET"):

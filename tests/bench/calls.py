@@ -17,16 +17,34 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.task import react
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock, react
 
 from tests.support.manifests import digest_of
+from tests.support.passwords import password_lines
 from tests.support.served_image import BLOB, MANIFEST, SocketConnection, serve_image
-from tests.support.tokens import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
+from tests.support.tokens import (
+    ISSUER,
+    REALM,
+    SERVICE,
+    claims,
+    jwk,
+    jwks,
+    key,
+    make_signer,
+    mint,
+)
 from twisted_registry.auth.access import OpenAccess, SchemeAccess
+from twisted_registry.auth.basic import make_basic_scheme
 from twisted_registry.auth.bearer import Bearer, TokenVerifier
 from twisted_registry.auth.keys import make_keyring
+from twisted_registry.auth.password_file import PasswordFile
 from twisted_registry.auth.rules import AccessPolicy, AccessRule, Right
+from twisted_registry.auth.scopes import ResourceActions, Scope
+from twisted_registry.storage.memory import MemoryDriver
+from twisted_registry.tokens.logins import Authenticator, Realm, TokenScheme
+from twisted_registry.tokens.records import TokenStore
+from twisted_registry.tokens.signing import TokenClaims
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -72,6 +90,7 @@ async def measure(batches: int) -> AsyncIterator[Cost]:
         for name, access, headers in (
             ("", OpenAccess(), b""),
             (", token", _token_access(), _token_header()),
+            (", own token", *await _own_token(Path(folder, "users"))),
         ):
             place = Path(folder, name or "open")
             async with serve_image(place, access) as connection:
@@ -188,6 +207,31 @@ def _token_access() -> SchemeAccess:
     return SchemeAccess(
         Bearer(REALM, verifier, reactor), AccessPolicy((AccessRule(right, frozenset({"me"})),))
     )
+
+
+async def _own_token(users: Path) -> tuple[SchemeAccess, bytes]:
+    """Return a controller for the registry's own tokens, and the line with a valid token.
+
+    :param users: the file of users.
+    """
+    users.write_bytes(password_lines(me="secret"))  # noqa: ASYNC240 - before the measurement
+    # A clock that stands still: otherwise the keys are read again every few seconds.
+    clock = Clock()
+    clock.advance(reactor.seconds() + 1)
+    file = PasswordFile(str(users), maybeDeferred, clock)
+    signer = make_signer(clock)
+    authenticator = Authenticator(
+        make_basic_scheme("here", file, clock), TokenStore(MemoryDriver(clock), clock)
+    )
+    scheme = TokenScheme(Realm(), "here", signer, authenticator, clock)
+    access = SchemeAccess(
+        scheme, AccessPolicy((AccessRule(Right.make(["a/**"], ["push"]), frozenset({"me"})),))
+    )
+    scope = Scope((ResourceActions("repository", "a/b", ("pull",)),))
+    account = await file.account_version("me")
+    assert account is not None
+    token = await signer.sign(TokenClaims("me", scope, account))
+    return access, f"Authorization: Bearer {token}\r\n".encode()
 
 
 if __name__ == "__main__":

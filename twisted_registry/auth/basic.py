@@ -86,7 +86,7 @@ class Basic:
     realm: str
     _portal: Portal
     _clock: IReactorTime
-    _version: Callable[[], object | None]
+    version: Callable[[], object | None]
     _close: Callable[[], Deferred[None]]
     accounts: IAccountVersions | None = None
     _max_running: int = MAX_RUNNING_CHECKS
@@ -103,12 +103,8 @@ class Basic:
         authorization = caller.authorization
         if not authorization:
             return None
-        version = self._version()
+        version = self.version()
         return None if version is None else self._login_cache.find_login(authorization, version)
-
-    def users_version(self) -> object | None:
-        """Return the version of the checker, see :meth:`IVersionedChecker.version`."""
-        return self._version()
 
     def authenticate(self, caller: Caller) -> Deferred[Login | None]:
         """Check user name and password with the portal.
@@ -124,7 +120,7 @@ class Basic:
             return fail(LoginFailed("the credentials are not NAME:PASSWORD in base64"))
         if is_empty_login(credentials):
             return succeed(None)
-        version = self._version()
+        version = self.version()
         login: Deferred[Any] = self._queue.submit(
             authorization,
             version,

@@ -93,13 +93,21 @@ class PasswordFile:
     _run_in_thread: Callable[..., Deferred[Any]]
     _clock: IReactorTime
     _loaded: tuple[object, HtpasswdUsers] = field(init=False, default=(None, HtpasswdUsers({})))
+    _seen: tuple[int, ...] | None = field(init=False, default=None)
+    _version: object | None = field(init=False, default=None)
 
     def version(self) -> object | None:
         """Return the version of the file; None if it is missing or was modified just now."""
         try:
-            return self._settled_version(os.stat(self._path))  # noqa: PTH116 - for each request
+            status = os.stat(self._path)  # noqa: PTH116 - for each request
         except OSError:
             return None
+        # Any change of a file changes the time of its inode.
+        seen = status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_dev
+        if seen != self._seen:
+            self._version = self._settled_version(status)
+            self._seen = seen if self._version is not None else None
+        return self._version
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         """Fire with the name, or fail with UnauthorizedLogin.

@@ -359,7 +359,7 @@ class TokenScheme:
         """
         keys = self._signer.keys.fresh()
         passwords = self._authenticator.passwords
-        users = 0 if passwords is None else passwords.users_version()
+        users = 0 if passwords is None else passwords.version()
         return None if keys is None or users is None else (keys, users)
 
 
