@@ -53,11 +53,42 @@ def replace_file(path: str, content: bytes, mode: int = 0o600) -> None:
 def make_private_directories(path: Path) -> None:
     """Make a directory, and those above it that are missing, accessible to their owner only.
 
+    If this process is root, each belongs to the owner of the one above it.
+
     :raises OSError: if one cannot be made.
     """
     missing = [each for each in (path, *path.parents) if not each.exists()]
     for each in reversed(missing):
         each.mkdir(0o700, exist_ok=True)
+        inherit_directory_owner(str(each))
+
+
+def inherit_owner(descriptor: int, directory: str) -> None:
+    """Give an open new file to the owner of its directory if this process is root.
+
+    So a command that root runs makes nothing that the serving user cannot read. Where that is not
+    possible the file stays as it is.
+    """
+    if os.geteuid() != 0:
+        return
+    with suppress(OSError):
+        above = Path(directory).stat()
+        if above.st_uid != 0:
+            # Not by its name: the owner of the directory could put another file there.
+            os.fchown(descriptor, above.st_uid, above.st_gid)
+
+
+def inherit_directory_owner(path: str) -> None:
+    """Do the same with a new directory."""
+    if os.geteuid() != 0:
+        return
+    with suppress(OSError):
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags)
+        try:
+            inherit_owner(descriptor, str(Path(path).parent))
+        finally:
+            os.close(descriptor)
 
 
 def fsync_directory(path: str) -> None:

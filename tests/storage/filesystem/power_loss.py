@@ -177,6 +177,12 @@ class PowerLossFiles(OSCalls):
             raise fault(errno.EEXIST, path)
         self._change("mkdir", (folder, name, Folder()))
 
+    def inherit_owner(self, fd, folder):
+        self._live()
+
+    def inherit_folder_owner(self, path):
+        self._live()
+
     def rmdir(self, path):
         folder, name = self._place(path)
         if self._entry(folder, name, path).entries:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.storage.filesystem.kit import make_driver, result_of
 from twisted_registry.repository import layout
+from twisted_registry.storage.files import make_private_directories
 from twisted_registry.storage.filesystem.permissions import WidePermissions, restrict_permissions
 from twisted_registry.storage.filesystem.tree import PRIVATE_FOLDER
 
@@ -96,3 +97,19 @@ def test_folder_of_another_user_is_reported_and_not_changed(tmp_path):
 def test_store_without_a_private_folder_stays_without(tmp_path):
     assert restrict_permissions(str(tmp_path), layout.SECRETS, USER) == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(USER != 0, reason="only root can give files away")
+def test_what_root_makes_belongs_to_the_owner_of_the_store(tmp_path):
+    """Otherwise the serving user could not read a token or a list that root has made."""
+    os.chown(tmp_path, 12345, 54321)
+    driver = make_driver(tmp_path)
+    result_of(driver.put(layout.token_record("0" * 36), b"{}"))
+    result_of(driver.create(layout.UPLOAD_SECRET, b"secret"))
+    (result_of(driver.lock("name")))()
+    make_private_directories(tmp_path / PRIVATE_FOLDER / "collector" / "below")
+    private = tmp_path / PRIVATE_FOLDER
+    found = [private, *private.rglob("*")]
+    assert len(found) == 10
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in found} == {(12345, 54321)}
+    assert mode_of(private / "collector" / "below") == 0o700

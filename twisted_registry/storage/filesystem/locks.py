@@ -103,11 +103,15 @@ class HostLocks:
 
     def _make(self, path: str) -> int:
         os_path = self.tree.os_path(path)
-        flags = os.O_RDWR | os.O_CREAT
+        files = self.tree.files
+
+        def attempt() -> int:
+            fd = files.open(os_path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE_MODE)
+            files.inherit_owner(fd, self.tree.os_path(_LOCK_FOLDER))
+            return fd
+
         try:
-            return self.tree.retry_with_parents(
-                path, lambda: self.tree.files.open(os_path, flags, PRIVATE_FILE_MODE)
-            )
+            return self.tree.retry_with_parents(path, attempt)
         except OSError as error:
             raise translate_oserror(error, path) from error
 

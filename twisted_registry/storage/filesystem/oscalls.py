@@ -11,6 +11,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from twisted_registry.storage.files import inherit_directory_owner, inherit_owner
 from twisted_registry.storage.interfaces import PathExists, PathInvalid, PathNotFound, StorageError
 
 if TYPE_CHECKING:
@@ -131,6 +132,14 @@ class OSCalls:
     def mkdir(self, path: str, mode: int = 0o777) -> None:
         """Make a folder with those of some permissions that the umask permits."""
         os.mkdir(path, mode)
+
+    def inherit_owner(self, fd: int, folder: str) -> None:
+        """Give an open new file to the owner of its folder, if this process is root."""
+        inherit_owner(fd, folder)
+
+    def inherit_folder_owner(self, path: str) -> None:
+        """Give a new folder to the owner of the one above it, if this process is root."""
+        inherit_directory_owner(path)
 
     def rmdir(self, path: str) -> None:
         """Delete an empty folder."""

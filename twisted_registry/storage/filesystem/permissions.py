@@ -39,7 +39,7 @@ class WidePermissions:
 def restrict_permissions(root: str, secrets: Iterable[str], user: int) -> list[WidePermissions]:
     """Remove the permissions of group and others from the private folder and from secrets in it.
 
-    Only what the user owns is changed, and everything if the user is root.
+    Only what the user owns is changed.
 
     :param root: the root folder of the driver.
     :param secrets: paths below it, of files and folders; missing ones are skipped.
@@ -56,7 +56,7 @@ def restrict_permissions(root: str, secrets: Iterable[str], user: int) -> list[W
         if not status.st_mode & (S_IRWXG | S_IRWXO):
             continue
         problem = ""
-        if user in {0, status.st_uid}:
+        if user == status.st_uid:
             allowed = PRIVATE_FOLDER_MODE if S_ISDIR(status.st_mode) else PRIVATE_FILE_MODE
             try:
                 os_path.chmod(status.st_mode & allowed)

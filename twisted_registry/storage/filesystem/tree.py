@@ -195,6 +195,8 @@ class AtomicFile:
     def __enter__(self) -> Self:
         self.path = f"{self._folder}/{temporary_name()}"
         self._fd = self._files.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, self._mode)
+        if self._mode == PRIVATE_FILE_MODE:
+            self._files.inherit_owner(self._fd, self._folder)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -593,20 +595,25 @@ class FileTree:
             self.delete(source)
 
     def _make_folders(self, os_path: str) -> None:
-        is_private = f"{os_path}/".startswith(f"{self.root}/{PRIVATE_FOLDER}/")
-        mode = PRIVATE_FOLDER_MODE if is_private else _FOLDER_MODE
         try:
-            self.files.mkdir(os_path, mode)
+            self._make_folder(os_path)
         except FileExistsError:
             return
         except FileNotFoundError:
             self._make_folders(os.path.dirname(os_path))  # noqa: PTH120
             # If it is deleted again meanwhile, the caller repeats this.
             with suppress(FileExistsError, FileNotFoundError):
-                self.files.mkdir(os_path, mode)
+                self._make_folder(os_path)
         if not os_path.startswith(f"{self.root}/"):
             # The root or a folder above it, which fsync_entries() does not sync.
             self.dir_syncer.fsync_os_path(os.path.dirname(os_path))  # noqa: PTH120
+
+    def _make_folder(self, os_path: str) -> None:
+        if f"{os_path}/".startswith(f"{self.root}/{PRIVATE_FOLDER}/"):
+            self.files.mkdir(os_path, PRIVATE_FOLDER_MODE)
+            self.files.inherit_folder_owner(os_path)
+        else:
+            self.files.mkdir(os_path, _FOLDER_MODE)
 
 
 def _always() -> bool:
