@@ -6,8 +6,10 @@ import json
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import fail
 
 from tests.api.setups import SITES
+from tests.api.watched_driver import Watched
 from tests.support.manifests import (
     CONFIG,
     OCI_IMAGE,
@@ -17,8 +19,11 @@ from tests.support.manifests import (
     image,
     index,
 )
+from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.storage.memory import MemoryDriver
 
 PAGE = 4 * 1024 * 1024
+WRITES = {"put", "create", "copy", "move", "delete", "delete_many", "prune", "writer"}
 SUBJECT = image(b"{}", annotations={"is": "the subject"})
 DIGEST = digest_of(SUBJECT)
 
@@ -188,6 +193,42 @@ async def test_last_is_any_text(api):
         ("", digests),
         ("..%2F", digests),
         ("zzz", []),
+        ("sha256:%00", digests),
+        ("sha256:%C2%80", []),
+        ("sha256:0%20", [one for one in digests if one > "sha256:0 "]),
+        (f"{digests[0]}x", digests[1:]),
+        ("sha256:" + "0" * 4000, digests),
     ):
         found, _ = await listed(api, f"?last={last}")
         assert [item["digest"] for item in found] == expected
+
+
+@pytest.mark.setups(*SITES)
+@pytest.mark.parametrize("full", [False, True], ids=["read-only", "full"])
+@pytest_twisted.ensureDeferred
+async def test_list_of_a_store_that_cannot_be_written_is_complete(start, clock, full):
+    """Nothing is stored that a list needs, as by another registry."""
+    driver = Watched(MemoryDriver(clock), lambda *_: None)
+    async with start(driver=driver) as api:
+        await api.push_blob(b"{}")
+        for number in range(2):
+            assert (await api.push_manifest(of(number), f"t{number}")).status == 201
+    root = "docker/registry/v2/repositories/a"
+    await driver.driver.delete(f"{root}/_referrers")
+    for number in range(2):
+        hexadecimal = digest_of(of(number)).partition(":")[2]
+        await driver.driver.delete(f"{root}/_manifests/revisions/sha256/{hexadecimal}/subject")
+    refused = []
+
+    def refuse(_number, name):
+        if name in WRITES:
+            refused.append(name)
+            return fail(StorageError("x", "cannot be written", full=full))
+        return None
+
+    driver.before = refuse
+    async with start(driver=driver) as api:
+        for _ in range(2):
+            found, _ = await listed(api)
+            assert [item["digest"] for item in found] == sorted(digest_of(of(n)) for n in range(2))
+    assert refused == ["put"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import socket
 
@@ -14,6 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 
+from tests.support.manifests import descriptor, digest_of, image
 from tests.support.processes import CONFIGURATION, write_configuration
 from tests.support.services import HTTP, MEMORY, header, run_service
 from twisted_registry.app.errors import StartError
@@ -22,6 +24,8 @@ from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load
 from twisted_registry.integrity.scrub import ScrubResult
 from twisted_registry.maintenance.purge import UploadPurgeResult
+from twisted_registry.oci.digest import Digest
+from twisted_registry.repository import layout
 
 LAYER = b"layer"
 DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
@@ -73,6 +77,31 @@ async def test_a_read_only_registry_refuses_uploads(tmp_path):
     text = MEMORY + "  maintenance:\n    readonly:\n      enabled: true\n" + HTTP
     async with run_service(tmp_path, text) as ask:
         assert (await ask("POST", "/v2/a/blobs/uploads/")).code == 405
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_read_only_registry_writes_nothing_for_a_list_of_referrers(tmp_path):
+    root = tmp_path / "store"
+    content = image(subject=descriptor(b"subject"))
+    digest = Digest.of(content)
+    for path, stored in (
+        (layout.blob_data(digest), content),
+        (layout.revision_link("a", digest), str(digest).encode()),
+    ):
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_bytes(stored)
+    before = sorted(root.rglob("*"))
+    text = (
+        f"version: 0.1\nstorage:\n  filesystem: {{{{rootdirectory: {root}}}}}\n"
+        "  maintenance:\n    readonly:\n      enabled: true\n" + HTTP
+    )
+    async with run_service(tmp_path, text) as ask:
+        for _ in range(2):
+            answer = await ask("GET", f"/v2/a/referrers/{digest_of(b'subject')}")
+            assert answer.code == 200
+            (listed,) = json.loads(answer.body)["manifests"]
+            assert listed["digest"] == str(digest)
+    assert sorted(root.rglob("*")) == before
 
 
 def maintenance_tasks(folder, maintenance):

@@ -16,6 +16,7 @@ could not be stored is kept in memory.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from functools import partial
 from itertools import compress
@@ -73,6 +74,7 @@ _MIN_RECORDED_BYTES = 64 * 1024
 _SAVE_DIVISOR = 16
 #: Seconds without optional writes after one has failed.
 _WRITE_PAUSE_S = 60.0
+_HEX_RE = re.compile(r"[0-9a-f]{1,128}", re.ASCII)
 
 
 @define(eq=False)
@@ -420,8 +422,12 @@ class Referrers:
             if after > prefix and not after.startswith(prefix):
                 continue
             start = after.removeprefix(prefix) if after.startswith(prefix) else ""
-            async for names in iterate_folders(self.store.bulk, f"{folder}/{algorithm}", start):
+            # A store need not accept other text as a position.
+            first = start if _HEX_RE.fullmatch(start) else ""
+            async for names in iterate_folders(self.store.bulk, f"{folder}/{algorithm}", first):
                 for name in names:
+                    if name <= start:
+                        continue
                     with suppress(DigestInvalid):
                         found.append(Digest.parse(prefix + name))
                     if len(found) > MAX_PAGE_REFERRERS:
