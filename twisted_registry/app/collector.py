@@ -16,7 +16,7 @@ from twisted_registry.gc.explain import Explainer
 from twisted_registry.gc.mark import CollectorObserver, MarkPhase
 from twisted_registry.gc.reference_db import ReferenceDatabase
 from twisted_registry.gc.sweep import Sweeper
-from twisted_registry.repository.clock import ClockJumps, MonotonicClock
+from twisted_registry.repository.clock import ClockJumps, monotonic_clock
 from twisted_registry.repository.concurrency import RateLimiter
 from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.parsing import ManifestWorker
@@ -52,7 +52,7 @@ def make_collector(
         Inventory(driver, worker or ManifestWorker()),
         Sweeper(driver, make_trash(configuration, driver, reactor)),
         _make_references(configuration, reactor),
-        MonotonicClock(reactor),
+        monotonic_clock(reactor),
         maintenance.gc.grace,
         untagged,
         dry_run,

@@ -34,7 +34,7 @@ from twisted_registry.maintenance.retention import RetentionRule, TagRetention
 from twisted_registry.maintenance.task import PeriodicTask
 from twisted_registry.maintenance.watermark import FillLevel, Watermark, used_fraction
 from twisted_registry.oci.patterns import Glob, GlobSet
-from twisted_registry.repository.clock import ClockJumps, MonotonicClock
+from twisted_registry.repository.clock import ClockJumps, monotonic_clock
 from twisted_registry.repository.concurrency import RateLimiter
 from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.parsing import ManifestWorker
@@ -236,7 +236,7 @@ class MaintenanceService(MultiService):
         lease = TaskLease(
             self.driver,
             name,
-            MonotonicClock(self.reactor),
+            monotonic_clock(self.reactor),
             definition.interval,
             settings,
             self.clock_jumps,
@@ -394,7 +394,7 @@ def make_gate(configuration: Configuration, driver: IStorageDriver, reactor: Any
     is_remote = configuration.storage.bucket is not None
     return CollectorGate(
         with_reserve(driver),
-        MonotonicClock(reactor),
+        monotonic_clock(reactor),
         min(grace_s, _MAX_PRESENCE_LEASE_S),
         SETTLE_S if is_remote else 0.0,
     )
@@ -409,7 +409,7 @@ def make_gate_heartbeat(
         intervals_s = _REMOTE_HEARTBEAT_S, _REMOTE_BUSY_HEARTBEAT_S
     else:
         intervals_s = _HEARTBEAT_S, _BUSY_HEARTBEAT_S
-    return GateHeartbeat(gate, MonotonicClock(reactor), *intervals_s)
+    return GateHeartbeat(gate, monotonic_clock(reactor), *intervals_s)
 
 
 def make_trash(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> IDeleter:
@@ -443,7 +443,7 @@ def make_scrub(
         affected_tags = AffectedTags(LinkCheck(driver, quarantine), inventory)
         return Scrub(
             BlobCheck(driver, quarantine, rate_limiter.throttle),
-            Repairer(driver, MonotonicClock(reactor)),
+            Repairer(driver, monotonic_clock(reactor)),
             affected_tags,
             reactor,
         ).run()
@@ -474,7 +474,7 @@ def make_fsck(
     fsck = Fsck(
         BlobCheck(driver, quarantine, RateLimiter(reactor, 0).throttle),
         corrupt,
-        Repairer(driver, MonotonicClock(reactor), repair),
+        Repairer(driver, monotonic_clock(reactor), repair),
         observer,
     )
     repositories = RepositoryCheck(

@@ -5,7 +5,7 @@ forward by ten days (NTP, a virtual machine that resumes, a mistake), everything
 before looks ten days older than it is. :class:`ClockJumps` measures such jumps against a clock that
 runs from the start of the machine, and :func:`time_before` corrects ages by them.
 
-How long a process has waited is measured with :class:`MonotonicClock`.
+How long a process has waited is measured with :func:`monotonic_clock`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
+from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -73,6 +74,15 @@ class MonotonicClock:
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
         """Return the pending calls of the reactor."""
         return self.reactor.getDelayedCalls()
+
+
+def monotonic_clock(reactor: IReactorTime) -> IReactorTime:
+    """Return a clock that nobody sets.
+
+    :param reactor: a reactor, whose time is that of the machine; any other clock, such as that of a
+        test, is returned as it is.
+    """
+    return MonotonicClock(reactor) if isinstance(reactor, ReactorBase) else reactor
 
 
 @define(eq=False)
