@@ -6,6 +6,7 @@ import uuid
 
 import pytest
 
+from tests.repository.trash_kit import WORLDS
 from tests.repository.upload_kit import (
     BOTH,
     A,
@@ -19,7 +20,7 @@ from tests.repository.upload_kit import (
     size_of,
     start,
 )
-from tests.repository.worlds import Body, SlowBody, begin, done, result_of
+from tests.repository.worlds import Body, ClientGone, SlowBody, begin, done, result_of
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
@@ -201,3 +202,56 @@ def test_digest_of_another_algorithm_reads_the_bytes_once(world, while_writing, 
     with pytest.raises(RegistryError):
         finish(world, upload_id, Digest.of(B, at_the_end))
     world.check()
+
+
+# Deleting the bytes of an upload.
+
+
+@pytest.mark.parametrize("kind", WORLDS)
+def test_of_several_requests_that_delete_the_bytes_one_is_told_how_many(kind):
+    world = WORLDS[kind]()
+    upload_id = start(world)
+    append(world, upload_id, A, B)
+    uploads = [find(world, upload_id) for _ in range(3)]
+    assert [done(upload.delete_bytes()) for upload in uploads] == [20, 0, 0]
+    for upload in uploads:
+        done(upload.discard())
+    assert not is_known(world, upload_id)
+
+
+@pytest.mark.parametrize("kind", WORLDS)
+def test_bytes_that_have_become_a_blob_are_not_deleted(kind):
+    world = WORLDS[kind]()
+    upload_id = start(world)
+    append(world, upload_id, A, B)
+    upload = find(world, upload_id)
+    assert finish(world, upload_id, BOTH) == 20
+    assert done(upload.delete_bytes()) == 0
+    assert size_of(world, BOTH) == 20
+
+
+def test_bytes_that_are_being_written_are_not_deleted(world):
+    upload_id = start(world)
+    append(world, upload_id, A)
+    upload, body = find(world, upload_id), SlowBody()
+    writing = begin(find(world, upload_id).append(body))
+    assert done(upload.delete_bytes()) == 0
+    body.arrive(B)
+    body.end()
+    assert result_of(writing) == 20
+
+
+def test_an_upload_without_bytes_has_none_to_delete(world):
+    assert done(find(world, start(world)).delete_bytes()) == 0
+
+
+@pytest.mark.parametrize("body", [Body(A, error=ClientGone()), Body(B, A)])
+def test_the_size_after_a_failure_is_that_of_the_bytes_that_remain(world, body):
+    upload_id = start(world)
+    append(world, upload_id, A)
+    upload = find(world, upload_id)
+    with pytest.raises((ClientGone, RegistryError)):
+        done(upload.finish(BOTH, body))
+    # The client can continue after a disconnect; a wrong digest deletes the upload.
+    assert upload.size == (20 if body.error else 0)
+    assert is_known(world, upload_id) is bool(body.error)
