@@ -11,13 +11,15 @@ from urllib.parse import quote
 import jwt
 import pytest
 import pytest_twisted
-from twisted.internet.defer import succeed
+from twisted.internet.defer import fail, succeed
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
 from tests.support.passwords import basic_header, password_lines
 from tests.support.services import HTTP, MEMORY, header, run_service
 from twisted_registry.app.errors import StartError
+from twisted_registry.storage.filesystem.driver import FilesystemDriver
+from twisted_registry.storage.interfaces import StorageError
 
 LAYER = b"layer"
 DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
@@ -392,6 +394,27 @@ async def test_unreadable_users_are_not_an_internal_error(tmp_path):
         response = await get_token(ask, headers={"Authorization": ADA})
         assert (response.code, response.document["error"]) == (503, "temporarily_unavailable")
         assert (await get_token(ask)).code == 200, "anonymous callers need no users"
+
+
+@pytest_twisted.ensureDeferred
+async def test_login_on_a_full_disk_gets_a_token_without_a_refresh_token(tmp_path, monkeypatch):
+    def put(_, path, content, *, durable=True):
+        return fail(StorageError(path, "no space", full=True))
+
+    async with registry(tmp_path, store=DISK) as ask:
+        await get_token(ask, headers={"Authorization": ADA})
+        monkeypatch.setattr(FilesystemDriver, "put", put)
+        headers = {"Authorization": ADA}
+        response = await get_token(ask, OPEN, headers=headers, offline_token="true")
+        assert response.code == 200
+        assert "refresh_token" not in response.document
+        assert (await ask("GET", "/v2/", headers=bearer_header(response))).code == 200
+        form = {"grant_type": "password", "username": "ada", "password": "secret"}
+        response = await post_form(ask, **form, access_type="offline")
+        assert response.code == 200
+        monkeypatch.undo()
+        response = await get_token(ask, OPEN, headers=headers, offline_token="true")
+        assert response.document["refresh_token"]
 
 
 @pytest_twisted.ensureDeferred

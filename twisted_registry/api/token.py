@@ -180,13 +180,22 @@ class TokenResource(AsyncResource):
         return await self._issue(principal, [form.get("scope", "")], refresh, more)
 
     async def _create_refresh_token(self, principal: Principal, caller: Caller) -> str:
-        """Return a new refresh token; empty if the principal cannot have one."""
+        """Return a new refresh token; empty if the principal cannot have one.
+
+        It is empty on a full disk as well: clients can pull, and ask for a token again.
+        """
         if not (self._refresh_lifetime and principal.account):
             return ""
         name = principal.identity.name
-        token = await self._authenticator.records.create_refresh(
-            name, self._refresh_lifetime, principal.account, self._refresh_limit
-        )
+        try:
+            token = await self._authenticator.records.create_refresh(
+                name, self._refresh_lifetime, principal.account, self._refresh_limit
+            )
+        except StorageError as error:
+            if not error.full:
+                raise
+            log.error("disk is full, no refresh token is created: {error}", error=error)
+            return ""
         if self._audit is not None:
             self._audit.refresh_token_created(name, stored_token_id(token), caller)
         return token
