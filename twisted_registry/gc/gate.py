@@ -506,6 +506,7 @@ class CollectorGate:
             return False
         if self._abandoned[0] != published.id:
             self._abandoned = published.id, self.clock.seconds()
+            log.info("the collector of a delete list has exited list={id}", id=published.id)
         return self.clock.seconds() - self._abandoned[1] >= self.settle_s
 
     def _list_naming(self, repository: str | None, digest: Digest) -> DeleteListView | None:

@@ -35,8 +35,9 @@ class IPresenceGate(Interface):
     def wait_until_unlisted(repository: str, digests: Iterable[Digest]) -> Awaitable[None]:
         """Wait until ``digests`` are not being removed, for some seconds at most.
 
-        Called before a manifest is refused because content that it needs is missing: a collector
-        may be about to release it, or have released it since.
+        Called before a manifest is refused because content that it needs is missing, and before
+        HEAD of a manifest by digest denies it: a collector may be about to release the content, or
+        have released it since.
         """
 
     def protect_push(repository: str, digest: Digest) -> AbstractAsyncContextManager[None]:
