@@ -252,7 +252,7 @@ def test_list_of_an_unwritable_store_is_complete(stocked, full, log_lines):
     for _ in range(3):
         assert digests_on(pages(stocked)) == [expected]
     assert driver.refused == 1, "it is not tried again at once"
-    assert len([line for line in log_lines if "list of referrers" in line]) == 1
+    assert len([line for line in log_lines if "records of referrers" in line]) == 1
     assert stocked.paths() == before
     # Once it can be written, it is.
     driver.before = lambda *_: None

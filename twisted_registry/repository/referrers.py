@@ -106,12 +106,13 @@ class OptionalWrites:
         try:
             await self.driver.put(path, content, durable=durable)
         except StorageError as error:
-            self._paused_until_s = self.clock.seconds() + _WRITE_PAUSE_S
-            log.warn(
-                "the list of referrers is rebuilt for each process until this can be stored: "
-                "{error}",
-                error=str(error),
-            )
+            if self.are_possible:
+                log.warn(
+                    "records of referrers cannot be stored, retry in {seconds:.0f} s: {error}",
+                    seconds=_WRITE_PAUSE_S,
+                    error=str(error),
+                )
+                self._paused_until_s = self.clock.seconds() + _WRITE_PAUSE_S
             return False
         return True
 
