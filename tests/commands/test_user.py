@@ -230,6 +230,19 @@ def test_an_entry_is_removed_without_space_for_a_new_file(htpasswd_file, monkeyp
     assert htpasswd_module.has_entry(htpasswd_file.read_bytes(), name)
 
 
+@pytest.mark.parametrize(("folder", "file"), [(0o2750, 0o640), (0o750, 0o600), (0o777, 0o600)])
+def test_a_new_file_is_readable_to_the_group_in_a_shared_directory(tmp_path, folder, file):
+    directory = tmp_path / "etc"
+    directory.mkdir()
+    directory.chmod(folder)
+    path = directory / "users"
+    htpasswd_module.edit_file(str(path), lambda _: b"ada:x\n")
+    assert path.stat().st_mode & 0o777 == file
+    path.chmod(0o600)
+    htpasswd_module.edit_file(str(path), lambda _: b"bob:x\n")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_removal_is_not_made_in_place_for_another_error(htpasswd_file, monkeypatch):
     before = htpasswd_file.read_bytes()
 

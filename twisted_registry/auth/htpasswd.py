@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a password that bcrypt uses.
 MAX_PASSWORD_BYTES = 72
+#: The permissions of a new file in a directory with the set-group-ID bit.
+_SHARED_MODE = 0o640
 #: Version, cost, salt and hash. The versions 2, 2a, 2b, 2x and 2y name the same algorithm.
 _BCRYPT = re.compile(rb"\$2[abxy]?\$(\d\d)\$[./A-Za-z0-9]{53}")
 
@@ -93,6 +96,9 @@ def cost_of(hashed: bytes) -> int:
 def edit_file(path: str, change: Callable[[bytes], bytes]) -> None:
     """Change a file. A missing one is created, readable only by its owner.
 
+    In a directory with the set-group-ID bit the group may read it too: that is how an
+    administrator shares such files with a service.
+
     A symbolic link is followed. Owner and permissions of an existing file are kept.
 
     :param change: returns the new content for the old one. If it raises, the file is unchanged.
@@ -110,6 +116,8 @@ def edit_file(path: str, change: Callable[[bytes], bytes]) -> None:
             with temporary_file(str(target), changed) as hidden:
                 if status is not None:
                     _copy_owner_and_mode(Path(hidden), status)
+                elif directory.stat().st_mode & stat.S_ISGID:
+                    Path(hidden).chmod(_SHARED_MODE)
                 Path(hidden).rename(target)
         fsync_directory(str(directory))
 
