@@ -29,7 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "retention": "delete the tags that no rule of storage.maintenance.retention keeps",
     "maintenance": "print the state of the periodic tasks, or run one",
     "user": "add, change, remove or list the users of auth.htpasswd",
-    "token": "create, list and revoke tokens for robots",
+    "token": "create, list and revoke tokens for robots, rotate keys",
     "copy-store": "copy one store into another, even while registries serve",
 }
 
