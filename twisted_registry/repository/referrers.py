@@ -637,12 +637,15 @@ class _Listing:
         )
 
     async def _add_descriptor(self, record: SubjectRecord, rebuilt: RebuiltRecord | None) -> None:
-        descriptor = await self.referrers.read_descriptor(record) if rebuilt is None else None
-        if descriptor is None and rebuilt is None:
-            rebuilt = await self.referrers.rebuild_record(record.manifest)
         if rebuilt is not None:
-            descriptor = rebuilt.descriptor
-            self._parsed_bytes += rebuilt.parsed_bytes
+            descriptor: bytes | None = rebuilt.descriptor
+        else:
+            descriptor = await self.referrers.read_descriptor(record)
+        if descriptor is None:
+            # The separate file is missing or damaged.
+            again: dict[Digest, RebuiltRecord] = {}
+            await self._rebuild([record.manifest], again)
+            descriptor = again[record.manifest].descriptor if again else None
         if descriptor is not None:
             self.found.append(descriptor)
             self._size += len(descriptor) + 1
