@@ -205,6 +205,16 @@ def test_plain_http_is_answered_and_the_connection_closed(make_pair):
     assert pair.theirs.recv(1000) == b""
 
 
+@pytest.mark.parametrize("error", [SSL.SysCallError(104, "ECONNRESET"), SSL.ZeroReturnError()])
+def test_handshake_that_the_peer_gives_up_is_a_loss(make_pair, error):
+    pair = make_pair()
+    connection = pair.ours.getHandle()
+    connection.do_handshake = once(error, connection.do_handshake)
+    pair.theirs.sendall(b"\x16\x03")
+    pair.turn()
+    assert pair.protocol.reason.check(ConnectionLost, ConnectionDone)
+
+
 def test_other_data_without_tls_gets_no_answer_in_plain_text(make_pair):
     pair = make_pair()
     pair.theirs.sendall(b"SSH-2.0-client /\r\n")

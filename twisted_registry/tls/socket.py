@@ -82,8 +82,9 @@ def twisted_reason(error: Error) -> Exception:
 
 def _is_plain_http(error: Error) -> bool:
     """Return whether a handshake failed because the peer sent an HTTP request without TLS."""
-    queue = error.args[0] if error.args else ()
-    return bool(queue and queue[-1][-1] == _HTTP_REQUEST_REASON)
+    # The error of a failed system call has a number instead of OpenSSL's queue.
+    queue = error.args[0] if error.args else None
+    return isinstance(queue, list) and bool(queue) and queue[-1][-1] == _HTTP_REQUEST_REASON
 
 
 def _clear_error_queue() -> None:
