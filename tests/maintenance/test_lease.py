@@ -37,6 +37,11 @@ class LeaseDriver(MemoryDriver):
 
     conditional = True
     broken = False
+    held = None
+
+    def delete(self, path, *, durable=True):
+        held, self.held = self.held, None
+        return held or super().delete(path, durable=durable)
 
     def create(self, path, content):
         if not self.conditional:
@@ -254,3 +259,19 @@ def test_record_has_plain_values_and_is_shown_without_settings():
         "failure": "",
         "by": "host 1",
     }
+
+
+def test_lease_is_released_when_the_task_is_stopped_during_the_release(
+    here, there, driver, log_lines
+):
+    here.task.startService()
+    here.run()
+    driver.held = Deferred()
+    here.ends()
+    assert here.task.is_running
+    stopped = []
+    here.task.stopService().addCallback(stopped.append)
+    assert stopped == [None]
+    assert not [line for line in log_lines if "lease" in line]
+    there.run()
+    assert there.task.is_running

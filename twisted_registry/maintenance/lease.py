@@ -160,7 +160,7 @@ class TaskLease:
             # A renewal under way would restore the lease after its release.
             await renewal_ended
             try:
-                await self._release(holder)
+                await self._release_once_more_if_cancelled(holder)
             except Exception:  # noqa: BLE001 - the lease expires by itself
                 log.failure("lease could not be released task={task}", task=self.task)
 
@@ -214,6 +214,13 @@ class TaskLease:
         except MethodUnsupported:
             await self.driver.put(path, content)
         return await self._read_holder() == holder
+
+    async def _release_once_more_if_cancelled(self, holder: str) -> None:
+        try:
+            await self._release(holder)
+        except CancelledError:
+            # The task is stopped at its end, which must not leave the lease.
+            await self._release(holder)
 
     @translate_storage_errors
     async def _release(self, holder: str) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
 from tests.storage.filesystem.counting_oscalls import BROKEN, FULL, FaultyFiles
 from tests.storage.filesystem.kit import descriptors, failure_of, make_driver, paths, result_of
+from twisted_registry.storage.filesystem.oscalls import OSCalls
 from twisted_registry.storage.interfaces import MoveRefused, OffsetInvalid, StorageError
 from twisted_registry.testing.stream_contract import RecordingConsumer
 
@@ -124,3 +127,22 @@ def test_a_disk_error_fails_the_delivery(tmp_path):
     ):
         failure_of(ask(result_of(driver.open("file"))), StorageError)
     assert descriptors() == before
+
+
+class PruningFiles(OSCalls):
+    """Files of which another process deletes the folder as soon as one is deleted."""
+
+    def unlink(self, path):
+        super().unlink(path)
+        shutil.rmtree(Path(path).parents[1])
+
+
+@pytest.mark.parametrize("way", ["delete", "delete_many"])
+def test_a_folder_that_another_process_deletes_at_once_does_not_fail_a_delete(tmp_path, way):
+    driver = make_driver(tmp_path, PruningFiles())
+    result_of(driver.put("a/b/c/file", b"content"))
+    deleting = (
+        driver.delete_many(["a/b/c/file"]) if way == "delete_many" else driver.delete("a/b/c/file")
+    )
+    result_of(deleting)
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"]

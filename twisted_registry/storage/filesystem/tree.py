@@ -137,6 +137,18 @@ class DirSyncer:
         """Make the entries of one folder durable."""
         self.fsync_os_path(f"{self.root}/{folder}" if folder else self.root)
 
+    def fsync_removal(self, folder: str) -> None:
+        """Make it durable that an entry of a folder was removed; the folder may be gone as well."""
+        while True:
+            try:
+                self.fsync_dir(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                if not folder:
+                    raise
+                folder = parent_of(folder)
+            else:
+                return
+
     def fsync_os_path(self, os_path: str) -> None:
         """Make the entries of any folder of the file system durable."""
         fd = self.files.open(os_path, os.O_RDONLY | os.O_DIRECTORY)
@@ -358,7 +370,7 @@ class FileTree:
             self._use_reserve(lambda: self.files.rename(os_path, doomed))
             self.dir_syncer.forget_folder(path)
         if durable:
-            self.dir_syncer.fsync_dir(parent_of(path))
+            self.dir_syncer.fsync_removal(parent_of(path))
         if doomed:
             self.remove_tree(doomed)
 
@@ -420,7 +432,7 @@ class FileTree:
             else:
                 changed.add(parent_of(path))
         for folder in changed:
-            self.dir_syncer.fsync_dir(folder)
+            self.dir_syncer.fsync_removal(folder)
         if first is not None:
             raise first
 
