@@ -114,6 +114,14 @@ def test_a_reserve_is_written_where_nothing_can_be_allocated(driver, disk, tmp_p
     assert (len(contents), {len(content) for content in contents}) == (128, {128 * 1024})
 
 
+def test_a_reserve_is_written_where_allocating_takes_no_blocks(driver, disk, tmp_path):
+    # As on a file system that stores zeros as nothing.
+    disk.allocate = os.ftruncate
+    assert result_of(driver.refill()) is True
+    used = [path.stat().st_blocks * 512 for path in (tmp_path / RESERVE_FOLDER).iterdir()]
+    assert sum(used) >= 16 * MIB
+
+
 def test_a_reserve_takes_at_most_a_fiftieth_of_a_small_disk(driver, disk, pieces):
     disk.blocks, disk.inodes = 16_384, 1000
     assert result_of(driver.refill()) is True

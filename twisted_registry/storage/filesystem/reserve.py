@@ -37,6 +37,8 @@ _MIN_PIECES = 8
 #: The reserve takes at most this part of the blocks and inodes of a disk.
 _DISK_DIVISOR = 50
 _BLOCK_BYTES = 4096
+#: The unit of ``st_blocks``.
+_STAT_BLOCK_BYTES = 512
 #: posix_fallocate() is not supported here.
 _UNSUPPORTED_ERRNOS = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
@@ -145,7 +147,9 @@ class Reserve:
                 if error.errno not in _UNSUPPORTED_ERRNOS:
                     raise
             else:
-                return
+                # Where it is not supported, the C library writes zeros.
+                if self.files.fstat(fd).st_blocks * _STAT_BLOCK_BYTES >= size:
+                    return
         # Random, because zeros take no space on a file system that compresses.
         rest = memoryview(os.urandom(size))
         offset = 0
