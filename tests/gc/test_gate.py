@@ -450,3 +450,29 @@ def test_overdue_process_leases_nothing(world, gate, collector):
     done(gate.poll())
     assert may_report_present(gate, BLOB)
     assert collector.leases() == {lease(BLOB)}
+
+
+def test_lease_for_a_list_that_was_replaced_meanwhile_does_not_count(world, gate, collector):
+    collector.propose(BLOB)
+    done(gate.poll())
+    world.write(layout.lease_file(collector.list.id, BLOB), b"")
+    looks = [Deferred() for _ in range(2)]
+
+    def before(_number, action, path):
+        return looks.pop() if looks and action == "stat" and "leases" in path else None
+
+    world.driver.before = before
+    first, second = looks
+    answers, stored = [], []
+    gate.may_report_present("a", BLOB).addCallback(answers.append)
+    begin(hold(gate, BLOB)).addCallback(stored.append)
+    world.clock.advance(10)
+    collector.propose(BLOB)
+    done(gate.poll())
+    assert record(world, gate) == collector.list.id
+    for look in (first, second):
+        look.callback(None)
+    assert (answers, stored) == ([False], [])
+    collector.withdraw()
+    done(gate.poll())
+    assert stored == [None]

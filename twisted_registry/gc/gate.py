@@ -308,7 +308,7 @@ class CollectorGate:
         known = self._list_naming(repository, digest)
         if known is not None:
             if self._is_obeying:
-                return Deferred.fromCoroutine(self._report_if_leased(known, digest))
+                return Deferred.fromCoroutine(self._report_if_leased(repository, digest))
             if self._is_record_overdue():
                 # The collector does not wait for this process, so a lease may come too late.
                 return False
@@ -448,11 +448,15 @@ class CollectorGate:
         self._recent_digests.add(digest)
         return True
 
-    async def _report_if_leased(self, known: DeleteListView, digest: Digest) -> bool:
-        is_leased = await self._is_leased(known, digest)
-        if is_leased:
+    async def _report_if_leased(self, repository: str | None, digest: Digest) -> bool:
+        if await self._is_hidden(repository, digest):
+            return False
+        if self._list_naming(repository, digest) is None or self._is_obeying:
             self._recent_digests.add(digest)
-        return is_leased
+            return True
+        # Another list was published meanwhile.
+        answer = self.may_report_present(repository, digest)
+        return answer if isinstance(answer, bool) else await answer
 
     async def _is_leased(self, known: DeleteListView, digest: Digest) -> bool:
         """Return whether the collector will take a digest off a list that this process obeys."""
@@ -516,10 +520,14 @@ class CollectorGate:
             return None
         return known
 
-    async def _is_hidden(self, repository: str, digest: Digest) -> bool:
+    async def _is_hidden(self, repository: str | None, digest: Digest) -> bool:
         """Return whether a digest counts as absent, because of a list that is obeyed."""
-        known = self._list_naming(repository, digest) if self._is_obeying else None
-        return known is not None and not await self._is_leased(known, digest)
+        while self._is_obeying and (known := self._list_naming(repository, digest)) is not None:
+            if not await self._is_leased(known, digest):
+                return True
+            if self._delete_list is known:
+                return False
+        return False
 
     async def _reason_to_wait(self, repository: str, digest: Digest) -> str | None:
         is_hidden = await self._is_hidden(repository, digest)
