@@ -10,6 +10,7 @@ from twisted.logger import LogLevel
 from zope.interface.verify import verifyObject
 
 from twisted_registry.maintenance.reserve import REFILL_INTERVAL_S, ReserveKeeper
+from twisted_registry.storage.interfaces import StorageError
 
 
 class Reserve:
@@ -70,10 +71,11 @@ def test_an_incomplete_reserve_is_reported_once_until_it_is_complete(
     assert levels == [LogLevel.error, LogLevel.info]
 
 
-def test_a_reserve_that_cannot_be_made_refuses_no_push(keeper, reserve, clock, log_lines):
-    reserve.answer = fail(OSError("not permitted"))
+@pytest.mark.parametrize("error", [StorageError("", "not permitted"), ValueError("unexpected")])
+def test_a_reserve_that_cannot_be_made_refuses_no_push(keeper, reserve, clock, log_lines, error):
+    reserve.answer = fail(error)
     keeper.startService()
-    reserve.answer = fail(OSError("not permitted"))
+    reserve.answer = fail(error)
     clock.advance(REFILL_INTERVAL_S)
     assert (reserve.changes, keeper.is_complete) == ([], True)
     assert sum("cannot be made" in line for line in log_lines) == 1

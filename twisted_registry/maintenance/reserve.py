@@ -9,6 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from twisted_registry.storage.interfaces import StorageError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -66,6 +68,12 @@ class ReserveKeeper(Service):
             is_complete = await self._refilling
         except CancelledError:
             return
+        except StorageError as error:
+            if not self._is_failing:
+                log.error(
+                    "the reserve of the store cannot be made, will retry: {error}", error=error
+                )
+            self._is_failing = True
         except Exception:  # noqa: BLE001 - a store without a reserve is served all the same
             if not self._is_failing:
                 log.failure("the reserve of the store cannot be made, will retry")
