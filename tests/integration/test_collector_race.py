@@ -43,7 +43,9 @@ def raced(race, length):
             document = made.json()
             needed |= {made.headers["docker-content-digest"], document["config"]["digest"]}
             needed |= {layer["digest"] for layer in document["layers"]}
+    race.stop()
     blobs = race.blobs()
+    race.start()
     race.delete_all()
     race.stop()
     race.collect()
