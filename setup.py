@@ -45,10 +45,10 @@ setup(
     install_requires=[
         "attrs>=23.2",
         "cryptography>=44",
-        "httptools>=0.6",
+        "httptools>=0.6.3",
         "pyopenssl>=25",
         "pyyaml>=6.0.1",
-        "treq>=23.11",
+        "treq>=24.9",
         "twisted[tls]>=24.11",
     ],
     extras_require={
