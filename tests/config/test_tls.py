@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.config.config_loading import MEMORY, fault_lines, load_config
-from twisted_registry.config.http import TLS12_SUITES
 from twisted_registry.config.loading import load_text
+from twisted_registry.config.tls import TLS12_SUITES
 
 GOOD = "certificate: /c, key: /k"
 

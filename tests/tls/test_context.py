@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 
 from tests.support.certificates import Authority, Issued, encode_private_key, rsa_key
-from twisted_registry.config.http import TLS12_SUITES
+from twisted_registry.config.tls import TLS12_SUITES
 from twisted_registry.tls.context import ClientAuth, TLSOptions, make_context, missing_ciphers
 from twisted_registry.tls.interfaces import CertificateBundle, CertificateError
 

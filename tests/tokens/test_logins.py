@@ -210,7 +210,7 @@ async def test_token_of_a_refresh_token_ends_with_the_account_and_the_record(use
 
 @pytest_twisted.ensureDeferred
 async def test_claims_of_a_token_give_no_rights(users):
-    """Whoever has the key, but not the users, the records and the rules, gets nothing."""
+    """The key without the users, the records and the rules gives nothing."""
     robot, _ = await users.records.create("robot", "ci", None, rights=RIGHTS)
     for claims in (
         {"name": "nobody"},

@@ -149,7 +149,7 @@ class CheckQueue(Generic[T]):
     ) -> Deferred[T]:
         """Fire with the result of a check, once it was its turn.
 
-        A check that waits ends with its last waiter. One that runs is completed, whoever waits: its
+        A check that waits ends with its last waiter. One that runs is completed in any case: its
         thread could not be stopped, and its failure counts.
 
         :param authorization: the credentials; only a keyed hash of them is kept.

@@ -27,7 +27,7 @@ from twisted_registry.config.document import (
     quote_value,
 )
 from twisted_registry.config.environment import FILE_VARIABLE, PREFIX, apply_overrides
-from twisted_registry.config.http import check_empty_tls, check_tls, parse_address
+from twisted_registry.config.http import parse_address
 from twisted_registry.config.kinds import ReadContext
 from twisted_registry.config.middleware import check_middleware
 from twisted_registry.config.s3 import check_s3
@@ -40,6 +40,7 @@ from twisted_registry.config.storage import (
     check_redis,
     check_retention,
 )
+from twisted_registry.config.tls import check_empty_tls, check_tls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Trusted proxies, and what their headers say about a client (RFC 7239, X-Forwarded-*).
 
 Anybody can send these headers. They are believed only if the peer, the other end of the socket, is
-a trusted proxy. In a chain of proxies each one appends the address of its own peer, so the client
+a trusted proxy. In a chain of proxies each one appends the address of its peer, so the client
 is the right-most address that is not a trusted proxy: what is left of it may be forged.
 """
 

@@ -30,7 +30,7 @@ class ClockWatch(Service):
         """Prepare the service.
 
         :param reactor: whose calls are moved.
-        :param jumps: has the two clocks; it is told to look when the clock was set.
+        :param jumps: has the two clocks; it looks when the clock was set.
         :param interval_s: seconds between two looks.
         """
         self.setName("clock")

@@ -90,7 +90,7 @@ class ManifestInvalid(ValueError):
 
 @frozen
 class DocumentType:
-    """What a document says of its own media type.
+    """What a document says about its media type.
 
     :ivar declared: its ``mediaType``; None without a valid one: it may be pushed as any type.
     :ivar guessed: the OCI type that it looks like, or None.
@@ -286,7 +286,7 @@ def _parse_document(document: dict[str, Any] | None, media_type: str | None) -> 
 
 
 def parse_document_type(content: bytes) -> DocumentType:
-    """Return what a stored document says of its own media type."""
+    """Return what a stored document says about its media type."""
     return _type_of(load_object(content))
 
 

@@ -10,7 +10,7 @@ A record contains two lines and a descriptor::
 
 ``<manifest>`` and ``<subject>`` are digests, ``<artifact type>`` is the SHA-256 of the type; ``-``
 stands for none. ``<media type>`` is ``declared`` if the manifest declares its media type, or else
-``stored``: then the descriptor is that of one repository. A longer descriptor is a file of its own.
+``stored``: then the descriptor is that of one repository. A longer descriptor has a separate file.
 
 Records can be rebuilt from the manifests. One that is missing, torn, damaged, or that of another
 manifest counts as missing, and is written again when a list needs it.

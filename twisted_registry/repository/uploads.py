@@ -328,7 +328,7 @@ class Upload:
         """Delete the stored bytes, and return how many they were.
 
         :returns: 0 if another request writes to the upload, or has ended it: of several requests
-            that delete the same bytes, one is told so.
+            that delete the same bytes, one gets the number.
         :raises RegistryError: if the store fails.
         """
         if not self.size:

@@ -139,7 +139,7 @@ class Reserve:
             self.files.close(fd)
 
     def _fill(self, fd: int, size: int) -> None:
-        """Give a new file blocks of its own."""
+        """Allocate blocks to a new file."""
         with suppress(AttributeError):
             try:
                 self.files.allocate(fd, size)
