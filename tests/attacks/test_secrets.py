@@ -15,6 +15,7 @@ from tests.attacks.attacked_registry import (
     OWN_TOKENS,
     PASSWORDS,
     SERVER_SECRET,
+    SETUPS_HERE,
     TARGET,
     USERS,
     auth_section,
@@ -107,6 +108,7 @@ async def test_no_response_and_no_log_line_has_a_secret(registry):
         assert text not in logged
 
 
+@pytest.mark.parametrize("registry", SETUPS_HERE, ids=str, indirect=True)
 @pytest_twisted.ensureDeferred
 async def test_no_repr_has_a_secret(registry):
     """Check the repr of every object of the package, as a traceback would show it."""

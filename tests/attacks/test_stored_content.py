@@ -25,14 +25,15 @@ async def put(registry, content, media_type):
 @pytest.mark.parametrize("media_type", ACTIVE)
 @pytest_twisted.ensureDeferred
 async def test_a_manifest_cannot_be_pushed_as_a_page_or_script(registry, media_type):
-    answer = await put(registry, PAGE, media_type)
+    page = PAGE + media_type.encode()
+    answer = await put(registry, page, media_type)
     assert (answer.status, answer.code) == (400, "MANIFEST_INVALID")
     declared = media_type.partition(";")[0]
     content = json.dumps({"mediaType": declared, "x": PAGE.decode()}).encode()
     for header in (None, declared):
         answer = await put(registry, content, header)
         assert (answer.status, answer.code) == (400, "MANIFEST_INVALID")
-    for pushed in (PAGE, content):
+    for pushed in (page, content):
         target = f"/v2/team/app/manifests/{digest_of(pushed)}"
         assert (await registry("ada", "GET", target)).status == 404
 
