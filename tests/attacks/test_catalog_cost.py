@@ -14,9 +14,15 @@ DEEP = "/".join("d" * (MOST + 1))
 DEEPEST_PERMITTED = "/".join("p" * MOST)
 REPOSITORIES = "docker/registry/v2/repositories"
 
-pytestmark = pytest.mark.parametrize(
-    "registry", [(OWN_TOKENS, 1), (OWN_TOKENS, 2)], ids=["one worker", "two workers"], indirect=True
-)
+pytestmark = [
+    pytest.mark.timed,
+    pytest.mark.parametrize(
+        "registry",
+        [(OWN_TOKENS, 1), (OWN_TOKENS, 2)],
+        ids=["one worker", "two workers"],
+        indirect=True,
+    ),
+]
 
 
 def folders(registry, name):

@@ -15,6 +15,8 @@ import pytest
 from tests.support.manifests import digest_of
 from tests.support.processes import SERVE, RegistryProcess, wait_until, write_configuration
 
+pytestmark = pytest.mark.timed
+
 CROWD = 2000
 #: The soft limit of a login shell, and of systemd's services.
 USUAL_DESCRIPTORS = 1024

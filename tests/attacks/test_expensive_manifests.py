@@ -24,6 +24,8 @@ from tests.support.manifests import OCI_INDEX, OTHER, digest_of
 from tests.support.processes import SERVE, RegistryProcess, write_configuration
 from tests.support.services import run_service
 
+pytestmark = pytest.mark.timed
+
 #: The reactor is never blocked for longer, in the best of three attempts.
 MAX_BLOCKED_S = 0.05
 MAX_LATENCY_S = 0.2

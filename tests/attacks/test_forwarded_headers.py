@@ -50,9 +50,10 @@ async def logged_request(registry, headers):
     """Send a wrong password; return the line of the access log, and the log, once it has both."""
     sent = {"Authorization": basic_header("root", "wrong"), "User-Agent": "forger/7", **headers}
     assert (await registry("", "GET", "/v2/", sent)).status == 401
-    pattern = re.compile(r"127\.0\.0\.1 - - \[.*forger/7.*")
-    await until(lambda: pattern.search(registry.logged()) and "login refused" in registry.logged())
-    return pattern.search(registry.logged())[0], registry.logged()
+    access = re.compile(r"127\.0\.0\.1 - - \[.*forger/7.*\n")
+    refusal = re.compile(r"login refused.*http\.request\.remoteaddr.*")
+    await until(lambda: access.search(registry.logged()) and refusal.search(registry.logged()))
+    return access.search(registry.logged())[0].rstrip("\n"), registry.logged()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -16,6 +16,8 @@ from tests.support.passwords import basic_header
 from tests.support.processes import SERVE, RegistryProcess, wait_until, write_configuration
 from twisted_registry.auth.password_file import hash_password, verify_password
 
+pytestmark = pytest.mark.timed
+
 ATTACKERS = 100
 USERS = [f"user{number}" for number in range(10)]
 #: The cost of hashes that a registry and Apache's htpasswd make by themselves, or above.

@@ -30,6 +30,8 @@ from twisted_registry.repository.subject_records import make_record
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.testing.server import serve
 
+pytestmark = pytest.mark.timed
+
 REFERRERS = 1000
 #: Referrers with a large descriptor that are listed: those of the first pages.
 LISTED = 5
