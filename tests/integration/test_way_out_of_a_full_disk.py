@@ -243,10 +243,7 @@ def test_a_disk_that_was_full_before_there_was_a_reserve_is_freed_after_deletes(
             operator.on_store("garbage-collect", "-m")
             assert not any(operator.has_blob(list(each.blobs)[-1]) for each in images)
             remote.assert_holds("held", held, "latest")
-            wait_until(
-                lambda: remote.request("POST", "/v2/a/blobs/uploads/", b"").status == 202, 20
-            )
-            remote.push("again", images[0], "latest")
+            wait_until(lambda: can_push(remote, images[0]), 20)
 
 
 def free_everything(operator, way, *, has_trash):
@@ -268,11 +265,24 @@ def free_everything(operator, way, *, has_trash):
     assert reader.fault is None, reader.fault
     assert reader.pulls
     operator.make_room()
-    wait_until(lambda: remote.request("POST", "/v2/a/blobs/uploads/", b"").status == 202, 20)
     again = image("again", size=100_000)
-    remote.push("again", again, "latest")
+    wait_until(lambda: can_push(remote, again), 20)
     remote.assert_holds("again", again, "latest")
     assert wait_until(lambda: operator.reserve_pieces() > 100, 20)
+
+
+def can_push(remote, made):
+    """Push an image, and return whether every request found room.
+
+    Each process looks at intervals whether the reserve is complete, so one may refuse for longer.
+    """
+    try:
+        remote.push("again", made, "latest")
+    except AssertionError as refusal:
+        if "no space left" not in str(refusal):
+            raise
+        return False
+    return True
 
 
 def fill_store(remote, images):
