@@ -20,6 +20,7 @@ from tests.support.services import HTTP, MEMORY, header, run_service
 from twisted_registry.app.errors import StartError
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.storage.memory import MemoryDriver
 
 LAYER = b"layer"
 DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
@@ -394,6 +395,22 @@ async def test_unreadable_users_are_not_an_internal_error(tmp_path):
         response = await get_token(ask, headers={"Authorization": ADA})
         assert (response.code, response.document["error"]) == (503, "temporarily_unavailable")
         assert (await get_token(ask)).code == 200, "anonymous callers need no users"
+
+
+@pytest_twisted.ensureDeferred
+async def test_stored_tokens_are_503_while_the_store_cannot_be_read(tmp_path, monkeypatch):
+    def get(_, path, limit):
+        return fail(StorageError(path, "no answer"))
+
+    robot = basic_header("robot", f"twr_{'1' * 16}_{'2' * 64}")
+    async with registry(tmp_path) as ask:
+        await get_token(ask, headers={"Authorization": ADA})
+        monkeypatch.setattr(MemoryDriver, "get", get)
+        response = await get_token(ask, headers={"Authorization": robot})
+        assert (response.code, response.document["error"]) == (503, "temporarily_unavailable")
+        response = await ask("GET", "/v2/", headers={"Authorization": robot})
+        assert response.code == 503
+        assert json.loads(response.body)["errors"][0]["code"] == "UNAVAILABLE"
 
 
 @pytest_twisted.ensureDeferred

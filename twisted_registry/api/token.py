@@ -113,7 +113,9 @@ class TokenResource(AsyncResource):
         except RegistryError as error:
             if error.code is ErrorCode.TOOMANYREQUESTS:
                 self._audit_failure(error.code, caller)
-            response = _error_response(error, "invalid_request")
+            is_temporary = error.code is ErrorCode.UNAVAILABLE
+            name = "temporarily_unavailable" if is_temporary else "invalid_request"
+            response = _error_response(error, name)
         except (StorageError, AuthenticationUnavailable) as error:
             log.error("cannot issue tokens: {error}", error=str(error))
             response = _error_response(

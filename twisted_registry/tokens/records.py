@@ -22,6 +22,7 @@ from twisted.logger import Logger
 
 from twisted_registry.auth.rules import Rights
 from twisted_registry.repository import layout
+from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound
 
@@ -193,7 +194,7 @@ class TokenStore:
     async def verify(self, token: str, kind: TokenKind) -> TokenRecord | None:
         """Return the record of a valid token; None if it is invalid, expired or revoked.
 
-        :raises StorageError: if the store cannot be read.
+        :raises RegistryError: UNAVAILABLE if the store cannot be read.
         """
         match = _TOKEN_PATTERN.fullmatch(token)
         record = None if match is None else await self.find_record(match[1])
@@ -201,10 +202,11 @@ class TokenStore:
             return None
         return record if hmac.compare_digest(record.hash, _hash_secret(match[2])) else None
 
+    @translate_storage_errors
     async def find_record(self, token_id: str) -> TokenRecord | None:
         """Return the record with an id, if it exists and has not expired.
 
-        :raises StorageError: if the store cannot be read.
+        :raises RegistryError: UNAVAILABLE if the store cannot be read.
         """
         now = self._clock.seconds()
         cached = self._cache.get(token_id)
