@@ -112,6 +112,7 @@ def test_checks_beyond_a_limit_wait():
     waiting.append(scheme.authenticate(basic_caller("me", "secret")))
     checker.checks[0].errback(UnauthorizedLogin())
     checker.checks[2].callback(b"me")
+    assert isinstance(result_of(waiting[0]), LoginFailed)
     assert result_of(waiting[3]) == "me"
     assert len(checker.checks) == 3
 
