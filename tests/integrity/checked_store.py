@@ -91,12 +91,12 @@ class CheckedStore(Store):
                 self.world.write(path, content)
         self.age(2 * DAY)
 
-    def check(self, *, repair=False, policy=None):
+    def check(self, *, repair=False, policy=None, clock=None):
         observer = RecordingObserver()
         fsck = make_fsck(
             CONFIGURATION,
             self.world.driver,
-            self.world.clock,
+            clock or self.world.clock,
             policy=policy or Policy(),
             repair=repair,
             observer=observer,

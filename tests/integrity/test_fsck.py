@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 import pytest
+from twisted.internet.task import Clock
 
-from tests.gc.collected_store import heartbeats_running
+from tests.gc.collected_store import DAY, heartbeats_running
 from tests.integrity.checked_store import (
     CHILD,
     INDEX,
@@ -160,6 +161,18 @@ def test_a_push_to_a_serving_process_repairs_damage(store):
     assert store.is_whole(Digest.of(INDEX))
     assert done(store.world.repo().tags.resolve("plain"))
     assert store.check()[1].findings == []
+
+
+def test_a_repair_on_a_machine_with_a_fast_clock_keeps_what_is_new(store):
+    upload = f"{layout.uploads_folder(NAME)}/12345678-1234-1234-1234-123456789abc/data"
+    store.world.write(upload, b"begun")
+    fast = Clock()
+    fast.advance(store.world.clock.seconds() + 10 * DAY)
+    assert store.check(repair=True, clock=fast)[1].findings == []
+    store.age()
+    assert [found.kind for found in store.check(repair=True)[1].findings] == [
+        FindingKind.UPLOAD_INCOMPLETE
+    ]
 
 
 @pytest.mark.parametrize("folder", [layout.BLOBS, layout.TRASH, layout.uploads_folder(NAME)])

@@ -36,7 +36,7 @@ from twisted_registry.maintenance.watermark import FillLevel, Watermark, used_fr
 from twisted_registry.oci.patterns import Glob, GlobSet
 from twisted_registry.repository.clock import ClockJumps, monotonic_clock
 from twisted_registry.repository.concurrency import RateLimiter
-from twisted_registry.repository.inventory import Inventory
+from twisted_registry.repository.inventory import Inventory, store_time
 from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.repository.policy import TagSelector
 from twisted_registry.repository.trash import Deleter, IDeleter, TrashDeleter
@@ -470,7 +470,13 @@ def make_fsck(
     links = LinkCheck(driver, quarantine)
     corrupt: set[Digest] = set()
     manifest_check = ManifestCheck(links, BlobSizes(driver, corrupt), policy, corrupt)
-    before = reactor.seconds() - configuration.storage.maintenance.gc.grace
+    grace_s = configuration.storage.maintenance.gc.grace
+
+    async def find_before() -> float:
+        # The time of the store is that of a file, which a check that only reads must not write.
+        now = await store_time(driver) if repair else reactor.seconds()
+        return now - grace_s
+
     fsck = Fsck(
         BlobCheck(driver, quarantine, RateLimiter(reactor, 0).throttle),
         corrupt,
@@ -481,7 +487,8 @@ def make_fsck(
         links, manifest_check, Inventory(driver), fsck.repository_started, fsck.tags.append
     )
     trash = TrashCheck(driver, quarantine, fsck.blobs.throttle)
-    fsck.checks += [repositories.findings, LeftoverCheck(driver, before).findings, trash.findings]
+    fsck.checks += [repositories.findings, LeftoverCheck(driver, find_before).findings]
+    fsck.checks.append(trash.findings)
     return fsck
 
 

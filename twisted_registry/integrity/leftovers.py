@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from attrs import define
+from attrs import define, field
 
 from twisted_registry.gc.delete_list import delete_torn_list, is_list_torn, read_delete_list
 from twisted_registry.integrity.blobs import stored_digest
@@ -41,14 +41,20 @@ _MAX_RECORD_BYTES = 64 * 1024
 class LeftoverCheck:
     """Checks what a store contains beside images.
 
-    :ivar before: seconds since the epoch; what was modified later may be in use, and is skipped.
+    :ivar find_before: returns seconds since the epoch; what was modified later may be in use, and
+        is skipped.
     """
 
     driver: IStorageDriver
-    before: float
+    find_before: Callable[[], Awaitable[float]]
+    _before: float = field(init=False, default=0.0)
 
     async def findings(self) -> AsyncIterator[Finding]:
-        """Yield all leftovers and stray files. What cannot be read does not hide the rest."""
+        """Yield all leftovers and stray files. What cannot be read does not hide the rest.
+
+        :raises RegistryError: if the time of the store is needed and cannot be read.
+        """
+        self._before = await self.find_before()
         folder, file = FindingKind.FOLDER_UNREADABLE, FindingKind.FILE_UNREADABLE
         checks = [(folder, self._uploads), (folder, self._leftovers), (file, self._list)]
         checks += [(file, self._secret), (folder, self._leases)]
@@ -62,7 +68,7 @@ class LeftoverCheck:
 
     async def _uploads(self) -> AsyncIterator[Finding]:
         try:
-            async for upload in find_abandoned_uploads(self.driver, self.before):
+            async for upload in find_abandoned_uploads(self.driver, self._before):
                 finding = await self._upload(upload)
                 if finding is not None:
                     yield finding
@@ -91,7 +97,7 @@ class LeftoverCheck:
         )  # fmt: skip
 
     async def _leftovers(self) -> AsyncIterator[Finding]:
-        count = await leftovers(self.driver).remove_leftovers(self.before, dry_run=True)
+        count = await leftovers(self.driver).remove_leftovers(self._before, dry_run=True)
         if count:
             yield Finding(
                 FindingKind.LEFTOVERS,
@@ -101,7 +107,7 @@ class LeftoverCheck:
             )
 
     async def _sweep(self) -> bool:
-        return await leftovers(self.driver).remove_leftovers(self.before) > 0
+        return await leftovers(self.driver).remove_leftovers(self._before) > 0
 
     async def _list(self) -> AsyncIterator[Finding]:
         if await is_list_torn(self.driver):
@@ -137,7 +143,7 @@ class LeftoverCheck:
                 # In a bucket only the files have times.
                 files = await self.driver.walk(folder)
                 changed_at = max((file.modified_s or 0 for file in files), default=0)
-            if changed_at < self.before:
+            if changed_at < self._before:
                 yield Finding(
                     FindingKind.LEFTOVERS, folder, "leases of a list that no longer exists",
                     repair=partial(self._delete, folder),
