@@ -23,8 +23,8 @@ LAYERS = {
     "repository": ("storage.fallbacks", "storage.interfaces", "oci"),
     "auth": ("tls.interfaces", "storage.files", "oci"),
     "tokens": (
-        *("auth", "http.client", "repository.layout", "storage.fallbacks", "storage.interfaces"),
-        "oci",
+        *("auth", "http.client", "repository.errors", "repository.layout", "storage.fallbacks"),
+        *("storage.interfaces", "oci"),
     ),
     "acme": ("tls", "http.client", "storage.files", ""),
     "workers": ("config.loading", "metrics.interfaces", "tls.interfaces"),
