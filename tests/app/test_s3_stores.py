@@ -80,8 +80,9 @@ def test_options_reach_the_driver():
     driver = made(
         f"region: us-east-1, {KEYS}, chunksize: 6MiB, multipartcopychunksize: 7MiB,"
         " multipartcopythresholdsize: 8MiB, multipartcopymaxconcurrency: 9, encrypt: true,"
-        " keyid: k, storageclass: NONE, objectacl: public-read"
+        " keyid: k, storageclass: NONE, objectacl: public-read, payloadsigning: false"
     )
+    assert not driver.client.sender.sign_payloads
     assert driver.chunk_size == 6 * 2**20
     assert driver.copy_options == CopyOptions(8 * 2**20, 7 * 2**20, 9)
     assert driver.client.object_options.headers() == {

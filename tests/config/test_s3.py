@@ -31,7 +31,7 @@ def test_defaults_are_those_of_distribution():
     found = read("")
     assert (found.bucket, found.region, found.regionendpoint) == ("b", "eu-central-1", "")
     assert (found.accesskey, found.secretkey, found.sessiontoken, found.keyid) == ("",) * 4
-    assert (found.secure, found.v4auth) == (True, True)
+    assert (found.secure, found.v4auth, found.payloadsigning) == (True, True, True)
     assert found.forcepathstyle is None
     flags = "encrypt skipverify usedualstack accelerate usefipsendpoint"
     assert not any(getattr(found, flag) for flag in flags.split())
@@ -71,6 +71,7 @@ class Case:
         Case("encrypt: 'True'", "encrypt", True),
         Case("secure: f", "secure", False),
         Case("skipverify: 1", "skipverify", True),
+        Case("payloadsigning: 'f'", "payloadsigning", False),
         Case("forcepathstyle: 'false'", "forcepathstyle", False),
         Case("storageclass: standard_ia", "storageclass", "STANDARD_IA"),
         Case("storageclass: none", "storageclass", "NONE"),

@@ -22,7 +22,7 @@ from twisted_registry.storage.s3.address import (
 from twisted_registry.storage.s3.client import S3Client
 from twisted_registry.storage.s3.connections import find_proxy
 from twisted_registry.storage.s3.credentials import CredentialsError, find_credentials
-from twisted_registry.storage.s3.driver import S3Driver
+from twisted_registry.storage.s3.driver import WORKER_THREADS, S3Driver
 from twisted_registry.storage.s3.errors import (
     AccessDenied,
     BadCredentials,
@@ -36,6 +36,7 @@ from twisted_registry.storage.s3.files import CopyOptions
 from twisted_registry.storage.s3.interfaces import ObjectOptions
 from twisted_registry.storage.s3.sender import RequestLog, Sender
 from twisted_registry.storage.s3.transport import make_transport
+from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,6 +76,7 @@ def make_s3_driver(name: str, options: S3, reactor: Any, environ: Mapping[str, s
     except CredentialsError as error:
         raise StartError(f"storage.{name}.accesskey: {error}") from error
     user_agent = f"twisted-registry/{__version__} {options.useragent}".strip()
+    threads = Threads(reactor, WORKER_THREADS, "s3")
     sender = Sender(
         reactor,
         make_transport(reactor, verify=not options.skipverify, proxy=proxy),
@@ -82,6 +84,8 @@ def make_s3_driver(name: str, options: S3, reactor: Any, environ: Mapping[str, s
         credentials,
         user_agent,
         request_log=RequestLog(options.loglevel.lower()),
+        run_blocking=threads.run_blocking,
+        sign_payloads=options.payloadsigning,
     )
     object_options = ObjectOptions(
         options.encrypt,
@@ -95,7 +99,14 @@ def make_s3_driver(name: str, options: S3, reactor: Any, environ: Mapping[str, s
         options.multipartcopymaxconcurrency,
     )
     client = S3Client(sender, object_options, public)
-    return S3Driver(client, reactor, options.rootdirectory, options.chunksize, copy_options)
+    return S3Driver(
+        client,
+        reactor,
+        options.rootdirectory,
+        options.chunksize,
+        copy_options,
+        threads=threads,
+    )
 
 
 def _addresses(options: S3) -> tuple[BucketAddress, BucketAddress | None]:

@@ -151,6 +151,12 @@ class S3(SectionBase):
         text(), "The session token of ``accesskey``, if it is temporary.", secret=True
     )
     secure: bool = _flag_key("Use https.", default=True)
+    payloadsigning: bool = _flag_key(
+        "Send the SHA-256 of everything that is stored, which the store verifies. Without https it"
+        " is always sent; with https, false leaves it out above 64 KiB, which saves processor time"
+        " (the AWS command line calls this ``payload_signing_enabled``).",
+        default=True,
+    )
     skipverify: bool = _flag_key("Do not verify the certificate of the store.")
     v4auth: bool = _flag_key(
         "Sign requests with signature version 4. No other version is supported: false has no effect"

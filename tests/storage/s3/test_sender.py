@@ -21,6 +21,7 @@ from tests.storage.s3.fake_agent import (
     result_of,
 )
 from tests.storage.s3.sender_helpers import GET, LATER, FakeCredentials, collect, run
+from twisted_registry.storage.s3.address import endpoint_address
 from twisted_registry.storage.s3.credentials import Credentials
 from twisted_registry.storage.s3.errors import (
     AccessDenied,
@@ -33,8 +34,8 @@ from twisted_registry.storage.s3.errors import (
     WrongRegion,
 )
 from twisted_registry.storage.s3.interfaces import Operation
-from twisted_registry.storage.s3.sender import MAX_HASHED_BYTES, Backoff, RequestLog
-from twisted_registry.storage.s3.sigv4 import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
+from twisted_registry.storage.s3.sender import MAX_INLINE_HASH_BYTES, Backoff, RequestLog
+from twisted_registry.storage.s3.sigv4 import UNSIGNED_PAYLOAD, Signer
 
 
 @pytest.fixture
@@ -73,22 +74,57 @@ def test_request_is_signed(clock):
     }
 
 
+LARGE = b"x" * (MAX_INLINE_HASH_BYTES + 1)
+SECURE = endpoint_address("images", "https://objects:9000")
+
+
 @pytest.mark.parametrize(
-    ("content", "sha256", "expected"),
+    ("content", "sha256", "on_thread"),
     [
-        (b"", "", EMPTY_SHA256),
-        ([b"bo", b"dy"], "", hashlib.sha256(b"body").hexdigest()),
-        (b"x" * MAX_HASHED_BYTES, "", hashlib.sha256(b"x" * MAX_HASHED_BYTES).hexdigest()),
-        (b"x" * (MAX_HASHED_BYTES + 1), "", UNSIGNED_PAYLOAD),
-        ([b"x" * MAX_HASHED_BYTES, b"x"], "", UNSIGNED_PAYLOAD),
-        (b"x" * (MAX_HASHED_BYTES + 1), "known", "known"),
+        (b"", "", False),
+        ([b"bo", b"dy"], "", False),
+        (LARGE[1:], "", False),
+        (LARGE, "", True),
+        ([LARGE[1:], b"x"], "", True),
+        (LARGE, hashlib.sha256(LARGE).hexdigest(), False),
     ],
 )
-def test_small_bodies_are_hashed_and_large_ones_are_unsigned(clock, content, sha256, expected):
-    agent = Agent(Response())
+@pytest.mark.parametrize("secure", [False, True])
+def test_every_body_has_its_digest_and_large_ones_are_hashed_once_on_a_thread(
+    clock, content, sha256, on_thread, secure
+):
+    agent = Agent(refusal(500, "InternalError"), Response())
+    calls = []
+
+    def run_blocking(work, *arguments):
+        calls.append(arguments)
+        return succeed(work(*arguments))
+
+    options = {"address": SECURE} if secure else {"sign_payloads": False}
+    sender = make_sender(clock, agent, run_blocking=run_blocking, **options)
     operation = Operation("PutObject", "PUT", "a", content=content, sha256=sha256)
-    result_of(run(make_sender(clock, agent), clock, operation))
-    assert agent.last.headers["x-amz-content-sha256"] == expected
+    result_of(run(sender, clock, operation))
+    whole = content if isinstance(content, bytes) else b"".join(content)
+    expected = hashlib.sha256(whole).hexdigest()
+    assert [r.headers["x-amz-content-sha256"] for r in agent.requests] == [expected] * 2
+    assert len(calls) == on_thread
+
+
+@pytest.mark.parametrize("size", [len(LARGE) - 1, len(LARGE)])
+def test_large_bodies_over_tls_are_unsigned_if_configured(clock, size):
+    agent = Agent(Response())
+    sender = make_sender(clock, agent, address=SECURE, sign_payloads=False)
+    result_of(run(sender, clock, Operation("PutObject", "PUT", "a", content=LARGE[:size])))
+    found = agent.last.headers["x-amz-content-sha256"]
+    assert (found == UNSIGNED_PAYLOAD) == (size > MAX_INLINE_HASH_BYTES)
+
+
+@pytest.mark.parametrize("code", ["BadDigest", "XAmzContentSHA256Mismatch"])
+def test_body_that_was_damaged_on_its_way_is_sent_again(clock, code):
+    agent = Agent(refusal(400, code), Response(body=b"content"))
+    operation = Operation("PutObject", "PUT", "a", content=b"body")
+    assert result_of(run(make_sender(clock, agent), clock, operation)) == b"content"
+    assert [request.sent for request in agent.requests] == [b"body"] * 2
 
 
 def test_transient_errors_are_retried(clock):

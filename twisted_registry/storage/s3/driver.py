@@ -85,7 +85,8 @@ if TYPE_CHECKING:
 UPLOAD_MEMORY_BYTES: Final = 40 * 1024 * 1024
 #: Maximum number of pending requests of one call.
 _MAX_CONCURRENT_REQUESTS: Final = 24
-_OBSERVER_THREADS: Final = 8
+#: Threads that hash contents and run observers.
+WORKER_THREADS: Final = 8
 _PRESIGNABLE_METHODS: Final = frozenset({"GET", "HEAD"})
 
 
@@ -123,7 +124,7 @@ class S3Driver:
 
     @threads.default
     def _make_threads(self) -> Threads:
-        return Threads(self._reactor, _OBSERVER_THREADS, "s3")
+        return Threads(self._reactor, WORKER_THREADS, "s3")
 
     def __attrs_post_init__(self) -> None:
         """Make the parts of the driver."""

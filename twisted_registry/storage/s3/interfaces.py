@@ -128,8 +128,7 @@ class Operation:
     :ivar parameters: query parameters, not encoded.
     :ivar headers: with lower-case names; all of them are signed.
     :ivar content: request body.
-    :ivar sha256: hexadecimal SHA-256 of the content. If empty, the digest is computed and signed
-        for small contents only.
+    :ivar sha256: hexadecimal SHA-256 of the content; computed if empty.
     :ivar slow: whether the store may need minutes before it responds.
     """
 
@@ -250,8 +249,8 @@ class IS3Client(Interface):
     ) -> Deferred[str]:
         """Store an object in one request, and fire with its ETag.
 
-        :param sha256: hexadecimal SHA-256 of the content, if the caller has it; the store
-            verifies it. For small contents it is computed.
+        :param sha256: hexadecimal SHA-256 of the content, if the caller has it; otherwise it is
+            computed. The store verifies it.
         :param if_none_match: store only if the key does not exist (``If-None-Match: *``).
         :param metadata: printable ASCII that is stored with the object, as
             ``x-amz-meta-twisted-registry``, and returned by ``head_object`` and ``get_object``.

@@ -1,8 +1,10 @@
 """Sign, send and retry operations, and log them as ``loglevel`` of the s3 driver says.
 
-Request contents can be resent, so any request that got no response, or whose error is temporary,
-is retried. :attr:`S3Error.may_have_applied` tells callers of operations that must not be repeated
-that an earlier attempt may have been executed.
+Each request carries the SHA-256 of its content in the signed header ``x-amz-content-sha256``, and
+the store refuses a content that has another one. Request contents can be resent, so any request
+that got no response, or whose error is temporary, is retried. The error of an operation that must
+not be repeated tells by :attr:`S3Error.may_have_applied` whether an earlier attempt may have been
+executed.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import random
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from attrs import define, evolve, field, frozen
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.http import stringToDatetime
@@ -57,8 +59,8 @@ LOG_LEVELS: Final = (
 )
 #: Headers that must not be logged.
 _SECRET_HEADERS: Final = frozenset({"authorization", "x-amz-security-token"})
-#: Contents up to this size are hashed, which blocks the reactor for a fraction of a millisecond.
-MAX_HASHED_BYTES: Final = 256 * 1024
+#: Contents up to this size are hashed on the reactor's thread; that takes less than 0.2 ms.
+MAX_INLINE_HASH_BYTES: Final = 64 * 1024
 #: Maximum size of an error response.
 MAX_ERROR_BYTES: Final = 64 * 1024
 #: How long to wait for the response to a slow operation.
@@ -178,6 +180,10 @@ class Sender:
     :ivar address: of the bucket.
     :ivar credentials: source of the credentials; closed with the sender.
     :ivar user_agent: value of the ``User-Agent`` header.
+    :ivar run_blocking: calls a function on a thread, and fires with its result; used to hash large
+        contents. The default calls it at once.
+    :ivar sign_payloads: whether contents above :data:`MAX_INLINE_HASH_BYTES` are hashed even if TLS
+        protects them on their way.
     :ivar clock_offset_s: clock of the store minus clock of this machine.
     """
 
@@ -188,6 +194,8 @@ class Sender:
     _user_agent: str
     _backoff: Backoff = field(factory=Backoff)
     _request_log: RequestLog = field(factory=RequestLog)
+    _run_blocking: Callable[..., Deferred[str]] = maybeDeferred
+    sign_payloads: bool = True
     clock_offset_s: float = 0.0
     _signer: Signer | None = field(init=False, default=None)
 
@@ -201,12 +209,15 @@ class Sender:
             operation is sent again.
         :raises S3Error: the error of the last attempt.
         """
+        payload = operation.sha256 or self._quick_payload(operation.content)
+        if payload is None:
+            payload = yield self._run_blocking(sha256_of, operation.content)
         started = self._clock.seconds()
         attempt, may_have_applied, clock_corrected = 0, False, False
         while True:
             attempt += 1
             try:
-                response: S3Response = yield self._attempt(operation, attempt)
+                response: S3Response = yield self._attempt(operation, payload, attempt)
                 result: _T = yield read(response)
             except S3Error as error:
                 if isinstance(error, ClockSkewed) and not clock_corrected:
@@ -252,13 +263,14 @@ class Sender:
         yield self._credentials.close()
 
     @inlineCallbacks
-    def _attempt(self, operation: Operation, attempt: int) -> DeferredGenerator[S3Response]:
+    def _attempt(
+        self, operation: Operation, payload: str, attempt: int
+    ) -> DeferredGenerator[S3Response]:
         address, started = self.address, self._clock.seconds()
         operation_name = f"{operation.name} {address.bucket}/{operation.key}"
         signer: Signer = yield self._current_signer(operation_name)
         path, query = address.path(operation.key), encoded_query(operation.parameters)
         headers = {"host": address.host, **operation.headers}
-        payload = operation.sha256 or _payload_digest(operation.content)
         headers.update(
             signer.headers(operation.method, path, query, headers, payload, self._store_time())
         )
@@ -275,6 +287,16 @@ class Sender:
         content: bytes = yield response.collect(MAX_ERROR_BYTES)
         error = parse_error(response, content, address.region)
         raise self._correct_clock(error, response) or error
+
+    def _quick_payload(self, content: Content) -> str | None:
+        """Return the value of ``x-amz-content-sha256``; None if it takes long to compute."""
+        if not content:
+            return EMPTY_SHA256
+        if content_size(content) <= MAX_INLINE_HASH_BYTES:
+            return sha256_of(content)
+        if self.address.scheme == "https" and not self.sign_payloads:
+            return UNSIGNED_PAYLOAD
+        return None
 
     def _current_signer(self, operation_name: str) -> Deferred[Signer]:
         def fail(failure: Failure) -> NoReturn:
@@ -323,12 +345,8 @@ class Sender:
         )  # fmt: skip
 
 
-def _payload_digest(content: Content) -> str:
-    """Return the SHA-256 to sign; large contents are not signed."""
-    if not content:
-        return EMPTY_SHA256
-    if content_size(content) > MAX_HASHED_BYTES:
-        return UNSIGNED_PAYLOAD
+def sha256_of(content: Content) -> str:
+    """Return the hexadecimal SHA-256 of a content."""
     blocks: Sequence[bytes] = [content] if isinstance(content, bytes) else content
     digest = hashlib.sha256()
     for block in blocks:
