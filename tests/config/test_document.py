@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -88,6 +89,71 @@ def test_the_error_of_invalid_yaml_is_one_line_and_quotes_nothing(text: str, loa
     message = str(caught.value)
     assert message.isprintable()
     assert "hunter2" not in message
+
+
+NAMED = "has a no-break space (U+00A0), which YAML takes for text"
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a: 1\n\u00a0\u00a0b: 2\nc: d: e\n", "line 2, column 1"),
+        ("a:\u00a0b\nc: d\n", "line 1, column 3"),
+        ("a: 'x\u00a0' #\u00a0\nb: [1,\u00a0\n", "line 2, column 7"),
+    ],
+)
+def test_space_that_yaml_takes_for_text_is_named_with_the_error(
+    text: str, place: str, loader: type
+):
+    with pytest.raises(DocumentError, match=f"; {place} {re.escape(NAMED)}$"):
+        parse(text, "f.yml", Report(), loader=loader)
+
+
+def test_space_that_yaml_takes_for_text_is_named_in_a_value_without_lines():
+    with pytest.raises(DocumentError, match=f"^not YAML: [^;]*; column 4 {re.escape(NAMED)}$"):
+        parse("[1,\u00a0", "VARIABLE", Report(), with_lines=False)
+
+
+def test_error_of_yaml_without_such_a_space_names_none():
+    with pytest.raises(DocumentError, match=r"^not YAML at line 2: [^;]*$"):
+        parse("a: '\u00a0' # \u00a0\nb: c: d\n", "f.yml", Report())
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("a:\n\u00a0 b: c\n", "'\\xa0 b': column 1 @ (f.yml line 2)"),
+        ("a:\n  b\u00a0: c\n", "'a.b\\xa0': column 4 @ (f.yml line 2)"),
+        ("a: \u00a0b\n", "a: column 4 @ (f.yml line 1)"),
+        ("a: [b, hunter2\u00a0]\n", "a[1]: column 15 @ (f.yml line 1)"),
+        ("a: hunter2\u00a0# c\n", "a: column 11 @ (f.yml line 1)"),
+        ("- a:\u00a0b\n", "[0]: column 5 @ (f.yml line 1)"),
+        ("a: hunter2\n  b\u00a0\n", "a: the value @ (f.yml line 1)"),
+    ],
+)
+def test_space_that_yaml_takes_for_text_is_a_warning(text: str, warning: str, loader: type):
+    report = Report()
+    parse(text, "f.yml", report, loader=loader)
+    expected = f"{NAMED}; write a space, or put the text into quotes"
+    assert report.warnings == [warning.replace("@", expected)]
+
+
+@pytest.mark.parametrize("text", ["a: '\u00a0b'", 'a: "b\u00a0"', "a: b\u00a0c", "a: b # \u00a0"])
+def test_space_inside_of_text_is_no_mistake(text: str):
+    report = Report()
+    parse(text, "f.yml", report)
+    assert report.warnings == []
+
+
+def test_other_characters_that_look_like_a_space_are_named():
+    report = Report()
+    parse("a: \u3000b\nc: d\u200b\n", "f.yml", report)
+    assert [line.partition(",")[0] for line in report.warnings] == [
+        "a: column 4 has an ideographic space (U+3000)",
+        "c: column 5 has a zero width space (U+200B)",
+    ]
 
 
 def test_the_repr_of_a_node_shows_no_value():

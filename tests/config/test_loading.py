@@ -171,7 +171,7 @@ def test_an_unknown_key_adds_a_warning_with_the_nearest_known_key():
 
 def test_faults_and_warnings_are_reported_together():
     error = config_error(MEMORY + "http: {adr: ':1', net: udp}\n")
-    assert [line.partition(":")[0] for line in error.lines()] == ["http.net", "warning"]
+    assert [line.partition(":")[0] for line in error.lines()] == ["warning", "http.net"]
 
 
 def test_a_key_without_a_value_is_absent():

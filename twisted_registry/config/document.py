@@ -12,6 +12,7 @@ keys, and user names and passwords in URLs, are masked before a line is made.
 from __future__ import annotations
 
 import re
+import unicodedata
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -37,6 +38,13 @@ YAML_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SCALARS: Final = SafeConstructor()
 _TAG_PREFIX: Final = "tag:yaml.org,2002:"
 _QUOTED: Final = re.compile(r"(['\"]).{4,}\1")
+#: Characters that look like a space and are text in YAML: U+00A0 and its kind.
+_FALSE_SPACE: Final = "[\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff]"
+#: Where one of them was most likely meant to be a space: at the ends of a value without quotes,
+#: after a colon, and before a comment.
+_MISTAKEN_SPACE: Final = re.compile(f"^{_FALSE_SPACE}|(?<=:){_FALSE_SPACE}|{_FALSE_SPACE}(?=#|$)")
+#: Quoted text and comments, in which they do no harm.
+_HARMLESS: Final = re.compile(r"""'[^']*'|"(?:[^"\\]|\\.)*"|(?:^|(?<=\s))\#.*""")
 
 #: Printed in place of a secret.
 MASK: Final = "******"
@@ -112,7 +120,8 @@ def parse(
         line = f" at line {mark.line + 1}" if mark and with_lines else ""
         # The parser may quote the text that it rejects, which may be a password.
         problem = _QUOTED.sub("it", error.problem or "")
-        raise DocumentError(f"not YAML{line}: {problem}") from None
+        hint = _false_space_before(text, mark.line if mark else 0, with_lines=with_lines)
+        raise DocumentError(f"not YAML{line}: {problem}{hint}") from None
     except (yaml.YAMLError, UnicodeError):
         raise DocumentError("not YAML: contains a character that YAML does not allow") from None
     except RecursionError:
@@ -145,6 +154,7 @@ class _TreeBuilder:
             ]
             return Node(items, "", origin)
         assert isinstance(node, ScalarNode)
+        self._warn_of_false_space(node, _MISTAKEN_SPACE, path)
         return Node(self._build_scalar(node, path, origin), str(node.value), origin)
 
     def _origin_of(self, node: YamlNode) -> str:
@@ -172,10 +182,29 @@ class _TreeBuilder:
                 continue
             name = str(key.value)
             child_path = f"{path}.{name}" if path else name
+            self._warn_of_false_space(key, re.compile(_FALSE_SPACE), child_path)
             if name in children:
                 self.report.add_fault(child_path, None, "duplicate key", origin)
             children[name] = self.build(value, child_path, depth + 1)
         return {**merged, **children}
+
+    def _warn_of_false_space(self, node: ScalarNode, pattern: re.Pattern[str], path: str) -> None:
+        """Warn if a key or value without quotes has a character that looks like a space.
+
+        :param pattern: where in the text that is most likely a mistake.
+        """
+        found = None if node.style else pattern.search(node.value)
+        if found is not None:
+            start, end = node.start_mark, node.end_mark
+            place = "the value"
+            if start.line == end.line:
+                place = f"column {start.column + found.start() + 1}"
+            self.report.add_warning(
+                path,
+                f"{place} has {_describe_character(found[0])}, which YAML takes for text;"
+                " write a space, or put the text into quotes",
+                self._origin_of(node),
+            )
 
     def _build_scalar(self, node: ScalarNode, path: str, origin: str) -> Plain:
         try:
@@ -195,6 +224,27 @@ class _TreeBuilder:
             pass
         self.report.add_fault(path, None, "the value does not match its YAML tag", origin)
         return None
+
+
+def _describe_character(character: str) -> str:
+    """Return the name of a character: ``a no-break space (U+00A0)``."""
+    name = unicodedata.name(character).lower()
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name} (U+{ord(character):04X})"
+
+
+def _false_space_before(text: str, line: int, *, with_lines: bool) -> str:
+    """Name the last character before an error that looks like a space; empty if there is none.
+
+    :param line: the line of the error, from 0.
+    """
+    for number, content in reversed([*enumerate(text.split("\n")[: line + 1], 1)]):
+        visible = _HARMLESS.sub(lambda found: "x" * len(found[0]), content)
+        found = re.search(_FALSE_SPACE, visible)
+        if found is not None:
+            place = f"line {number}, column" if with_lines else "column"
+            what = _describe_character(found[0])
+            return f"; {place} {found.start() + 1} has {what}, which YAML takes for text"
+    return ""
 
 
 def mask_url(text: str) -> str:
@@ -250,8 +300,8 @@ class ConfigurationError(Exception):
         return "\n".join(str(fault) for fault in self.faults)
 
     def lines(self) -> list[str]:
-        """Return the lines to print: one for each fault, then one for each warning."""
-        return [*map(str, self.faults), *(f"warning: {warning}" for warning in self.warnings)]
+        """Return the lines to print: one for each warning, then one for each fault."""
+        return [*(f"warning: {warning}" for warning in self.warnings), *map(str, self.faults)]
 
 
 @define(eq=False)
