@@ -114,7 +114,9 @@ class Tunnelling(Protocol):
             return
         self.transport.pauseProducing()
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.proxy.port)
-        endpoint.connect(Factory.forProtocol(Far)).addCallback(self.join)
+        factory = Factory.forProtocol(Far)
+        factory.noisy = False
+        endpoint.connect(factory).addCallback(self.join)
 
     def join(self, far):
         self.far, far.near = far, self
@@ -150,13 +152,17 @@ def client_through(url, proxy_port):
     return S3Client(Sender(reactor, transport, address, CREDENTIALS, "tests/1", backoff))
 
 
+def lines_of_factories(log_lines):
+    return [line for line in log_lines if line.startswith(("Starting", "Stopping"))]
+
+
 async def whole(client):
     body = await client.get_object("a")
     return await body.collect(10)
 
 
 @pytest_twisted.ensureDeferred
-async def test_http_requests_are_sent_whole_to_the_proxy():
+async def test_http_requests_are_sent_whole_to_the_proxy(log_lines):
     proxy = Store()
     proxy.scripts = [answer(body=b"one"), answer(body=b"two")]
     port = reactor.listenTCP(0, proxy, interface="127.0.0.1")
@@ -171,10 +177,11 @@ async def test_http_requests_are_sent_whole_to_the_proxy():
     assert b"proxy-authorization" not in fields[b"authorization"]
     assert len(proxy.connections) == 1
     await proxy.connections[0].lost
+    assert lines_of_factories(log_lines) == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_https_requests_use_a_tunnel():
+async def test_https_requests_use_a_tunnel(log_lines):
     store = Store()
     store.scripts = [answer(body=b"one"), answer(body=b"two")]
     far = reactor.listenSSL(0, store, self_signed().options(), interface="127.0.0.1")
@@ -193,6 +200,7 @@ async def test_https_requests_use_a_tunnel():
         await connection.lost
     await near.stopListening()
     await far.stopListening()
+    assert lines_of_factories(log_lines) == []
 
 
 @pytest.mark.parametrize(
