@@ -75,6 +75,10 @@ LATE = {
     ("app.maintenance", "tokens.records"): "for registries with tokens only",
     ("storage.s3.credentials", "storage.s3.botocore_credentials"): "the extra aws",
     ("commands.store", "app.s3"): "for buckets only",
+    ("commands.check", "app.standalone"): "it installs the reactor, for buckets only",
+    ("commands.check", "app.middleware"): "for buckets only",
+    ("commands.check", "app.s3"): "for buckets only",
+    ("commands.check", "app.stores"): "for buckets only",
     ("commands.user", "auth.password_file"): "the extra auth",
     ("commands.serve", "app.standalone"): "it installs the reactor",
 }

@@ -10,26 +10,19 @@ from uuid import uuid4
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import globalLogPublisher
 
 from tests.storage.s3.scripted_server import Script, Store, answer
 from tests.support.processes import ROOT, SERVE, TWISTD, RegistryProcess, run
+from tests.support.s3_servers import client
 from twisted_registry.app.errors import StartError
-from twisted_registry.app.s3 import BucketCheck, find_misconfiguration, make_s3_driver
+from twisted_registry.app.s3 import make_s3_driver
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load_text
-from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import (
-    AccessDenied,
-    BadCredentials,
-    ClockSkewed,
     NoSuchBucket,
-    NotFound,
-    S3Error,
-    Unreachable,
-    WrongRegion,
 )
 from twisted_registry.storage.s3.files import CopyOptions
 
@@ -168,68 +161,22 @@ def test_invalid_profile_ends_the_start(tmp_path):
         made("region: us-east-1", environ)
 
 
-@pytest.mark.parametrize(
-    ("error", "told"),
-    [
-        (NoSuchBucket, "storage.s3.bucket: the bucket does not exist: "),
-        (NotFound, "storage.s3.bucket: the bucket does not exist: "),
-        (WrongRegion, "storage.s3.region: the bucket is in another region: "),
-        (ClockSkewed, "storage.s3: the clock of this machine is wrong: "),
-        (BadCredentials, "storage.s3.accesskey: the store refuses the credentials: "),
-        (AccessDenied, "storage.s3.bucket: the credentials do not permit listing"),
-    ],
-)
-def test_misconfigurations_name_the_option(error, told):
-    assert str(find_misconfiguration(error("ListObjectsV2 b", "no"), "s3")).startswith(told)
-
-
-@pytest.mark.parametrize("error", [Unreachable("List", "down"), S3Error("List", "?"), None])
-def test_unreachable_store_is_no_misconfiguration(error):
-    assert find_misconfiguration(error, "s3") is None
-
-
-class Client:
-    def __init__(self, answer):
-        self.answer = answer
-
-    def head_bucket(self):
-        return self.answer
-
-
-def run_check(response):
-    """Return the levels of the log events, and the errors that end the start."""
-    logged, errors = [], []
-    globalLogPublisher.addObserver(logged.append)
-    try:
-        check = BucketCheck("s3", S3Driver(Client(response), reactor), errors.append)
-        check.startService()
-        check.stopService()
-    finally:
-        globalLogPublisher.removeObserver(logged.append)
-    return [event["log_level"] for event in logged], errors
-
-
-def test_only_misconfigurations_end_the_start():
-    assert run_check(succeed(None)) == ([], [])
-    assert run_check(fail(Unreachable("List", "down"))) == ([LogLevel.error], [])
-    levels, errors = run_check(fail(NoSuchBucket("List", "no")))
-    assert levels == [LogLevel.critical]
-    assert "does not exist" in str(errors[0])
-
-
-def test_stop_cancels_the_check():
-    assert run_check(Deferred()) == ([], [])
-
-
-def test_service_reports_a_misconfiguration_to_its_callback():
-    loaded = load_text(options(f"region: us-east-1, {KEYS}", "s3aws"), {})
+@pytest.mark.parametrize("has_callback", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_service_passes_a_misconfiguration_on_or_logs_it(server, log_lines, has_callback):
+    server.scripts = [answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")]
+    loaded = load_text(options(f"regionendpoint: 'http://{server.netloc}', {KEYS}", "s3aws"), {})
     service = RegistryService(loaded, reactor, {}, io.StringIO())
-    assert isinstance(service.driver, S3Driver)
-    service._store_misconfigured(StartError("a"))
     heard = []
-    service.on_start_error = heard.append
-    service.getServiceNamed("store")._on_start_error(StartError("b"))
-    assert [str(error) for error in heard] == ["b"]
+    if has_callback:
+        service.on_start_error = heard.append
+    check = service.getServiceNamed("store")
+    check.startService()
+    await check.checked
+    await service.driver.close()
+    told = [*map(str, heard), *(line for line in log_lines if "s3aws" in line)]
+    assert [line.partition(":")[0] for line in told] == ["storage.s3aws.bucket"]
+    assert len(heard) == has_callback
 
 
 @pytest.mark.parametrize(
@@ -248,9 +195,11 @@ def test_bucket_is_polled_less_often_for_deletions(storage, seconds):
 CONFIGURATION = """
 version: 0.1
 storage:
-  s3: {{bucket: {bucket}, regionendpoint: '{endpoint}', accesskey: '{access}', secretkey: {secret}}}
+  s3: {{bucket: {bucket}, regionendpoint: '{endpoint}', accesskey: '{access}', secretkey: {secret},
+       {more}}}
 http:
   addr: 127.0.0.1:0
+  workers: {workers}
 """
 
 
@@ -260,6 +209,8 @@ def configured(tmp_path, store, **changed):
         "endpoint": store.endpoint,
         "access": store.access_key,
         "secret": store.secret_key,
+        "workers": 1,
+        "more": "",
     }
     path = tmp_path / "registry.yml"
     path.write_text(CONFIGURATION.format(**{**known, **changed}))
@@ -275,13 +226,83 @@ def test_start_logs_the_bucket(tmp_path, object_stores):
     assert [line for line in lines if "error" in line or "Traceback" in line] == []
 
 
-def test_missing_bucket_ends_the_start(tmp_path, object_stores):
+@pytest.mark.parametrize(
+    ("command", "workers"), [(SERVE, 1), (SERVE, 2), ((*TWISTD, "registry", "-c"), 1)]
+)
+def test_missing_bucket_ends_the_start_with_the_last_line(
+    tmp_path, object_stores, command, workers
+):
+    path = configured(tmp_path, object_stores.get("moto"), bucket="nowhere", workers=workers)
+    status, _, lines = run(*command, path, cwd=tmp_path)
+    assert status == 1
+    (told,) = [line for line in lines if "storage.s3.bucket: the bucket does not exist" in line]
+    assert "NoSuchBucket" in told
+    assert "level=fatal" in told
+    assert lines[-1] == told
+
+
+def test_log_of_twistd_ends_with_the_cause_and_its_own_lines(tmp_path, object_stores):
     path = configured(tmp_path, object_stores.get("moto"), bucket="nowhere")
-    for command in (SERVE, (*TWISTD, "registry", "-c")):
-        status, _, lines = run(*command, path, cwd=tmp_path)
-        assert status == 1
-        (told,) = [line for line in lines if "storage.s3.bucket: the bucket does not exist" in line]
-        assert "NoSuchBucket" in told
+    log = tmp_path / "twistd.log"
+    status, _, _ = run(*TWISTD, f"--logfile={log}", "registry", "-c", path, cwd=tmp_path)
+    assert status == 1
+    told, terminated, shut_down = log.read_text().splitlines()[-3:]
+    assert "storage.s3.bucket: the bucket does not exist" in told
+    assert terminated.endswith("Main loop terminated.")
+    assert shut_down.endswith("Server Shut Down.")
+
+
+CHECK = (*SERVE[:-1], "check")
+
+
+def test_check_finds_what_serve_refuses_without_the_network(tmp_path):
+    text = options("regionendpoint: 'http://10.1.1.1:9', forcepathstyle: false, " + KEYS)
+    (tmp_path / "registry.yml").write_text(text)
+    checked, served = (run(*words, "registry.yml", cwd=tmp_path) for words in (CHECK, SERVE))
+    assert (checked[0], checked[1], served[0]) == (1, "", 1)
+    assert checked[2][-1] == served[2][-1]
+    assert checked[2][-1].startswith("twisted-registry: storage.s3: 10.1.1.1 is an IP address")
+
+
+def test_check_finds_missing_credentials_and_wrong_proxies(tmp_path):
+    (tmp_path / "registry.yml").write_text(options("region: eu-central-1"))
+    environ = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": ""}
+    status, out, lines = run(*CHECK, "registry.yml", cwd=tmp_path, **environ)
+    assert (status, out) == (1, "")
+    assert "storage.s3.accesskey: AWS_SECRET_ACCESS_KEY is not set" in lines[-1]
+    environ |= {"AWS_SECRET_ACCESS_KEY": "hunter2", "HTTPS_PROXY": "socks5://p"}
+    status, _, lines = run(*CHECK, "registry.yml", cwd=tmp_path, **environ)
+    assert status == 1
+    assert "storage.s3: HTTPS_PROXY is not a supported proxy" in lines[-1]
+
+
+def test_check_finds_an_unusable_key_of_cloudfront(tmp_path):
+    text = options(f"region: eu-central-1, {KEYS}") + (
+        "middleware: {storage: [{name: cloudfront, options: {baseurl: 'https://c',"
+        " privatekey: missing.pem, keypairid: K}}]}\n"
+    )
+    (tmp_path / "registry.yml").write_text(text)
+    status, _, lines = run(*CHECK, "registry.yml", cwd=tmp_path)
+    assert status == 1
+    assert "middleware.storage[0].options.privatekey: missing.pem: No such file" in lines[-1]
+
+
+def test_check_sends_requests_if_it_shall(tmp_path, object_stores):
+    store = object_stores.get("moto")
+    path = configured(tmp_path, store, bucket="nowhere")
+    assert run(*CHECK, path, cwd=tmp_path)[0] == 0
+    status, out, lines = run(*CHECK, "--bucket", path, cwd=tmp_path)
+    assert (status, out) == (1, "")
+    assert "storage.s3.bucket: the bucket does not exist" in lines[-1]
+    path = configured(tmp_path, store)
+    status, out, lines = run(*CHECK, "--bucket", path, cwd=tmp_path)
+    assert status == 0
+    assert "bucket: registry" in out
+    assert [line for line in lines if "configuration: " not in line] == []
+    path = configured(tmp_path, store, endpoint="http://127.0.0.1:1")
+    status, out, lines = run(*CHECK, "--bucket", path, cwd=tmp_path)
+    assert (status, out) == (1, "")
+    assert lines[-1].startswith("twisted-registry: storage.s3: ListObjectsV2 registry")
 
 
 def test_bucket_before_an_ip_address_ends_the_start(tmp_path, object_stores):
@@ -302,14 +323,30 @@ def test_bucket_before_an_ip_address_ends_the_start(tmp_path, object_stores):
         ({"bucket": "nowhere"}, "storage.s3.bucket: the bucket does not exist"),
         ({"secret": "wrong"}, "storage.s3.accesskey: the store refuses the credentials"),
         ({"access": "wrong"}, "storage.s3.accesskey: the store refuses the credentials"),
+        ({"more": "encrypt: true"}, "storage.s3.encrypt: the store refuses server-side encryption"),
+        ({"more": "storageclass: GLACIER_IR"},
+         "storage.s3.storageclass: the store refuses the class GLACIER_IR"),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("kind", ["swift", "ceph"])
 def test_misconfigurations_on_real_stores(tmp_path, object_stores, kind, changed, told):
     path = configured(tmp_path, object_stores.get(kind), **changed)
-    status, _, lines = run(*SERVE, path, cwd=tmp_path)
-    assert status == 1
-    assert [line for line in lines if told in line], lines
+    for command in (SERVE, (*CHECK, "--bucket")):
+        status, _, lines = run(*command, path, cwd=tmp_path)
+        assert status == 1
+        assert told in lines[-1], lines
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["swift", "ceph"])
+def test_check_leaves_nothing_in_real_stores(tmp_path, object_stores, kind):
+    store = object_stores.get(kind)
+    root = uuid4().hex
+    path = configured(tmp_path, store, more=f"rootdirectory: {root}")
+    status, _, lines = run(*CHECK, "--bucket", path, cwd=tmp_path)
+    assert status == 0, lines
+    found = client(store).list_objects_v2(Bucket="registry", Prefix=root)
+    assert "Contents" not in found
 
 
 @pytest.mark.integration

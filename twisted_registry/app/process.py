@@ -73,6 +73,9 @@ def run_service(service: RegistryService, reactor: Any) -> int:
     reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
+    for each in errors:
+        # Here, so that no line about the stop follows.
+        _log_start_error(log, each)
     return 1 if errors else 0
 
 
@@ -104,7 +107,7 @@ def make_twistd_service(
     except StartError as error:
         raise SystemExit(f"twisted-registry: {error}") from error
     service.is_daemon = not options.get("nodaemon")
-    service.on_start_error = lambda _: _stop_with_failure(reactor)
+    service.on_start_error = lambda error: _stop_with_failure(reactor, error, observer)
     return service
 
 
@@ -141,13 +144,26 @@ def _twistd_logs(options: Mapping[str, Any]) -> bool:
     return bool(named) or not options.get("nodaemon")
 
 
-def _stop_with_failure(reactor: Any) -> None:
-    """Stop the reactor, and make the process end with status 1; twistd has no way to do that."""
-    atexit.register(_exit_with_failure)
+def _stop_with_failure(reactor: Any, error: StartError, observer: ILogObserver | None) -> None:
+    """Stop the reactor, and make the process end with status 1; twistd has no way to do that.
+
+    :param error: the cause, which becomes the last line of the log.
+    :param observer: writes the log; None if twistd does, which adds two lines of its own.
+    """
+    if observer is None:
+        reactor.addSystemEventTrigger("after", "shutdown", _log_start_error, log, error)
+    atexit.register(_exit_with_failure, error, observer)
     reactor.stop()
 
 
-def _exit_with_failure() -> None:
+def _log_start_error(logger: Logger, error: StartError) -> None:
+    logger.critical("{error}", error=str(error))
+
+
+def _exit_with_failure(error: StartError, observer: ILogObserver | None) -> None:
+    if observer is not None:
+        # twistd has removed it from the global log.
+        _log_start_error(Logger(observer=observer), error)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)

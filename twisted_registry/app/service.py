@@ -105,7 +105,7 @@ class RegistryService(MultiService):
     :ivar registry: the registry over that store.
     :ivar site: the HTTP server.
     :ivar on_start_error: called after the start if the store shows that its configuration is
-        wrong; None to continue after a log line.
+        wrong, which it has to log; None to continue after a log line.
     """
 
     def __init__(
@@ -179,6 +179,7 @@ class RegistryService(MultiService):
                 s3_section_name(configuration),
                 cast("S3Driver", driver),
                 self._store_misconfigured,
+                writes=not self._is_read_only,
             )
             check.setName("store")
             check.setServiceParent(self)
@@ -436,7 +437,9 @@ class RegistryService(MultiService):
             self._load_table.close()
 
     def _store_misconfigured(self, error: StartError) -> None:
-        if self.on_start_error is not None:
+        if self.on_start_error is None:
+            log.critical("{error}", error=str(error))
+        else:
             self.on_start_error(error)
 
     def _describe_store(self) -> str:

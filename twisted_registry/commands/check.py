@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from twisted_registry.app.errors import CommandFailed, StartError
 from twisted_registry.commands.configured import add_config_argument, load_or_exit
 from twisted_registry.commands.output import print_error
 from twisted_registry.config.loading import effective_yaml
@@ -12,9 +14,16 @@ from twisted_registry.config.loading import effective_yaml
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from twisted_registry.config.schema import Configuration
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
+    parser.add_argument(
+        "--bucket",
+        action="store_true",
+        help="also list and write the bucket of storage.s3, as serve does when it starts",
+    )
     add_config_argument(parser)
 
 
@@ -22,6 +31,7 @@ def run(options: Namespace) -> int:
     """Print the effective configuration; warnings and notices go to standard error.
 
     :returns: 0. Faults end the process with status 1.
+    :raises CommandFailed: if the bucket cannot be used as configured.
     """
     loaded = load_or_exit(options.file)
     print_error(f"configuration: {loaded.source}")
@@ -29,5 +39,34 @@ def run(options: Namespace) -> int:
         print_error(f"warning: {warning}")
     for notice in loaded.notices:
         print_error(notice)
+    if loaded.configuration.storage.bucket is not None:
+        _check_bucket(loaded.configuration, requests=options.bucket)
     sys.stdout.write(effective_yaml(loaded.configuration))
     return 0
+
+
+def _check_bucket(configuration: Configuration, *, requests: bool) -> None:
+    """Make the driver of the bucket and its middleware, which finds what is wrong with them.
+
+    :param requests: whether to send requests to the store.
+    """
+    # Imported late: they import the reactor and an HTTP client.
+    from twisted_registry.app import standalone  # noqa: PLC0415
+    from twisted_registry.app.middleware import apply_middleware  # noqa: PLC0415
+    from twisted_registry.app.s3 import require_bucket  # noqa: PLC0415
+    from twisted_registry.app.stores import make_driver, s3_section_name  # noqa: PLC0415
+
+    async def check(reactor: Any) -> None:
+        try:
+            driver: Any = make_driver(configuration, reactor, os.environ)
+            try:
+                apply_middleware(configuration, driver, reactor)
+                if requests:
+                    writes = not configuration.storage.maintenance.readonly.enabled
+                    await require_bucket(s3_section_name(configuration), driver, writes=writes)
+            finally:
+                await driver.close()
+        except StartError as error:
+            raise CommandFailed(str(error)) from error
+
+    standalone.run_once(check)

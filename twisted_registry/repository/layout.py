@@ -35,6 +35,7 @@ Distribution ignores the paths that it does not know::
     twisted-registry/quotas/pushed/<user>/<repository>/uploads/<id>
     twisted-registry/scrub
     twisted-registry/rules
+    twisted-registry/start-check
     twisted-registry/quarantine/<time>/<path>
     twisted-registry/incoming/<algorithm>/<hex>
     twisted-registry/trash/blobs/<algorithm>/<first two hex>/<hex>/<stamp>
@@ -109,6 +110,8 @@ _PUSHED_UPLOADS = "uploads"
 SCRUB = "twisted-registry/scrub"
 #: The digest of the rules that the store was last served with, for the audit log.
 RULES_DIGEST = "twisted-registry/rules"
+#: A file that is stored and deleted again, to find out whether the store takes files.
+START_CHECK = "twisted-registry/start-check"
 #: Files that were found to be damaged.
 QUARANTINE = "twisted-registry/quarantine"
 
@@ -126,7 +129,7 @@ KNOWN_FOLDERS = {
     "twisted-registry": frozenset(
         {
             *("upload-secret", "tokens", "collector", "incoming", "trash", "tasks", "pulls"),
-            *("quotas", "rules", "scrub", "quarantine", "tls"),
+            *("quotas", "rules", "scrub", "start-check", "quarantine", "tls"),
         }
     ),
 }
