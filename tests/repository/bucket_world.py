@@ -36,7 +36,7 @@ class TimedBucket(FakeBucket):
 
 
 def driver_on(bucket):
-    return S3Driver(bucket, None, threads=InlineThread())
+    return S3Driver(bucket, Clock(), threads=InlineThread())
 
 
 class BucketWorld(World):

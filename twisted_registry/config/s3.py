@@ -174,7 +174,8 @@ class S3(SectionBase):
     )
     objectacl: str = key(choice(*OBJECT_ACLS), "The canned ACL of new objects.", default="private")
     chunksize: int = _size_key(
-        "The size of the parts of an upload. An upload holds about twice as much in memory.",
+        "The size of the parts of an upload. An upload holds up to three in memory; all uploads"
+        " together hold at most 40 MiB, or two parts if that is more.",
         10 * _MIB,
     )
     multipartcopychunksize: int = _size_key(

@@ -493,7 +493,11 @@ class _Commit:
         if self.found == self.digest:
             self.blob_size = size
             changes += (
-                Move(layout.upload_data(name, upload.id), layout.blob_data(self.digest)),
+                Move(
+                    layout.upload_data(name, upload.id),
+                    layout.blob_data(self.digest),
+                    self.digest.hex if self.digest.algorithm == CANONICAL else "",
+                ),
                 put_link(layout.layer_link(name, self.digest), self.digest),
             )
         changes.append(Remove(layout.upload_folder(name, upload.id)))

@@ -169,10 +169,15 @@ class Put:
 
 @frozen
 class Move:
-    """A change: move a file, as :meth:`IStorageDriver.move` does."""
+    """A change: move a file, as :meth:`IStorageDriver.move` does.
+
+    :ivar sha256: hexadecimal SHA-256 of the file, if the caller knows it: a driver that sends the
+        file somewhere then need not compute it.
+    """
 
     source: str = field(validator=_validate_path)
     destination: str = field(validator=_validate_path)
+    sha256: str = ""
 
 
 @frozen

@@ -11,13 +11,13 @@ from twisted.internet.defer import fail
 from tests.storage.filesystem.kit import InlineThreads, make_driver, result_of
 from tests.support.processes import ROOT, run
 from twisted_registry.storage.filesystem import writer as writer_module
-from twisted_registry.storage.filesystem.writer import TRIM_THRESHOLD_BYTES
 from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.storage.writers import TRIM_THRESHOLD_BYTES
 
 #: Prints how many KiB stay of what lay between pieces that are in use, before and after.
 PIECES = """
 import os
-from twisted_registry.storage.filesystem.writer import trim_heap
+from twisted_registry.storage.writers import trim_heap
 
 def resident():
     with open("/proc/self/statm") as file:

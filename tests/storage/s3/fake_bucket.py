@@ -121,7 +121,10 @@ class FakeBucket:
     """Operations that complete at once, unless a hook delays them or makes them fail.
 
     :ivar asked: names and keys of all operations.
+    :ivar equal_parts: whether all parts of an object except the last must have the same size.
     :ivar breaks: for the next bodies: how many bytes before its end each fails.
+    :ivar digests: the SHA-256 that came with each object, by key; empty if there was none.
+    :ivar part_sizes: of the objects that were made of parts.
     :ivar bodies: all bodies of ``get_object``.
     :ivar hooks: by operation: called with the key; returns None, an error, or a Deferred to wait
         for before the operation.
@@ -129,6 +132,7 @@ class FakeBucket:
 
     bucket: str = "bucket"
     conditional: str = "obeyed"
+    equal_parts: bool = True
     page: int = 1000
     piece: int = 64 * 1024
     objects: dict[str, Stored] = field(factory=dict)
@@ -141,6 +145,8 @@ class FakeBucket:
     ids: object = field(factory=lambda: count(1))
     now: int = 0
     closed: bool = False
+    part_sizes: dict[str, list[int]] = field(factory=dict)
+    digests: dict[str, str] = field(factory=dict)
 
     def do(self, name, key, function, *arguments):
         self.asked.append((name, key))
@@ -202,7 +208,13 @@ class FakeBucket:
         return self.info(key), stored.content
 
     def put_object(self, key, content, *, sha256="", if_none_match=False, metadata=""):
-        return self.do("put_object", key, self.store, key, content, if_none_match, metadata)
+        return self.do("put_object", key, self._put, key, content, sha256, if_none_match, metadata)
+
+    def _put(self, key, content, sha256, if_none_match, metadata):
+        content = content if isinstance(content, bytes) else b"".join(content)
+        assert sha256 in {"", hashlib.sha256(content).hexdigest()}
+        self.digests[key] = sha256
+        return self.store(key, content, if_none_match, metadata)
 
     def store(self, key, content, if_none_match=False, metadata=""):
         if if_none_match and self.conditional == "unknown":
@@ -318,8 +330,20 @@ class FakeBucket:
             if etag != part.etag or (part is not parts[-1] and len(data) < MIN_PART_BYTES):
                 raise InvalidPart("CompleteMultipartUpload", "is not the part", status=400)
             assert part.size == len(data)
+            if self.equal_parts and (
+                len(data) > len(stored[1][1])
+                or (part is not parts[-1] and len(data) < len(stored[1][1]))
+            ):
+                # The answer of Cloudflare R2.
+                raise InvalidPart(
+                    "CompleteMultipartUpload",
+                    "All non-trailing parts must have the same length.",
+                    code="InvalidPart",
+                    status=400,
+                )
             content.append(data)
         del self.uploads[upload_id]
+        self.part_sizes[key] = [part.size for part in parts]
         whole = b"".join(content)
         etag = f"{hashlib.md5(whole).hexdigest()}-{len(parts)}"
         self.objects[key] = Stored(whole, etag)

@@ -7,7 +7,7 @@ import pytest_twisted
 
 from tests.storage.s3.fake_bucket import Stored
 from tests.storage.s3.upload_helpers import MIB, noise
-from twisted_registry.storage.s3.sinks import Piece, PieceList, with_checksum
+from twisted_registry.storage.s3.pieces import Piece, PieceList, with_checksum
 from twisted_registry.testing.stream_contract import error_of, read_file
 
 

@@ -15,9 +15,9 @@ from twisted_registry.storage.interfaces import (
     StorageError,
     WriterBusy,
 )
+from twisted_registry.storage.s3 import writer as writer_module
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import S3Error, SlowDown
-from twisted_registry.storage.s3.sinks import PieceList, PieceSink
 from twisted_registry.testing.stream_contract import error_of, read_file
 
 
@@ -41,16 +41,16 @@ async def test_another_process_continues_and_small_pieces_are_joined_once(bucket
 
 
 @pytest_twisted.ensureDeferred
-async def test_superseded_pieces_are_deleted_before_they_fill_the_list(bucket, driver):
+async def test_superseded_pieces_are_deleted_before_they_fill_the_list(bucket, driver, monkeypatch):
+    monkeypatch.setattr(writer_module, "MAX_SUPERSEDED_PIECES", 20)
     content = noise(15 * MIB)
     step = MIB // 4
-    sink = PieceSink(
-        bucket, "root/up/data", "root/up/.data/", PieceList(), False, 5 * MIB, max_superseded=20
-    )
+    writer = await driver.writer("up/data", 0)
     for start in range(0, len(content), step):
-        sink.accept(await sink.store([content[start : start + step]], step, last=False))
-        await sink.save()
+        writer.write(content[start : start + step])
+        await writer.flush()
         assert len(bucket.objects) <= 45
+    await writer.close()
     assert await read_file(driver, "up/data") == content
     await driver.move("up/data", "blob")
     assert bucket.objects.keys() == {"root/blob"}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from tests.storage.s3.test_concurrent_registries import Body, digest_of
 from tests.storage.s3.upload_helpers import CHUNK, noise
+from twisted_registry.oci.digest import Digest
+from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.s3.errors import NoSuchUpload, S3Error, SlowDown
 from twisted_registry.testing.stream_contract import error_of
@@ -33,6 +38,21 @@ async def test_known_destination_needs_no_copy(bucket, driver):
         await writer.close()
         assert [name for name, _ in bucket.asked] == ["head_object", *requests]
         assert bucket.objects["root/blob"].content == content
+
+
+@pytest_twisted.ensureDeferred
+async def test_blob_in_one_request_is_sent_with_its_digest_which_is_not_computed_again(
+    bucket, driver
+):
+    content = noise(1000)
+    digest = digest_of(content)
+    uploads = Registry(driver, reactor).repository("a").uploads
+    assert await uploads.store_blob(digest, Body(content)) == len(content)
+    (key,) = [key for key in bucket.objects if "/blobs/" in key]
+    assert bucket.digests[key] == digest.hex
+    sha512 = Digest.parse("sha512:" + hashlib.sha512(content).hexdigest())
+    await uploads.store_blob(sha512, Body(content))
+    assert [bucket.digests[key] for key in bucket.objects if "/sha512/" in key] == ["", ""]
 
 
 @pytest_twisted.ensureDeferred

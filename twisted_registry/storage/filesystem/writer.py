@@ -13,10 +13,9 @@ to nothing: what it found in the file may be lost, too.
 
 from __future__ import annotations
 
-import ctypes
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
@@ -27,7 +26,7 @@ from twisted_registry.storage.filesystem.locks import is_same_file
 from twisted_registry.storage.filesystem.oscalls import translate_oserror
 from twisted_registry.storage.filesystem.tree import write_all
 from twisted_registry.storage.interfaces import IDirectWriter, StorageError
-from twisted_registry.storage.writers import PushConsumer
+from twisted_registry.storage.writers import TRIM_THRESHOLD_BYTES, PushConsumer, trim_heap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,22 +51,6 @@ _BATCH_BYTES = 512 * 1024
 _MAX_TURN_BYTES = 32 * 1024 * 1024
 #: Bytes read from a source, stored and hashed at a time.
 _READ_BUFFER_BYTES = 128 * 1024
-#: Size of an upload after which the heap is trimmed.
-TRIM_THRESHOLD_BYTES: Final = 8 * 1024 * 1024
-
-# Only glibc has it.
-_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-
-
-def trim_heap() -> None:
-    """Return free memory of the C library's heap to the system. Takes about a millisecond.
-
-    Pieces that are read from sockets are up to 1 MiB. glibc allocates them on its heap and by
-    itself returns only the free memory at the end of the heap. Mapping each piece separately would
-    avoid this, but costs much more processor time.
-    """
-    if _malloc_trim is not None:
-        _malloc_trim(0)
 
 
 @define(eq=False)

@@ -1,7 +1,7 @@
 """The s3 storage driver: files are objects of a bucket, folders are common prefixes of keys.
 
 A complete file is one object, stored in one request. A file that is still being written is a list
-of pieces (:class:`~twisted_registry.storage.s3.sinks.PieceList`), which every process can read and
+of pieces (:class:`~twisted_registry.storage.s3.pieces.PieceList`), which every process can read and
 continue. Moving it to its name copies the pieces to one object inside the store. A file whose name
 is known from the start is a multipart upload to that name, which needs no copy.
 
@@ -59,10 +59,11 @@ from twisted_registry.storage.s3.listing import (
     list_folders_with_file,
     walk_objects,
 )
+from twisted_registry.storage.s3.pieces import MIN_PART_BYTES, unfinished_size
 from twisted_registry.storage.s3.reader import ObjectReader
-from twisted_registry.storage.s3.sinks import unfinished_size
-from twisted_registry.storage.s3.writer import MemoryBudget
-from twisted_registry.storage.s3.writers import MIN_PART_BYTES, OpenWriters
+from twisted_registry.storage.s3.upload_memory import UploadMemory
+from twisted_registry.storage.s3.writer import READ_BYTES, UploadTools
+from twisted_registry.storage.s3.writers import OpenWriters
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ if TYPE_CHECKING:
     )
     from twisted_registry.storage.s3.writer import ObjectWriter
 
-#: Memory that all uploads of a process share.
-UPLOAD_MEMORY_BYTES: Final = 40 * 1024 * 1024
+#: Memory that all uploads of a process share, unless two pieces need more.
+_UPLOAD_MEMORY_BYTES: Final = 40 * 1024 * 1024
 #: Maximum number of pending requests of one call.
 _MAX_CONCURRENT_REQUESTS: Final = 24
 #: Threads that hash contents and run observers.
@@ -100,7 +101,7 @@ class S3Driver:
     :ivar root: prefix of all keys, with or without slashes around it.
     :ivar chunk_size: bytes of the pieces of an upload, at least :data:`MIN_PART_BYTES`.
     :ivar copy_options: how objects are copied.
-    :ivar budget: memory that all uploads share.
+    :ivar memory: memory that all uploads share; by default 40 MiB, or what two pieces need.
     :ivar threads: run observers; closed with the driver.
     """
 
@@ -109,7 +110,7 @@ class S3Driver:
     root: str = ""
     chunk_size: int = 10 * 1024 * 1024
     copy_options: CopyOptions = field(factory=CopyOptions)
-    budget: MemoryBudget = field(factory=lambda: MemoryBudget(UPLOAD_MEMORY_BYTES))
+    memory: UploadMemory = field()
     threads: Threads = field()
     name: str = "s3"
     min_chunk_bytes: int = MIN_PART_BYTES
@@ -122,6 +123,11 @@ class S3Driver:
     _mover: FileMover = field(init=False)
     _marker_listing: MarkerListing = field(init=False)
 
+    @memory.default
+    def _make_memory(self) -> UploadMemory:
+        two_pieces = 2 * (self.chunk_size + READ_BYTES)
+        return UploadMemory(max(_UPLOAD_MEMORY_BYTES, two_pieces), self._reactor)
+
     @threads.default
     def _make_threads(self) -> Threads:
         return Threads(self._reactor, WORKER_THREADS, "s3")
@@ -130,14 +136,17 @@ class S3Driver:
         """Make the parts of the driver."""
         self._keys = KeyMapping(self.root)
         self._lookup = FileLookup(self.client, self._keys)
-        self._copier = Copier(self.client, self.copy_options, MIN_PART_BYTES)
+        self._copier = Copier(
+            self.client, self.copy_options, self.threads, self.memory, self.chunk_size
+        )
         self._deleter = ObjectDeleter(self.client)
         self._conditional_writes = ConditionalWriteProbe(self.client, self._keys.root)
         self._marker_listing = MarkerListing(self.client, _MAX_CONCURRENT_REQUESTS)
-        self._writers = OpenWriters(
-            self.client, self._keys, self._lookup, self._copier, self.threads, self.budget,
-            self.chunk_size, self._apply_changes,
+        tools = UploadTools(
+            self.client, self._copier, self.threads, self.memory, self.chunk_size,
+            self._apply_changes,
         )  # fmt: skip
+        self._writers = OpenWriters(tools, self._keys, self._lookup)
         self._mover = FileMover(
             self.client, self._keys, self._lookup, self._copier, self._deleter, self._writers
         )
@@ -379,7 +388,12 @@ class S3Driver:
         for change in others:
             if isinstance(change, Move):
                 keep_source = _is_below(change.source, removed)
-                yield self._mover.move(change.source, change.destination, keep_source=keep_source)
+                yield self._mover.move(
+                    change.source,
+                    change.destination,
+                    keep_source=keep_source,
+                    sha256=change.sha256,
+                )
             elif change is others[-1]:
                 last.append(partial(self.put, change.path, change.content))
             else:

@@ -17,6 +17,7 @@ from twisted.internet.defer import (
     DeferredSemaphore,
     inlineCallbacks,
     maybeDeferred,
+    succeed,
 )
 from twisted.logger import Logger
 
@@ -28,16 +29,15 @@ from twisted_registry.storage.s3.errors import (
     S3Error,
 )
 from twisted_registry.storage.s3.interfaces import ObjectInfo, Part
-from twisted_registry.storage.s3.reader import ObjectRange
-from twisted_registry.storage.s3.sinks import (
+from twisted_registry.storage.s3.pieces import (
     MAX_PIECE_LIST_BYTES,
-    PartSink,
     Piece,
     PieceList,
-    PieceSink,
-    read_piece,
+    crc_of,
+    size_of,
     unfinished_size,
 )
+from twisted_registry.storage.s3.reader import ObjectRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -52,7 +52,9 @@ if TYPE_CHECKING:
         ObjectListing,
         UploadListing,
     )
+    from twisted_registry.storage.s3.upload_memory import UploadMemory
     from twisted_registry.storage.s3.writers import OpenWriters
+    from twisted_registry.storage.threads import Threads
 
     #: Stores the part of an upload id and a number.
     _PartMaker = Callable[[str, int], Deferred[Part]]
@@ -61,8 +63,12 @@ _T = TypeVar("_T")
 
 log = Logger()
 
-#: How often a damaged piece list is read: it may have been damaged on its way.
+#: How often a damaged piece or piece list is read: it may have been damaged on its way.
 _MAX_READS: Final = 3
+#: Pieces of a part that are read at the same time.
+_MAX_CONCURRENT_READS: Final = 8
+#: Bytes whose CRC-32 is computed on the reactor's thread.
+_MAX_INLINE_CRC_BYTES: Final = 64 * 1024
 
 
 @inlineCallbacks
@@ -315,14 +321,18 @@ class CopyOptions:
 
 @define(eq=False)
 class Copier:
-    """Copies objects inside the store.
+    """Copies objects inside the store, and makes objects of pieces.
 
-    :ivar min_part_bytes: minimum size of a part except the last.
+    :ivar threads: compute checksums.
+    :ivar memory: for the pieces that are read.
+    :ivar chunk_bytes: size of the parts of an object that is made of pieces.
     """
 
     _client: IS3Client
     _options: CopyOptions
-    _min_part_bytes: int
+    _threads: Threads
+    _memory: UploadMemory
+    _chunk_bytes: int
 
     def copy(self, source: ObjectInfo, destination: str) -> Deferred[str]:
         """Copy an object to another key, atomically; fire with the ETag of the copy."""
@@ -340,57 +350,110 @@ class Copier:
             destination, [partial(copy_part, start) for start in range(0, size, part_bytes)]
         )
 
-    def join_pieces(self, piece_list: PieceList, prefix: str, destination: str) -> Deferred[str]:
+    def join_pieces(
+        self, piece_list: PieceList, prefix: str, destination: str, *, upload_id: str = ""
+    ) -> Deferred[str]:
         """Make one object of the pieces of an unfinished file; fire with its ETag.
 
-        :param prefix: of the keys of the pieces.
-        """
-        pieces = piece_list.pieces
-        if len(pieces) == 1:
-            (only,) = pieces
-            return self.copy(ObjectInfo(prefix + only.name, only.size, only.etag), destination)
-        tail = piece_list.tail(self._min_part_bytes)
-        if len(tail) == len(pieces):
-            return self._rewrite(pieces, prefix, destination)
-        if len(tail) == 1:
-            tail = ()  # the last part may be small
+        A part that is one piece is copied inside the store; small pieces are read and stored as
+        one part.
 
-        def copy_piece(piece: Piece, upload_id: str, number: int) -> Deferred[Part]:
+        :param prefix: of the keys of the pieces.
+        :param upload_id: of the multipart upload to which the pieces without a name belong.
+        """
+        parts, rest = piece_list.parts(self._chunk_bytes)
+        if rest:
+            parts.append(rest)
+        if len(parts) == 1 and not upload_id:
+            if len(parts[0]) > 1:
+                return self._put_joined(parts[0], prefix, destination)
+            (only,) = parts[0]
+            return self.copy(ObjectInfo(prefix + only.name, only.size, only.etag), destination)
+
+        def make_part(pieces: Sequence[Piece], upload_id: str, number: int) -> Deferred[Part]:
+            if len(pieces) > 1:
+                return self._upload_joined(pieces, prefix, destination, upload_id, number)
+            (piece,) = pieces
+            part = partial(Part, number, size=piece.size)
+            if not piece.name:
+                return succeed(part(piece.etag))
             return self._client.upload_part_copy(
                 destination, upload_id, number, prefix + piece.name, etag=piece.etag
-            ).addCallback(partial(Part, number, size=piece.size))
+            ).addCallback(part)
 
-        part_makers: list[_PartMaker]
-        part_makers = [partial(copy_piece, piece) for piece in pieces[: len(pieces) - len(tail)]]
-        if tail:
-            part_makers.append(partial(self._upload_tail, tail, prefix, destination))
-        return self._multipart_copy(destination, part_makers)
+        makers = [partial(make_part, pieces) for pieces in parts]
+        if upload_id:
+            return self._complete(destination, upload_id, makers)
+        return self._multipart_copy(destination, makers)
+
+    def read_pieces(self, pieces: Sequence[Piece], prefix: str) -> Deferred[Sequence[bytes]]:
+        """Fire with the bytes of each of some pieces, which are to be stored again as one.
+
+        The digest of the file was computed from the bytes that the client sent, so nothing else
+        would detect a damaged piece.
+
+        :param prefix: of the keys of the pieces.
+        :raises StorageError: if the bytes are not those that were stored.
+        """
+        return gather_limited(
+            _MAX_CONCURRENT_READS, [partial(self._read_piece, prefix, piece) for piece in pieces]
+        )
+
+    def crc_of(self, blocks: Sequence[bytes]) -> Deferred[int]:
+        """Fire with the CRC-32 of blocks of bytes, which is computed on a thread if it is long."""
+        if sum(map(len, blocks)) <= _MAX_INLINE_CRC_BYTES:
+            return succeed(crc_of(blocks))
+        return self._threads.run_blocking(crc_of, blocks)
 
     @inlineCallbacks
-    def _rewrite(
+    def _read_piece(self, prefix: str, piece: Piece) -> DeferredGenerator[bytes]:
+        key = prefix + piece.name
+        for _ in range(_MAX_READS):
+            content: bytes
+            _, content = yield self._client.read_object(key, piece.size)
+            if len(content) == piece.size:
+                crc = piece.crc if piece.crc is None else (yield self.crc_of([content]))
+                if crc == piece.crc:
+                    return content
+        raise StorageError(key, "is damaged: its size or checksum is wrong")
+
+    @inlineCallbacks
+    def _put_joined(
         self, pieces: Sequence[Piece], prefix: str, destination: str
     ) -> DeferredGenerator[str]:
-        """Read pieces that are too small for parts, and store them as one object."""
-        content: list[bytes] = yield self._read(pieces, prefix)
-        etag: str = yield self._client.put_object(destination, content)
+        """Store pieces as one object."""
+        size: int = yield self._memory.acquire(lambda: size_of(pieces))
+        try:
+            content: Sequence[bytes] = yield self.read_pieces(pieces, prefix)
+            etag: str = yield self._client.put_object(destination, content)
+        finally:
+            self._memory.release(size)
         return etag
 
     @inlineCallbacks
-    def _upload_tail(
+    def _upload_joined(
         self, pieces: Sequence[Piece], prefix: str, destination: str, upload_id: str, number: int
     ) -> DeferredGenerator[Part]:
-        """Read pieces that are too small for parts, and store them as one part."""
-        content: list[bytes] = yield self._read(pieces, prefix)
-        part: Part = yield self._client.upload_part(destination, upload_id, number, content)
+        """Store pieces as one part."""
+        size: int = yield self._memory.acquire(lambda: size_of(pieces))
+        try:
+            content: Sequence[bytes] = yield self.read_pieces(pieces, prefix)
+            part: Part = yield self._client.upload_part(destination, upload_id, number, content)
+        finally:
+            self._memory.release(size)
         return part
 
     @inlineCallbacks
-    def _read(self, pieces: Sequence[Piece], prefix: str) -> DeferredGenerator[list[bytes]]:
-        content: list[bytes] = []
-        for piece in pieces:
-            block: bytes = yield read_piece(self._client, prefix, piece)
-            content.append(block)
-        return content
+    def _complete(
+        self, destination: str, upload_id: str, part_makers: Sequence[_PartMaker]
+    ) -> DeferredGenerator[str]:
+        """Store the parts of a multipart upload, and complete it."""
+        parts: Sequence[Part] = yield gather_limited(
+            self._options.max_concurrent_parts,
+            [partial(make, upload_id, number) for number, make in enumerate(part_makers, 1)],
+        )
+        etag: str = yield self._client.complete_multipart_upload(destination, upload_id, parts)
+        return etag
 
     @inlineCallbacks
     def _multipart_copy(
@@ -399,11 +462,7 @@ class Copier:
         """Make an object of parts; an error aborts the upload."""
         upload_id: str = yield self._client.create_multipart_upload(destination)
         try:
-            parts: Sequence[Part] = yield gather_limited(
-                self._options.max_concurrent_parts,
-                [partial(make, upload_id, number) for number, make in enumerate(part_makers, 1)],
-            )
-            etag: str = yield self._client.complete_multipart_upload(destination, upload_id, parts)
+            etag: str = yield self._complete(destination, upload_id, part_makers)
         except BaseException:
             aborting = self._client.abort_multipart_upload(destination, upload_id)
             aborting.addErrback(
@@ -446,21 +505,23 @@ class FileMover:
         *,
         keep_source: bool = False,
         still: Callable[[], bool] | None = None,
+        sha256: str = "",
     ) -> DeferredGenerator[None]:
         """Copy a file and delete it. A multipart upload to ``destination`` is only completed.
 
         :param keep_source: do not delete the source, because the caller does.
         :param still: called after the copy; False refuses the move.
+        :param sha256: hexadecimal SHA-256 of the file, if it is known.
         """
-        sink = self._writers.sink_of(source)
-        if isinstance(sink, PartSink):
-            if sink.destination != self._keys.object_key(destination):
+        writer = self._writers.settled_writer(source)
+        if writer is not None and writer.destination:
+            if writer.destination != self._keys.object_key(destination):
                 raise StorageError(source, f"is an upload to another file than {destination}")
-            yield sink.publish()
+            yield writer.publish(sha256)
             return
         found: StoredFile
-        if isinstance(sink, PieceSink) and not sink.is_gone:
-            found = self._writers.stored_file(source, sink)
+        if writer is not None and not writer.is_gone:
+            found = self._writers.stored_file(writer)
         else:
             found = yield self._lookup.find(source)
         if source == destination:
@@ -471,8 +532,8 @@ class FileMover:
             raise MoveRefused(source)
         if not keep_source:
             yield self._remove(found)
-        if isinstance(sink, PieceSink):
-            sink.mark_moved()
+        if writer is not None:
+            writer.mark_moved()
 
     @inlineCallbacks
     def _copy(self, found: StoredFile, destination: str) -> DeferredGenerator[None]:

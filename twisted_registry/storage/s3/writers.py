@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from attrs import define, field
@@ -18,15 +18,8 @@ from twisted_registry.storage.interfaces import (
 from twisted_registry.storage.s3.errors import NotFound, none_if_missing
 from twisted_registry.storage.s3.files import FileLookup, StoredFile, gather_limited
 from twisted_registry.storage.s3.interfaces import ObjectInfo
-from twisted_registry.storage.s3.sinks import (
-    AdaptiveSink,
-    PartSink,
-    Piece,
-    PieceList,
-    PieceSink,
-    unfinished_size,
-)
-from twisted_registry.storage.s3.writer import MemoryBudget, ObjectWriter, PartUploadSlots
+from twisted_registry.storage.s3.pieces import Piece, PieceList, unfinished_size
+from twisted_registry.storage.s3.writer import ObjectWriter, UploadTools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,36 +27,20 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from twisted_registry.storage.interfaces import IWriter
-    from twisted_registry.storage.s3.files import Copier, KeyMapping
-    from twisted_registry.storage.s3.interfaces import DeferredGenerator, IS3Client
-    from twisted_registry.storage.s3.sinks import ISink
-    from twisted_registry.storage.s3.writer import ChangesFor
-    from twisted_registry.storage.threads import Threads
-
-#: Minimum size of a part of a multipart upload, except the last.
-MIN_PART_BYTES: Final = 5 * 1024 * 1024
-#: Maximum number of writers that upload parts, which cannot hold less than one part in memory.
-_MAX_PART_UPLOADS: Final = 6
+    from twisted_registry.storage.s3.files import KeyMapping
+    from twisted_registry.storage.s3.interfaces import DeferredGenerator
 
 
 @define(eq=False)
 class OpenWriters:
     """The open writers of one process, by path.
 
-    :ivar budget: memory that they share.
-    :ivar chunk_bytes: size of the chunks that a writer stores.
-    :ivar apply_changes: makes the changes that finish a file.
+    :ivar tools: what they share.
     """
 
-    _client: IS3Client
+    _tools: UploadTools
     _keys: KeyMapping
     _lookup: FileLookup
-    _copier: Copier
-    _threads: Threads
-    _budget: MemoryBudget
-    _chunk_bytes: int
-    _apply_changes: Callable[[ObjectWriter, ChangesFor], Deferred[int]]
-    _slots: PartUploadSlots = field(factory=lambda: PartUploadSlots(_MAX_PART_UPLOADS), init=False)
     #: None while a writer is being opened
     _open: dict[str, ObjectWriter | None] = field(factory=dict, init=False)
 
@@ -84,63 +61,63 @@ class OpenWriters:
         try:
             if present is not None or absent is not None:
                 yield self._check_preconditions(path, present, absent)
-            if destination is not None and offset == 0:
-                yield self._require_empty(path)
-                parts = PartSink(self._client, self._keys.object_key(destination), MIN_PART_BYTES)
-                make_pieces = partial(self._make_piece_sink, path, PieceList(), is_saved=False)
-                sink: ISink = AdaptiveSink(parts, make_pieces, self._slots)
+            piece_list, is_saved = PieceList(), False
+            if destination is None or offset != 0:
+                destination = None
+                piece_list, is_saved = yield self._continue(path, offset)
             else:
-                sink = yield self._resume_piece_sink(path, offset)
+                yield self._require_empty(path)
         except BaseException:
             del self._open[path]
             raise
+        keys = self._keys
         writer = self._open[path] = ObjectWriter(
-            self._apply_changes,
+            self._tools,
             path,
-            sink,
-            self._threads,
-            self._budget,
-            self._chunk_bytes,
+            keys.object_key(path),
+            keys.pieces_prefix(path),
+            "" if destination is None else keys.object_key(destination),
+            piece_list,
+            is_saved,
             partial(self._open.pop, path),
             observe,
         )
         return writer
 
-    def sink_of(self, path: str) -> PieceSink | PartSink | None:
-        """Return the sink of the writer of a path; None if there is no writer.
+    def settled_writer(self, path: str) -> ObjectWriter | None:
+        """Return the writer of a path, or None.
 
         :raises StorageError: if the writer has bytes that are not stored yet.
         """
         writer = self._open.get(path)
-        if writer is None:
-            return None
-        if not writer.is_settled:
+        if writer is not None and not writer.is_settled:
             raise StorageError(path, "is being written")
-        return writer.sink.current
+        return writer
 
     def find_unfinished(self, path: str) -> StoredFile | None:
-        """Return the file of an open writer, unless it was moved, deleted or is empty."""
-        writer = self._open.get(path)
-        sink = None if writer is None else writer.sink.current
-        if not isinstance(sink, PieceSink) or not sink.has_pieces:
-            return None
-        return self.stored_file(path, sink)
+        """Return the file of an open writer, unless it was moved, deleted or is empty.
 
-    def stored_file(self, path: str, sink: PieceSink) -> StoredFile:
-        """Return the unfinished file of a sink."""
-        return StoredFile(path, ObjectInfo(self._keys.object_key(path), 0, ""), sink.piece_list)
+        Its list of pieces may be newer than that in the store.
+        """
+        writer = self._open.get(path)
+        if writer is None or writer.destination or writer.is_gone or not writer.piece_list.pieces:
+            return None
+        return self.stored_file(writer)
+
+    def stored_file(self, writer: ObjectWriter) -> StoredFile:
+        """Return the unfinished file of a writer."""
+        return StoredFile(writer.path, ObjectInfo(writer.key, 0, ""), writer.piece_list)
 
     def mark_removed(self, path: str) -> None:
         """Mark the writers of a deleted file or folder, so that they do not save their files."""
         for other, writer in self._open.items():
-            sink = None if writer is None else writer.sink.current
-            if isinstance(sink, PieceSink) and (other == path or other.startswith(f"{path}/")):
-                sink.mark_removed()
+            if writer is not None and (other == path or other.startswith(f"{path}/")):
+                writer.mark_removed()
 
     @inlineCallbacks
     def _require_empty(self, path: str) -> DeferredGenerator[None]:
         """Check that a file is missing or empty."""
-        info: ObjectInfo | None = yield self._client.head_object(
+        info: ObjectInfo | None = yield self._tools.client.head_object(
             self._keys.object_key(path)
         ).addErrback(none_if_missing)
         if info is not None:
@@ -157,7 +134,9 @@ class OpenWriters:
         conditions = [(name, wanted) for name, wanted in ((present, True), (absent, False)) if name]
 
         def head(name: str) -> Deferred[ObjectInfo | None]:
-            return self._client.head_object(self._keys.object_key(name)).addErrback(none_if_missing)
+            return self._tools.client.head_object(self._keys.object_key(name)).addErrback(
+                none_if_missing
+            )
 
         infos: Sequence[ObjectInfo | None] = yield gather_limited(
             len(conditions), [partial(head, name) for name, _ in conditions]
@@ -168,8 +147,8 @@ class OpenWriters:
                 raise PathNotFound(path, f"cannot be written: {name} {state}")
 
     @inlineCallbacks
-    def _resume_piece_sink(self, path: str, offset: int | None) -> DeferredGenerator[PieceSink]:
-        """Fire with the sink that appends to a file, which is created if it does not exist.
+    def _continue(self, path: str, offset: int | None) -> DeferredGenerator[tuple[PieceList, bool]]:
+        """Fire with the pieces of a file, and whether it exists.
 
         :param offset: required size of the file; None accepts any.
         """
@@ -183,18 +162,13 @@ class OpenWriters:
         size = 0 if found is None else found.size
         if offset is not None and offset != size:
             raise OffsetInvalid(path, f"ends at {size}", size=size)
-        piece_list = PieceList()
         if found is not None and found.piece_list is not None:
-            piece_list = found.piece_list
-        elif found is not None and size:
-            # A complete object becomes the first piece of the unfinished file.
-            name = uuid4().hex
-            key = self._keys.pieces_prefix(path) + name
-            yield self._copier.copy(found.info, key)
-            info: ObjectInfo = yield self._client.head_object(key)
-            piece_list = PieceList((Piece(name, size, info.etag),))
-        return self._make_piece_sink(path, piece_list, is_saved=found is not None)
-
-    def _make_piece_sink(self, path: str, piece_list: PieceList, *, is_saved: bool) -> PieceSink:
-        key, prefix = self._keys.object_key(path), self._keys.pieces_prefix(path)
-        return PieceSink(self._client, key, prefix, piece_list, is_saved, MIN_PART_BYTES)
+            return found.piece_list, True
+        if found is None or not size:
+            return PieceList(), found is not None
+        # A complete object becomes the first piece of the unfinished file.
+        name = uuid4().hex
+        key = self._keys.pieces_prefix(path) + name
+        yield self._tools.copier.copy(found.info, key)
+        info: ObjectInfo = yield self._tools.client.head_object(key)
+        return PieceList((Piece(name, size, info.etag),)), True

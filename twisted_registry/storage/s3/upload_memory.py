@@ -1,0 +1,145 @@
+"""The memory that all uploads of a process share: a hard bound, given in order of request.
+
+A writer may accept bytes only if they fit into memory that it was given before. It asks for the
+rest of its piece, or for less if its client is slow. A writer that has to wait stores what it has
+and returns the memory, unless that is little, so that those who wait cannot block each other.
+Memory that becomes free goes to the first in the queue.
+
+While others wait, a writer whose client does not fill its memory in :data:`PATIENCE_S` seconds
+gives it back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+from zope.interface import Interface
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+# zope's methods have no self, and their bodies are their docstrings.
+# ruff: noqa: N805
+# mypy: disable-error-code="empty-body"
+
+#: Seconds for which a writer may keep memory that it does not fill while others wait.
+PATIENCE_S: Final = 1.0
+#: The part of the memory that those who wait may keep.
+_KEPT_FRACTION: Final = 4
+
+
+class IMemoryUser(Interface):
+    """A user of the memory that can return a part of it early."""
+
+    def give_up(before: float) -> None:
+        """Return what it was given before a time and has not filled since.
+
+        :param before: seconds, by the clock of the memory.
+        """
+
+
+@frozen(eq=False)
+class _Request:
+    """A request that waits.
+
+    :ivar size: returns the bytes that it is for, at the moment.
+    """
+
+    size: Callable[[], int]
+    granted: Deferred[int]
+
+
+@define(eq=False)
+class UploadMemory:
+    """A number of bytes, given in order of request.
+
+    :ivar limit: all bytes.
+    :ivar clock: for the patience with slow users.
+    :ivar used: bytes that are given.
+    """
+
+    limit: int
+    clock: IReactorTime
+    used: int = field(init=False, default=0)
+    _requests: deque[_Request] = field(init=False, factory=deque)
+    _users: dict[IMemoryUser, None] = field(init=False, factory=dict)
+    _call: IDelayedCall | None = field(init=False, default=None)
+
+    def add_user(self, user: IMemoryUser) -> None:
+        """Ask a user to give up memory when others wait."""
+        self._users[user] = None
+
+    def remove_user(self, user: IMemoryUser) -> None:
+        """Ask a user no more."""
+        self._users.pop(user, None)
+
+    def take(self, size: int) -> bool:
+        """Take bytes at once, and return whether they were free and nobody waits."""
+        if self._requests or not self._fits(size):
+            return False
+        self.used += size
+        return True
+
+    def take_excess(self, size: int) -> None:
+        """Count bytes that are in memory already, even above the limit."""
+        self.used += size
+
+    def acquire(self, size: Callable[[], int]) -> Deferred[int]:
+        """Wait for bytes; fire with their number. Cancelling leaves the queue.
+
+        More than the limit is given when nothing else is used.
+
+        :param size: returns the number; called again whenever the request is the first.
+        """
+
+        def leave(_: Deferred[int]) -> None:
+            self._requests.remove(request)
+            self._serve()
+
+        request = _Request(size, Deferred(leave))
+        self._requests.append(request)
+        self._serve()
+        if self._requests and self._call is None:
+            self._call = self.clock.callLater(PATIENCE_S, self._ask_users)
+        return request.granted
+
+    def may_keep(self, size: int) -> bool:
+        """Return whether a user may keep bytes while it waits.
+
+        If all that wait keep as many, most of the memory is left for others.
+        """
+        return size * (len(self._requests) + 1) <= self.limit // _KEPT_FRACTION
+
+    def release(self, size: int) -> None:
+        """Return bytes."""
+        if size:
+            self.used -= size
+            self._serve()
+
+    def _fits(self, size: int) -> bool:
+        return not self.used or self.used + size <= self.limit
+
+    def _serve(self) -> None:
+        """Give the first requests what is free. A request that is served may call any method."""
+        while self._requests:
+            size = self._requests[0].size()
+            if not self._fits(size):
+                return
+            self.used += size
+            self._requests.popleft().granted.callback(size)
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def _ask_users(self) -> None:
+        self._call = None
+        before = self.clock.seconds() - PATIENCE_S
+        for user in tuple(self._users):
+            user.give_up(before)
+        if self._requests and self._call is None:
+            self._call = self.clock.callLater(PATIENCE_S, self._ask_users)
