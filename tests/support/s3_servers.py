@@ -306,6 +306,16 @@ def start_moto(daemons: Daemons) -> ObjectStore:
     return ObjectStore("moto", endpoint, "double", "anything")
 
 
+def start_strict(daemons: Daemons) -> ObjectStore:
+    """Start the server of :mod:`tests.support.bucket_server`."""
+    (port,) = free_ports(1)
+    path = f"PYTHONPATH={Path(__file__).parents[2]}"
+    daemons.start("env", path, sys.executable, "-m", "tests.support.bucket_server", port)
+    endpoint = f"http://127.0.0.1:{port}"
+    daemons.wait(lambda: answers(endpoint))
+    return ObjectStore("strict", endpoint, "strict", "anything")
+
+
 def start_ceph_on_disk(daemons: Daemons) -> ObjectStore:
     """Start Ceph for more objects than fit into memory."""
     return start_ceph(daemons, ON_DISK)
@@ -324,6 +334,7 @@ STORES: dict[str, tuple[Callable[[Daemons], ObjectStore], tuple[str, ...]]] = {
     "ceph": (start_ceph, _CEPH),
     "ceph on disk": (start_ceph_on_disk, _CEPH),
     "moto": (start_moto, ()),
+    "strict": (start_strict, ()),
 }  # fmt: skip
 
 

@@ -272,3 +272,22 @@ async def test_object_options(object_stores):
         "", "STANDARD_IA", binary,
     )  # fmt: skip
     await plain.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_strict_store_refuses_unequal_parts_and_other_bytes(object_stores, root):
+    client = make_client(object_stores.get("strict"))
+    key, content = f"{root}a", os.urandom(MIN_PART_BYTES + 1)
+    upload = await client.create_multipart_upload(key)
+    parts = [
+        await client.upload_part(key, upload, number, each)
+        for number, each in enumerate((content, content[1:], b"tail"), 1)
+    ]
+    with pytest.raises(InvalidPart):
+        await client.complete_multipart_upload(key, upload, parts)
+    parts[1] = await client.upload_part(key, upload, 2, content)
+    await client.complete_multipart_upload(key, upload, parts)
+    assert await read(client, key, MIN_PART_BYTES) == content[-1:] + content + b"tail"
+    with pytest.raises(S3Error, match="XAmzContentSHA256Mismatch"):
+        await client.put_object(key, content, sha256=hashlib.sha256(b"x").hexdigest())
+    await client.close()

@@ -1,4 +1,4 @@
-"""The storage contract, on real stores and on moto."""
+"""The storage contract, on real stores, on moto, and on the fake bucket over HTTP."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from twisted_registry.testing.storage_contract import STORAGE_CONTRACT, check_co
 @pytest_twisted.async_yield_fixture(
     params=[
         "moto",
+        "strict",
         pytest.param("swift", marks=pytest.mark.integration),
         pytest.param("ceph", marks=pytest.mark.integration),
     ]

@@ -1,0 +1,72 @@
+"""Clients push and pull a layer of several parts through a store that demands equal parts."""
+
+from __future__ import annotations
+
+import shutil
+from uuid import uuid4
+
+import pytest
+
+from tests.integration.images import assert_layout_holds, image, layout_blob, noise, sha256
+from tests.integration.images import write_layout as write
+from tests.integration.servers import OURS, Bucket
+from tests.support.s3_servers import BUCKET, client
+
+pytestmark = pytest.mark.integration
+
+LAYER_BYTES = 45 * 1024 * 1024
+CHUNK_BYTES = 10 * 1024 * 1024
+COPY = ("copy", "--src-tls-verify=false", "--dest-tls-verify=false", "--preserve-digests")
+
+
+@pytest.fixture(scope="module")
+def large_image():
+    return image("equal parts", layers=1, size=LAYER_BYTES)
+
+
+@pytest.fixture
+def registry(launcher, object_stores):
+    return launcher.start(OURS, Bucket(object_stores.get("strict"), uuid4().hex))
+
+
+def assert_stored_in_parts(registry, digest):
+    """Check that a blob is in the bucket, as one object made of parts of ``chunksize``."""
+    name = digest.partition(":")[2]
+    key = f"{registry.root.prefix}/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
+    stored = client(registry.root.store).get_object(Bucket=BUCKET, Key=key)
+    assert sha256(stored["Body"].read()) == digest
+    parts = -(-stored["ContentLength"] // CHUNK_BYTES)
+    assert stored["ETag"].strip('"').endswith(f"-{parts}")
+
+
+def largest_blob(made):
+    return max(made.blobs, key=lambda digest: len(made.blobs[digest]))
+
+
+def test_skopeo(registry, sandbox, tmp_path, large_image):
+    layout = write(tmp_path / "layout", {"1": large_image})
+    target = f"docker://{registry.image('skopeo')}"
+    sandbox.run("skopeo", *COPY, f"oci:{layout}:1", target)
+    assert_stored_in_parts(registry, largest_blob(large_image))
+    sandbox.run("skopeo", *COPY, target, f"oci:{tmp_path / 'back'}:1")
+    assert_layout_holds(tmp_path / "back", large_image)
+
+
+def test_oras(registry, sandbox):
+    content = noise("oras, equal parts", LAYER_BYTES)
+    (sandbox.home / "data.bin").write_bytes(content)
+    sandbox.run("oras", "push", "--plain-http", registry.image("oras"), "data.bin")
+    assert_stored_in_parts(registry, sha256(content))
+    sandbox.run("oras", "pull", "--plain-http", "-o", "out", registry.image("oras"))
+    assert (sandbox.home / "out" / "data.bin").read_bytes() == content
+
+
+@pytest.mark.skipif(shutil.which("crane") is None, reason="the program crane is not installed")
+def test_crane(registry, sandbox, tmp_path, large_image):
+    layout = write(tmp_path / "layout", {"1": large_image})
+    sandbox.run("crane", "push", "--insecure", layout, registry.image("crane"))
+    digest = largest_blob(large_image)
+    assert_stored_in_parts(registry, digest)
+    back = tmp_path / "back"
+    sandbox.run("crane", "pull", "--insecure", "--format=oci", registry.image("crane"), back)
+    assert layout_blob(back, digest) == large_image.blobs[digest]
