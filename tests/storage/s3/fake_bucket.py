@@ -238,13 +238,11 @@ class FakeBucket:
                 self.objects.pop(key, None)
         return [DeleteError(k, "AccessDenied", "no") for k in keys if k in self.undeletable]
 
-    def copy_object(self, source, destination, *, etag=""):
-        return self.do("copy_object", source, self._copy, source, destination, etag)
+    def copy_object(self, source, destination):
+        return self.do("copy_object", source, self._copy, source, destination)
 
-    def _copy(self, source, destination, etag):
+    def _copy(self, source, destination):
         stored = self.found(source)
-        if etag and etag != stored.etag:
-            raise PreconditionFailed("CopyObject", "changed")
         self.objects[destination] = stored
         return stored.etag
 
@@ -297,7 +295,7 @@ class FakeBucket:
         self._unfinished(key, upload_id).times[number] = self.now
         return Part(number, etag, len(content))
 
-    def upload_part_copy(self, key, upload_id, number, source, byte_range=None, *, etag=""):
+    def upload_part_copy(self, key, upload_id, number, source, byte_range=None):
         return self.do(
             "upload_part_copy",
             source,
@@ -307,13 +305,10 @@ class FakeBucket:
             number,
             source,
             byte_range,
-            etag,
         )
 
-    def _part_copy(self, key, upload_id, number, source, byte_range, etag):
+    def _part_copy(self, key, upload_id, number, source, byte_range):
         stored = self.found(source)
-        if etag and etag != stored.etag:
-            raise PreconditionFailed("UploadPartCopy", "changed")
         offset, length = byte_range or (0, len(stored.content))
         assert byte_range is None or len(stored.content) > MIN_PART_BYTES
         return self._part(key, upload_id, number, stored.content[offset:][:length]).etag

@@ -66,10 +66,8 @@ async def test_operations_on_objects(client, root):
         await client.get_object(key, 5)
     with pytest.raises(PreconditionFailed):
         await client.get_object(key, etag="other")
-    assert await client.copy_object(key, f"{root}copy", etag=etag) == etag
+    assert await client.copy_object(key, f"{root}copy") == etag
     assert (await client.head_object(f"{root}copy")).metadata == "noted"
-    with pytest.raises(PreconditionFailed):
-        await client.copy_object(key, f"{root}copy", etag="other")
     await client.delete_object(key)
     await client.delete_object(key)
     for operation in (client.head_object, client.get_object):

@@ -167,13 +167,13 @@ class S3Client:
         )
         return self.sender.send(operation, _etag_header)
 
-    def copy_object(self, source: str, destination: str, *, etag: str = "") -> Deferred[str]:
+    def copy_object(self, source: str, destination: str) -> Deferred[str]:
         """Copy an object inside the store, and fire with the ETag of the copy."""
         operation = Operation(
             "CopyObject",
             "PUT",
             destination,
-            headers={**self.object_options.headers(), **self._copy_source_headers(source, etag)},
+            headers={**self.object_options.headers(), **self._copy_source_header(source)},
             slow=True,
         )
         return self._request_document(operation, "CopyObjectResult", parse_etag)
@@ -255,11 +255,9 @@ class S3Client:
         number: int,
         source: str,
         byte_range: tuple[int, int] | None = None,
-        *,
-        etag: str = "",
     ) -> Deferred[str]:
         """Copy an object, or a range of it, to a part; fire with the ETag of the part."""
-        headers = self._copy_source_headers(source, etag)
+        headers = self._copy_source_header(source)
         if byte_range is not None:
             offset, length = byte_range
             headers["x-amz-copy-source-range"] = f"bytes={offset}-{offset + length - 1}"
@@ -358,12 +356,9 @@ class S3Client:
         """Close idle connections."""
         return self.sender.close()
 
-    def _copy_source_headers(self, source: str, etag: str) -> dict[str, str]:
-        """Return the headers that name the source of a copy, and its ETag unless empty."""
-        headers = {"x-amz-copy-source": encoded_path(f"{self.bucket}/{source}")}
-        if etag:
-            headers["x-amz-copy-source-if-match"] = f'"{etag}"'
-        return headers
+    def _copy_source_header(self, source: str) -> dict[str, str]:
+        """Return the header that names the source of a copy."""
+        return {"x-amz-copy-source": encoded_path(f"{self.bucket}/{source}")}
 
     def _request_document(
         self, operation: Operation, root: str, parse: Callable[[Element], _T]

@@ -335,20 +335,38 @@ class Copier:
     _chunk_bytes: int
 
     def copy(self, source: ObjectInfo, destination: str) -> Deferred[str]:
-        """Copy an object to another key, atomically; fire with the ETag of the copy."""
+        """Copy an object to another key, atomically; fire with the ETag of the copy.
+
+        A copy by one request is of one state of the source. After a copy in parts, the source is
+        looked at once more.
+
+        :raises PreconditionFailed: if the source was changed while its parts were copied.
+        """
         if source.size <= self._options.threshold_bytes:
-            return self._client.copy_object(source.key, destination, etag=source.etag)
+            return self._client.copy_object(source.key, destination)
         size, part_bytes = source.size, self._options.part_bytes
 
         def copy_part(start: int, upload_id: str, number: int) -> Deferred[Part]:
             length = min(part_bytes, size - start)
             return self._client.upload_part_copy(
-                destination, upload_id, number, source.key, (start, length), etag=source.etag
+                destination, upload_id, number, source.key, (start, length)
             ).addCallback(partial(Part, number, size=length))
 
         return self._multipart_copy(
-            destination, [partial(copy_part, start) for start in range(0, size, part_bytes)]
+            destination,
+            [partial(copy_part, start) for start in range(0, size, part_bytes)],
+            lambda: self._check_unchanged(source),
         )
+
+    @inlineCallbacks
+    def _check_unchanged(self, source: ObjectInfo) -> DeferredGenerator[None]:
+        """Check that an object has the ETag and size that it had before.
+
+        :raises PreconditionFailed: if not.
+        """
+        now: ObjectInfo = yield self._client.head_object(source.key)
+        if (now.etag, now.size) != (source.etag, source.size):
+            raise PreconditionFailed(f"HeadObject {source.key}", "the object was changed")
 
     def join_pieces(
         self, piece_list: PieceList, prefix: str, destination: str, *, upload_id: str = ""
@@ -378,7 +396,7 @@ class Copier:
             if not piece.name:
                 return succeed(part(piece.etag))
             return self._client.upload_part_copy(
-                destination, upload_id, number, prefix + piece.name, etag=piece.etag
+                destination, upload_id, number, prefix + piece.name
             ).addCallback(part)
 
         makers = [partial(make_part, pieces) for pieces in parts]
@@ -445,24 +463,35 @@ class Copier:
 
     @inlineCallbacks
     def _complete(
-        self, destination: str, upload_id: str, part_makers: Sequence[_PartMaker]
+        self,
+        destination: str,
+        upload_id: str,
+        part_makers: Sequence[_PartMaker],
+        check: Callable[[], Deferred[None]] = lambda: succeed(None),
     ) -> DeferredGenerator[str]:
-        """Store the parts of a multipart upload, and complete it."""
+        """Store the parts of a multipart upload, and complete it.
+
+        :param check: called before the parts are joined.
+        """
         parts: Sequence[Part] = yield gather_limited(
             self._options.max_concurrent_parts,
             [partial(make, upload_id, number) for number, make in enumerate(part_makers, 1)],
         )
+        yield check()
         etag: str = yield self._client.complete_multipart_upload(destination, upload_id, parts)
         return etag
 
     @inlineCallbacks
     def _multipart_copy(
-        self, destination: str, part_makers: Sequence[_PartMaker]
+        self,
+        destination: str,
+        part_makers: Sequence[_PartMaker],
+        check: Callable[[], Deferred[None]] = lambda: succeed(None),
     ) -> DeferredGenerator[str]:
-        """Make an object of parts; an error aborts the upload."""
+        """Make an object of parts, as :meth:`_complete`; an error aborts the upload."""
         upload_id: str = yield self._client.create_multipart_upload(destination)
         try:
-            etag: str = yield self._complete(destination, upload_id, part_makers)
+            etag: str = yield self._complete(destination, upload_id, part_makers, check)
         except BaseException:
             aborting = self._client.abort_multipart_upload(destination, upload_id)
             aborting.addErrback(

@@ -267,12 +267,11 @@ class IS3Client(Interface):
         A missing object is not an error. All keys are tried before an error is raised.
         """
 
-    def copy_object(source: str, destination: str, *, etag: str = "") -> Deferred[str]:
+    def copy_object(source: str, destination: str) -> Deferred[str]:
         """Copy an object of at most 5 GiB and its metadata in the store; fire with the new ETag.
 
-        :param etag: required ETag of the source; empty accepts any.
-        :raises PreconditionFailed: if the source has another ETag. Swift always raises it for
-            sources that were made of parts.
+        There is no condition on the source: OpenStack Swift never accepts the ETag of an object
+        that was made of parts.
         """
 
     def list_objects(
@@ -305,13 +304,10 @@ class IS3Client(Interface):
         number: int,
         source: str,
         byte_range: tuple[int, int] | None = None,
-        *,
-        etag: str = "",
     ) -> Deferred[str]:
         """Copy an object, or a range of it, to a part in the store; fire with the part's ETag.
 
         :param byte_range: offset in the source, and number of bytes.
-        :param etag: see :meth:`copy_object`.
         """
 
     def complete_multipart_upload(key: str, upload_id: str, parts: Sequence[Part]) -> Deferred[str]:
