@@ -179,6 +179,8 @@ async def test_a_blob_with_a_url_is_redirected(start, clock):
                 f"{hexadecimal[:2]}/{hexadecimal}/data?{method}&1200&192.0.2.7"
             )
             assert response.get("Docker-Content-Digest") == digest
+            # A cache must not keep a URL that expires.
+            assert (response.get("Cache-Control"), response.get("ETag")) == ("no-store", None)
         assert (await api("GET", f"b/blobs/{digest}")).status == 404
         assert (await api("GET", f"a/blobs/{digest}", {"If-None-Match": "*"})).status == 304
     async with start(driver=driver, settings=APISettings(redirect=False)) as api:

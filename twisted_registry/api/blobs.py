@@ -50,7 +50,7 @@ async def get(context: RequestContext) -> Response:
     if redirects:
         url = await blobs.url(digest, context.method, context.caller.address)
         if url is not None:
-            return Response(307, (*_digest_headers(digest), ("Location", url)))
+            return Response(307, _redirect_headers(digest, url))
     headers: Sequence[tuple[str, str]] = _content_headers(digest)
     byte_range = _requested_range(context, digest, size)
     if byte_range is None:
@@ -76,12 +76,25 @@ async def delete(context: RequestContext) -> Response:
 
 
 def _digest_headers(digest: Digest) -> tuple[tuple[str, str], ...]:
-    """Return the headers of every response about a blob."""
+    """Return the headers of every response about a blob but redirects."""
     text = str(digest)
     return (
         ("Docker-Content-Digest", text),
         ("ETag", f'"{text}"'),
         ("Cache-Control", "max-age=31536000"),
+    )
+
+
+def _redirect_headers(digest: Digest, url: str) -> tuple[tuple[str, str], ...]:
+    """Return the headers of a redirect.
+
+    The URL expires, and is a right to read that caches must not give to others. An ETag would let a
+    cache take the redirect for the content.
+    """
+    return (
+        ("Docker-Content-Digest", str(digest)),
+        ("Cache-Control", "no-store"),
+        ("Location", url),
     )
 
 
