@@ -12,8 +12,10 @@ from twisted_registry.maintenance import undelete
 from twisted_registry.maintenance.undelete import NotRecoverable, Undelete
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.manifest import OCI_IMAGE, OCI_INDEX
+from twisted_registry.repository import layout
 from twisted_registry.repository.registry import Registry
 from twisted_registry.repository.trash import Trash, TrashedKind
+from twisted_registry.storage.interfaces import StorageError
 
 LAYER = Digest.of(b"layer")
 
@@ -195,3 +197,29 @@ def test_history_of_a_tag_has_each_change(store):
 def test_tag_without_history_has_no_earlier_digest(store):
     assert at(store, None) is None
     assert at(store, 10.0) is None
+
+
+def test_an_object_that_fails_keeps_no_other_from_being_restored(store):
+    images = {tag: store.world.image(tag, artifactType=f"an/{tag}") for tag in ("v1", "v2")}
+    store.age(1)
+    for digest in images.values():
+        done(store.world.repo().manifests.delete(digest))
+    blob = layout.blob_data(images["v1"])
+    *_, record = (item.path for item in store.trash(TrashedKind.TAG) if item.tag == "v1")
+
+    for path in (blob, record):
+
+        def before(_number, _action, called, path=path):
+            if called == path:
+                raise StorageError(path, "broken")
+
+        store.world.driver.before = before
+        problems = done(make_undelete(store).repository("a/b"))
+        assert [problem.startswith(("a/b:v1: ", f"a/b@{images['v1']}")) for problem in problems]
+        store.world.driver.before = lambda *_: None
+        assert "v2" in store.world.tags()
+        assert store.is_whole(images["v2"])
+        store.age(1)
+        done(store.world.repo().manifests.delete(images["v2"]))
+    assert done(make_undelete(store).repository("a/b")) == []
+    assert store.world.tags() == ["v1", "v2"]

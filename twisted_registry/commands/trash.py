@@ -22,6 +22,7 @@ from twisted_registry.commands.store import open_writable_registry, run_on_store
 from twisted_registry.config.values import parse_duration
 from twisted_registry.maintenance.undelete import Undelete
 from twisted_registry.oci.digest import Digest, DigestInvalid
+from twisted_registry.oci.errors import RegistryError
 from twisted_registry.oci.names import is_name, is_tag
 from twisted_registry.repository.trash import (
     MAX_TAG_RECORD_BYTES,
@@ -85,14 +86,19 @@ def run(options: Namespace) -> int:
 async def _list(
     options: Namespace, _configuration: Configuration, driver: IStorageDriver, _reactor: Any
 ) -> int:
-    trash = Trash(driver)
+    trash, status = Trash(driver), 0
     async for items in trash.pages():
         for item in items:
-            facts = await _item_data(trash, item)
+            try:
+                facts = await _item_data(trash, item)
+            except RegistryError as error:
+                print_error(f"{item.path}: {error}")
+                status = 1
+                continue
             # A tag without a previous digest is new: it is in the history, but not removed.
             if facts.get("before", "") is not None:
                 _print(facts, _item_line(facts), options)
-    return 0
+    return status
 
 
 async def _history(

@@ -32,7 +32,7 @@ from twisted_registry.repository.concurrency import RateLimiter, map_in_batches
 from twisted_registry.repository.inventory import StoredBlob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
@@ -331,16 +331,23 @@ class Collector:
             return await removal
         except RegistryError:
             # The storage error is logged already.
-            self._failed_items.add(item)
-            self._result.failed = len(self._failed_items)
+            self._count_failed([item])
             if self._result.failed >= _MAX_FAILED_ITEMS:
                 raise
             return None
 
+    def _count_failed(self, items: Iterable[object]) -> None:
+        self._failed_items.update(items)
+        self._result.failed = len(self._failed_items)
+
     async def _mark(self, before: float, observer: CollectorObserver) -> MarkResult:
         marked = await self._mark_phase.mark(before, observer, self.rate_limiter.throttle)
         if self.trash is not None and not self.dry_run:
-            while await restore_needed(self.trash, self.references):
+            while True:
+                restored, failed = await restore_needed(self.trash, self.references)
+                self._count_failed(failed)
+                if not restored:
+                    break
                 # Restored manifests may refer to more.
                 marked = await self._mark_phase.mark(before)
         return marked

@@ -34,6 +34,8 @@ log = Logger()
 
 #: The latest records of each tag that are kept, at most.
 _MAX_TAG_RECORDS = 1000
+#: Needed items that could not be restored, after which no other is tried.
+_MAX_UNRESTORED = 100
 
 
 @frozen
@@ -93,7 +95,8 @@ class TrashExpiry:
                 # Once, before the first bytes are removed: no collection may have run since.
                 restored = set()
                 try:
-                    restored = await retry_if_lost(self._restore_needed)
+                    restored, unrestored = await retry_if_lost(self._restore_needed)
+                    keeps_blobs = bool(unrestored)
                 except (CollectionFailed, RegistryError) as error:
                     keeps_blobs = True
                     log.error("blobs stay in the trash, they may be needed: {error}", error=error)
@@ -118,15 +121,18 @@ class TrashExpiry:
         )  # fmt: skip
         return TrashExpiryResult(removed, size, len(restored or ()), failed)
 
-    async def _restore_needed(self) -> set[Digest]:
-        """Restore needed content, and repeat: restored manifests may need more."""
+    async def _restore_needed(self) -> tuple[set[Digest], set[Digest]]:
+        """Restore needed content, and repeat: restored manifests may need more.
+
+        :returns: as :func:`restore_needed`.
+        """
         restored: set[Digest] = set()
         while True:
             await self.mark_phase.mark(0.0)
-            found = await restore_needed(self.trash, self.mark_phase.references)
-            if not found:
-                return restored
+            found, failed = await restore_needed(self.trash, self.mark_phase.references)
             restored |= found
+            if not found:
+                return restored, failed
 
     def close(self) -> Deferred[None]:
         """Close the database of references."""
@@ -156,28 +162,57 @@ class _TagRecordLimiter:
         return found
 
 
-async def restore_needed(trash: Trash, references: ReferenceDatabase) -> set[Digest]:
-    """Restore what the last mark reached and the store lacks; return its digests.
+async def restore_needed(
+    trash: Trash, references: ReferenceDatabase
+) -> tuple[set[Digest], set[Digest]]:
+    """Restore what the last mark reached and the store lacks.
 
     Links of repositories to it that the collector removed are restored as well.
+
+    :returns: what was restored, and what could not be restored because of the store.
+    :raises RegistryError: if the trash cannot be listed, or so much could not be restored that the
+        store must be broken.
     """
     restored: set[Digest] = set()
+    failed: set[Digest] = set()
     async for items in trash.pages(layout.TRASHED_BLOBS):
         digests = {item.digest for item in items if item.digest is not None}
         unreachable = set(await references.unreachable(sorted(digests)))
         for digest in sorted(digests - unreachable):
-            if await trash.blob_size(digest) is not None:
-                continue
-            if await trash.restore_blob(digest) is not None:
-                log.warn("restored from the trash, still needed: digest={digest}", digest=digest)
-                restored.add(digest)
+            try:
+                if await _restore_missing_blob(trash, digest):
+                    restored.add(digest)
+            except RegistryError:
+                log.error("not restored from the trash, but needed: digest={digest}", digest=digest)
+                failed.add(digest)
+                if len(failed) >= _MAX_UNRESTORED:
+                    raise
     if restored:
-        async for items in trash.pages(layout.TRASHED_REPOSITORIES):
-            for item in items:
-                if (
-                    item.kind is TrashedKind.LAYER
-                    and item.digest in restored
-                    and item.entry_name.reason is TrashReason.COLLECTED
-                ):
+        failed |= await _restore_links(trash, restored)
+    return restored, failed
+
+
+async def _restore_missing_blob(trash: Trash, digest: Digest) -> bool:
+    """Restore a blob or manifest unless the store has it; return whether it was restored."""
+    if await trash.blob_size(digest) is not None or await trash.restore_blob(digest) is None:
+        return False
+    log.warn("restored from the trash, still needed: digest={digest}", digest=digest)
+    return True
+
+
+async def _restore_links(trash: Trash, blobs: set[Digest]) -> set[Digest]:
+    """Restore the links to blobs that the collector removed; return those that failed."""
+    failed: set[Digest] = set()
+    async for items in trash.pages(layout.TRASHED_REPOSITORIES):
+        for item in items:
+            if (
+                item.kind is TrashedKind.LAYER
+                and item.digest in blobs
+                and item.entry_name.reason is TrashReason.COLLECTED
+            ):
+                try:
                     await trash.restore_layer(item.repository, item.digest)
-    return restored
+                except RegistryError:
+                    # The storage error is logged already.
+                    failed.add(item.digest)
+    return failed

@@ -14,6 +14,7 @@ from attrs import define, field
 
 from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository.concurrency import map_in_batches
+from twisted_registry.repository.inventory import TagUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -164,21 +165,33 @@ class MarkPhase:
             async for digests in self.inventory.layers(name):
                 await self.references.mark_alive(digests)
         elif untagged:
-            unreferenced, young = await self._find_unreferenced(name, revisions, before)
+            try:
+                unreferenced, young = await self._find_unreferenced(name, revisions, before)
+            except TagUnreadable:
+                # It may name any manifest of its repository.
+                marked.troubled.append(name)
+                return
             marked.unreferenced += [(name, digest) for digest in unreferenced]
             marked.young += young
 
     async def _find_unreferenced(
         self, name: str, revisions: Sequence[Digest], before: float
     ) -> tuple[list[Digest], int]:
-        """Return old manifests that nothing holds, and the number of young ones."""
+        """Return old manifests that nothing holds, and the number of young ones.
+
+        :raises TagUnreadable: if it is unknown what a tag names.
+        """
         roots: list[Digest] = []
-        async for tags in self.inventory.tags(name):
+        async for tags in self.inventory.tags(name, strict=True):
             roots += [digest for _, digest in tags]
         unreferenced = await self.references.unreferenced(revisions, roots)
 
         async def is_old(digest: Digest) -> bool:
-            pushed_at = await self.inventory.pushed_at(name, digest)
+            try:
+                pushed_at = await self.inventory.pushed_at(name, digest)
+            except RegistryError:
+                # The storage error is logged already. What has no known age is kept.
+                return False
             return pushed_at is not None and pushed_at < before
 
         old = await map_in_batches(is_old, unreferenced)

@@ -18,7 +18,7 @@ from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.inventory import iterate_folders
 from twisted_registry.repository.trash import Deleter, TrashReason
 from twisted_registry.storage.fallbacks import bulk_lookup
-from twisted_registry.storage.interfaces import PathNotFound
+from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container
@@ -91,7 +91,7 @@ class Sweeper:
     async def unlink_blobs(self, digests: Collection[Digest]) -> None:
         """Remove the links of all repositories to blobs that no longer exist.
 
-        :raises RegistryError: after all repositories, if one of them failed.
+        :raises RegistryError: after all links, if one of them failed.
         """
         failure: RegistryError | None = None
         by_algorithm: dict[str, set[str]] = {}
@@ -107,20 +107,37 @@ class Sweeper:
             raise failure
 
     async def prune_empty_repositories(self) -> int:
-        """Remove repositories without content from the catalog, and return how many that were."""
+        """Remove repositories without content from the catalog, and return how many that were.
+
+        :raises RegistryError: after all repositories, if one of them failed.
+        """
         count = 0
+        failure: RegistryError | None = None
         async for name in catalog.walk_repositories(self.driver, markers=layout.LEFTOVER_MARKERS):
-            count += await prune_empty_repository(self.driver, name)
+            try:
+                count += await prune_empty_repository(self.driver, name)
+            except RegistryError as error:
+                failure = error
+        if failure is not None:
+            raise failure
         return count
 
     @translate_storage_errors
     async def _unlink(self, name: str, algorithm: str, removed: Container[str]) -> None:
+        failure: StorageError | None = None
+
         async def delete_link(hex_digest: str) -> None:
+            nonlocal failure
             digest = Digest(algorithm, hex_digest)
-            await self.deleter.delete_layer(name, digest, TrashReason.COLLECTED)
+            try:
+                await self.deleter.delete_layer(name, digest, TrashReason.COLLECTED)
+            except StorageError as error:
+                failure = error
 
         folder = f"{layout.layers_folder(name)}/{algorithm}"
         async for names in iterate_folders(self._bulk, folder):
             await map_in_batches(
                 delete_link, [hex_digest for hex_digest in names if hex_digest in removed]
             )
+        if failure is not None:
+            raise failure

@@ -226,4 +226,12 @@ class Repairer:
             )
             return [evolve(finding, failed=True) for finding in waiting]
         finally:
-            await protocol.withdraw(proposed.id)
+            await _withdraw(protocol, proposed.id)
+
+
+async def _withdraw(protocol: DeleteListProtocol, list_id: str) -> None:
+    """Withdraw a list. One that cannot be withdrawn expires."""
+    try:
+        await protocol.withdraw(list_id)
+    except RegistryError as error:
+        log.error("cannot withdraw a delete list, it expires: {reason}", reason=str(error))

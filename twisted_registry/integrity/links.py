@@ -6,6 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, frozen
+from twisted.logger import Logger
 
 from twisted_registry.integrity.findings import Finding, FindingKind, Severity
 from twisted_registry.oci.digest import Digest, DigestInvalid
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
     TargetCheck = Callable[[Digest], Awaitable[bool]]
+
+log = Logger()
 
 
 @define(eq=False)
@@ -108,11 +111,13 @@ class LinkCheck:
         )  # fmt: skip
 
     async def is_there(self, file: ClassifiedPath) -> bool:
-        """Return whether a link still exists."""
+        """Return whether a link still exists. True also if that cannot be read."""
         try:
             await self.driver.stat(file.path)
         except PathNotFound:
             return False
+        except StorageError as error:
+            log.error("cannot read {path}: {error}", path=file.path, error=str(error))
         return True
 
     async def content(self, path: str, limit: int) -> bytes | StorageError | None:

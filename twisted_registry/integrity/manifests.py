@@ -18,7 +18,6 @@ from twisted_registry.oci.manifest import (
 from twisted_registry.oci.media_types import is_media_type
 from twisted_registry.repository import layout
 from twisted_registry.repository.links import write_link
-from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator
@@ -89,9 +88,10 @@ class ManifestCheck:
         return None
 
     async def _media_type(self, repository: str, digest: Digest) -> str | None:
-        try:
-            kept = await self.links.driver.get(layout.revision_media_type(repository, digest), 1024)
-        except PathNotFound:
+        path = layout.revision_media_type(repository, digest)
+        kept = await self.links.content(path, layout.MAX_MEDIA_TYPE_BYTES)
+        if not isinstance(kept, bytes):
+            # It is missing, or was reported as unreadable.
             return None
         media_type = kept.decode("ascii", "replace")
         return media_type if is_media_type(media_type) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -310,8 +309,14 @@ class RepositoryCheck:
         return self.links.dangling(file, why, self.links.has_bytes)
 
     async def _unmarked(self, name: str) -> Finding | None:
-        with suppress(PathNotFound):
+        try:
             await self.links.driver.stat(layout.layers_folder(name))
+        except PathNotFound:
+            pass
+        except StorageError as error:
+            path = layout.layers_folder(name)
+            return Finding(FindingKind.FOLDER_UNREADABLE, path, error.reason, None, name)
+        else:
             return None
 
         async def repair() -> bool:

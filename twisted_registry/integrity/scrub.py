@@ -7,7 +7,6 @@ again.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import define, field
@@ -86,11 +85,8 @@ class Scrub:
         """
         self._result, self._unreported, self._tags = ScrubResult(), [], {}
         result = self._result
-        driver, position_saved_at = self.blobs.driver, self.clock.seconds()
-        position = b""
-        with suppress(PathNotFound):
-            position = await driver.get(layout.SCRUB, _MAX_PATH_BYTES)
-        async for page in self.blobs.files(position.decode("utf-8", "replace")):
+        position_saved_at = self.clock.seconds()
+        async for page in self.blobs.files(await self._stored_position()):
             if isinstance(page, Finding):
                 self._log_findings([page])
                 continue
@@ -105,8 +101,7 @@ class Scrub:
                     await self._save_position(entry.path)
                     position_saved_at = self.clock.seconds()
         await self._repair_waiting()
-        with suppress(PathNotFound):
-            await driver.delete(layout.SCRUB)
+        await self._delete_position()
         log.info(
             "scrub: read {files} blobs ({size} bytes), {damaged} damaged, {gone} quarantined",
             files=result.files, size=result.size, damaged=result.damaged, gone=result.quarantined,
@@ -114,13 +109,32 @@ class Scrub:
         result.tags, result.affected = len(self._tags), tuple(self._tags)[:_MAX_TAGS_SHOWN]
         return result
 
+    async def _stored_position(self) -> str:
+        """Return the path after which the run starts; empty for the beginning."""
+        position = b""
+        try:
+            position = await self.blobs.driver.get(layout.SCRUB, _MAX_PATH_BYTES)
+        except PathNotFound:
+            pass
+        except StorageError as error:
+            log.error("scrub: cannot read its position, starting over: {error}", error=str(error))
+        return position.decode("utf-8", "replace")
+
     async def _save_position(self, path: str) -> None:
         try:
             await self.blobs.driver.put(layout.SCRUB, path.encode("utf-8"), durable=False)
         except StorageError as error:
             # Without it, a run that is stopped starts over.
-            if not error.full:
-                raise
+            log.warn("scrub: cannot store its position: {error}", error=str(error))
+
+    async def _delete_position(self) -> None:
+        try:
+            await self.blobs.driver.delete(layout.SCRUB)
+        except PathNotFound:
+            pass
+        except StorageError as error:
+            # The next run reads only the blobs after it.
+            log.error("scrub: cannot delete its position: {error}", error=str(error))
 
     async def _repair(self, finding: Finding) -> None:
         if finding.digest is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
+from twisted_registry.oci.errors import RegistryError
 from twisted_registry.oci.manifest import ManifestInvalid, parse_manifest
 from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import map_concurrently
@@ -107,18 +108,19 @@ class Undelete:
     async def repository(self, name: str) -> list[str]:
         """Restore everything that was deleted in a repository: tags, manifests, links to blobs.
 
-        Existing tags are not changed.
+        Existing tags are not changed. An item that cannot be restored does not keep others.
 
         :returns: a line for each item that could not be restored.
+        :raises RegistryError: if the trash cannot be listed.
         """
         problems: list[str] = []
         tags, others = await self._deleted(name)
-        for digest, named in (await self._deleted_tags(name, sorted(tags))).items():
+        for digest, named in (await self._deleted_tags(name, sorted(tags), problems)).items():
             for start in range(0, len(named), _TAGS_PER_PUT):
                 batch = named[start : start + _TAGS_PER_PUT]
                 try:
                     await self.manifest(name, digest, batch)
-                except NotRecoverable as error:
+                except (NotRecoverable, RegistryError) as error:
                     problems += [f"{name}:{tag}: {error}" for tag in batch]
         for kind, digest in others:
             folder_of = (
@@ -126,16 +128,18 @@ class Undelete:
                 if kind is TrashedKind.MANIFEST
                 else layout.trashed_layer_folder
             )
-            if not await self.trash.list_folder(folder_of(name, digest)):
-                # It was restored with a manifest before.
-                continue
             try:
+                if not await self.trash.list_folder(folder_of(name, digest)):
+                    # It was restored with a manifest before.
+                    continue
                 if kind is TrashedKind.MANIFEST:
                     await self.manifest(name, digest)
                 else:
                     await self.layer(name, digest)
             except NotRecoverable as error:
                 problems.append(str(error))
+            except RegistryError as error:
+                problems.append(f"{name}@{digest}: {error}")
         return problems
 
     async def _deleted(self, name: str) -> tuple[set[str], list[tuple[TrashedKind, Digest]]]:
@@ -152,14 +156,23 @@ class Undelete:
                     others.append((item.kind, item.digest))
         return tags, others
 
-    async def _deleted_tags(self, name: str, tags: Sequence[str]) -> dict[Digest, list[str]]:
-        """Return the digests that deleted tags named, each with its tags that do not exist now."""
+    async def _deleted_tags(
+        self, name: str, tags: Sequence[str], problems: list[str]
+    ) -> dict[Digest, list[str]]:
+        """Return the digests that deleted tags named, each with its tags that do not exist now.
+
+        :param problems: receives a line for each tag whose records cannot be read.
+        """
 
         async def last_digest(tag: str) -> Digest | None:
-            changes = await self.trash.tag_changes(name, tag)
-            if not changes or changes[-1].now is not None:
+            try:
+                changes = await self.trash.tag_changes(name, tag)
+                if not changes or changes[-1].now is not None:
+                    return None
+                current = await self.registry.repository(name).tags.resolve(tag)
+            except RegistryError as error:
+                problems.append(f"{name}:{tag}: {error}")
                 return None
-            current = await self.registry.repository(name).tags.resolve(tag)
             return changes[-1].before if current is None else None
 
         found: dict[Digest, list[str]] = {}

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
+from twisted.logger import Logger
 
 from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.oci.manifest import parse_references
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from twisted_registry.oci.manifest import References
     from twisted_registry.storage.interfaces import Entry, IBulkLookup, IStorageDriver
+
+log = Logger()
 
 #: Entries in one listing.
 _PAGE_ENTRIES = 5000
@@ -136,6 +139,10 @@ class StoredBlob:
     modified: float | None
 
 
+class TagUnreadable(Exception):
+    """Raised if it is unknown which manifest a tag names; the text has repository and tag."""
+
+
 @define(eq=False)
 class Inventory:
     """Iterates over the content of a store.
@@ -187,17 +194,32 @@ class Inventory:
         """Yield the blobs that a repository links, in batches."""
         return iterate_digests(self._bulk, layout.layers_folder(name))
 
-    async def tags(self, name: str) -> AsyncIterator[Sequence[tuple[str, Digest]]]:
-        """Yield the tags of a repository and the digests that they name, in batches."""
+    async def tags(
+        self, name: str, *, strict: bool = False
+    ) -> AsyncIterator[Sequence[tuple[str, Digest]]]:
+        """Yield the tags of a repository and the digests that they name, in batches.
+
+        :param strict: whether a tag must not be left out because its link cannot be read.
+        :raises TagUnreadable: if ``strict``, for a link that cannot be read, or that has content
+            but no digest. A crash of a registry that does not sync leaves empty links, which are no
+            tags.
+        """
         async for names in iterate_folders(self._bulk, layout.tags_folder(name)):
             links = await self._read_many(
                 [layout.tag_current_link(name, tag) for tag in names], layout.MAX_LINK_BYTES
             )
             found = []
             for tag, content in zip(names, links, strict=True):
-                digest = None if content is None else parse_link(content)
+                digest = parse_link(content) if isinstance(content, bytes) else None
                 if digest is not None:
                     found.append((tag, digest))
+                elif strict and content:
+                    log.error(
+                        "the link of a tag is damaged or unreadable: {name}:{tag}",
+                        name=name,
+                        tag=tag,
+                    )
+                    raise TagUnreadable(f"{name}:{tag}")
             yield found
 
     async def manifests(
@@ -206,9 +228,10 @@ class Inventory:
         """Yield the references of manifests; None for one that is missing or damaged."""
         for start in range(0, len(digests), _MANIFESTS_PER_READ):
             batch = digests[start : start + _MANIFESTS_PER_READ]
-            contents = await self._read_many(
+            read = await self._read_many(
                 [layout.blob_data(digest) for digest in batch], layout.MAX_MANIFEST_READ_BYTES
             )
+            contents = [content if isinstance(content, bytes) else None for content in read]
             size = sum(len(content) for content in contents if content is not None)
             for group in _group(list(zip(batch, contents, strict=True))):
                 for pair in await self.worker.run(size, _parse_group, group):
@@ -228,18 +251,22 @@ class Inventory:
         return entry.modified_s
 
     @translate_storage_errors
-    async def _read_many(self, paths: Sequence[str], limit: int) -> Sequence[bytes | None]:
+    async def _read_many(
+        self, paths: Sequence[str], limit: int
+    ) -> Sequence[bytes | StorageError | None]:
         try:
             return await self._bulk.get_many(paths, limit)
         except StorageError:
             # One by one, so that an unreadable file does not hide the others.
             return [await self._read(path, limit) for path in paths]
 
-    async def _read(self, path: str, limit: int) -> bytes | None:
+    async def _read(self, path: str, limit: int) -> bytes | StorageError | None:
         try:
             return await self.driver.get(path, limit)
-        except StorageError:
+        except PathNotFound:
             return None
+        except StorageError as error:
+            return error
 
 
 def _group(

@@ -1,0 +1,115 @@
+"""One object that cannot be read, copied or deleted does not end a collection or an expiry."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.gc.collected_store import UNTAGGED, Store
+from tests.repository.trash_kit import WEEK, KeptStore
+from tests.repository.worlds import World
+from twisted_registry.oci.digest import Digest
+from twisted_registry.repository import layout
+from twisted_registry.repository.trash import TrashedKind, TrashReason
+from twisted_registry.storage.interfaces import StorageError
+
+GARBAGE = (b"garbage", b"more garbage")
+
+
+def fail_object(store, path):
+    """Make all calls for one path fail."""
+
+    def before(_number, _action, called):
+        if called == path or (not isinstance(called, str) and path in called):
+            raise StorageError(path, "broken")
+
+    store.world.driver.before = before
+
+
+def stocked(kind):
+    """Return an old store with kept images, a manifest without a tag, and garbage."""
+    store = kind(World())
+    store.kept = [store.world.image("v1"), store.world.image("v1", "other")]
+    store.untagged = store.world.image("moved", artifactType="an/old")
+    store.world.image("moved", artifactType="a/new")
+    for content in GARBAGE:
+        store.world.blob(content, "third")
+    store.age()
+    return store
+
+
+PATHS = stocked(Store).world.paths()
+
+
+@pytest.mark.parametrize("kind", [Store, KeptStore], ids=["for good", "trash"])
+def test_a_collection_survives_each_object_that_fails(kind):
+    for path in PATHS:
+        store = stocked(kind)
+        fail_object(store, path)
+        store.collect(**UNTAGGED)
+        removed = {content for content in GARBAGE if not store.holds(content)}
+        concerns = {content for content in GARBAGE if Digest.of(content).hex in path}
+        assert removed >= set(GARBAGE) - concerns, path
+        store.world.driver.before = lambda *_: None
+        assert all(map(store.is_whole, store.kept, ("a/b", "other"))), path
+        store.collect(**UNTAGGED)
+        assert not any(map(store.holds, GARBAGE)), path
+        assert layout.revision_link("a/b", store.untagged) not in store.world.paths(), path
+
+
+@pytest.mark.parametrize("content", [b"sha256:12", b"?" * 71])
+def test_a_damaged_tag_keeps_all_manifests_of_its_repository(content):
+    store = stocked(KeptStore)
+    path = layout.tag_current_link("a/b", "v1")
+    store.world.write(path, content)
+    store.age()
+    assert store.collect(**UNTAGGED).troubled == ("a/b",)
+    assert layout.revision_link("a/b", store.kept[0]) in store.world.paths()
+    assert not any(map(store.holds, GARBAGE))
+
+
+def trashed_although_needed():
+    """Return a store with a needed blob and a needed manifest in the trash, and garbage there."""
+    store = stocked(KeptStore)
+    store.collect()
+    layer, manifest = Digest.of(b"layer"), store.kept[0]
+    for number, digest in enumerate((layer, manifest)):
+        content = store.world.read(layout.blob_data(digest))
+        store.world.remove(layout.blob_data(digest))
+        name = f"20270116T000000.{number:06}Z-{TrashReason.COLLECTED.value}-abc"
+        store.world.write(f"{layout.trashed_blob_folder(digest)}/{name}", content)
+    store.age(2 * WEEK)
+    return store
+
+
+TRASHED = [
+    path for path in trashed_although_needed().world.paths() if path.startswith(layout.TRASH)
+]
+
+
+def test_each_trashed_object_that_fails_keeps_no_other_from_being_restored():
+    for path in TRASHED:
+        store = trashed_although_needed()
+        fail_object(store, path)
+        result = store.collect()
+        store.world.driver.before = lambda *_: None
+        needed = [Digest.of(b"layer"), store.kept[0]]
+        for digest in needed:
+            is_stored = layout.blob_data(digest) in store.world.paths()
+            assert is_stored is not (digest.hex in path), path
+        concerns = sum(digest.hex in path for digest in needed)
+        assert result.failed == concerns, path
+        assert store.collect().failed == 0
+        assert all(map(store.is_whole, store.kept, ("a/b", "other"))), path
+
+
+def test_no_blob_expires_while_a_needed_one_cannot_be_restored():
+    store = trashed_although_needed()
+    (path,) = (path for path in TRASHED if Digest.of(b"layer").hex in path)
+    fail_object(store, path)
+    result = store.empty()
+    assert result.back == 1
+    assert result.failed > 0
+    assert len(store.trash(TrashedKind.BLOB)) == 3
+    store.world.driver.before = lambda *_: None
+    assert (store.empty().failed, store.trash(TrashedKind.BLOB)) == (0, [])
+    assert all(map(store.is_whole, store.kept, ("a/b", "other")))
