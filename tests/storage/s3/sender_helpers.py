@@ -8,12 +8,18 @@ from twisted_registry.storage.s3.interfaces import Operation
 
 
 class FakeCredentials:
-    def __init__(self, *results):
+    def __init__(self, *results, renewed=()):
         self.results = list(results)
+        self.renewed = list(renewed)
+        self.refused = []
         self.closed = False
 
     def current(self):
         return self.results.pop(0)
+
+    def renew(self, refused):
+        self.refused.append(refused)
+        return self.renewed.pop(0) if self.renewed else succeed(refused)
 
     def close(self):
         self.closed = True

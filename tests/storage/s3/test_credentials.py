@@ -3,12 +3,17 @@ from __future__ import annotations
 import sys
 
 import pytest
+from twisted.internet import reactor
+from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
+from tests.support.inline_thread import InlineThread
 from twisted_registry.storage.s3.credentials import (
     Credentials,
     CredentialsError,
     ICredentialsProvider,
+    LoadedCredentials,
+    SharedFiles,
     StaticCredentials,
     find_credentials,
     from_environment,
@@ -165,7 +170,7 @@ def test_order_of_the_sources(home):
     assert current(find_credentials(None, environ, "AK", "s", "t")) == Credentials("AK", "s", "t")
     # An incomplete configured pair is ignored, as in Distribution.
     assert current(find_credentials(None, environ, "AK")).access_key == "AKENV"
-    assert current(find_credentials(None, {"HOME": str(home)})).access_key == "AKDEFAULT"
+    assert current(find_credentials(reactor, {"HOME": str(home)})).access_key == "AKDEFAULT"
 
 
 def test_missing_extra_is_named_in_the_error(tmp_path, monkeypatch):
@@ -182,3 +187,61 @@ def test_closing_static_credentials():
     done = []
     StaticCredentials(Credentials("AK", "s")).close().addCallback(done.append)
     assert done == [None]
+
+
+@pytest.fixture
+def files(home):
+    """Credentials of the shared files, loaded at once, and a function that replaces the file."""
+    shared = home / ".aws" / "credentials"
+    environ = {"HOME": str(home)}
+    source = SharedFiles(environ)
+    made = LoadedCredentials(
+        Clock(), InlineThread(), source, cached=from_shared_files(environ), version=source.version()
+    )
+
+    def replace(content):
+        new = home / "new"
+        new.write_text(content)
+        new.rename(shared)
+
+    return made, replace
+
+
+def keys(access):
+    return f"[default]\naws_access_key_id={access}\naws_secret_access_key=s\n"
+
+
+def test_changed_shared_file_is_read_by_the_next_request(files):
+    source, replace = files
+    assert current(source).access_key == "AKDEFAULT"
+    replace(keys("AKNEW"))
+    assert current(source) == Credentials("AKNEW", "s")
+    replace(keys("AKNEXT"))
+    assert current(source) == Credentials("AKNEXT", "s")
+
+
+@pytest.mark.parametrize("content", ["", "[default]\n", "not a file of profiles", keys("")])
+def test_half_written_shared_file_leaves_the_previous_credentials(files, content):
+    source, replace = files
+    replace(content)
+    assert current(source).access_key == "AKDEFAULT"
+    replace(keys("AKNEW"))
+    assert current(source).access_key == "AKNEW"
+
+
+def test_refused_credentials_of_a_file_are_read_again(files):
+    source, replace = files
+    refused = current(source)
+    renewed = []
+    source.renew(refused).addCallback(renewed.append)
+    assert renewed == [refused]
+    replace(keys("AKNEW"))
+    assert current(source).access_key == "AKNEW"
+    source.renew(refused).addCallback(renewed.append)
+    assert renewed[1].access_key == "AKNEW"
+
+
+def test_find_credentials_follows_the_shared_file(home):
+    source = find_credentials(reactor, {"HOME": str(home)})
+    assert isinstance(source, LoadedCredentials)
+    assert current(source).access_key == "AKDEFAULT"

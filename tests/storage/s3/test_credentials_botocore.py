@@ -23,7 +23,7 @@ try:
     from twisted_registry.storage.s3.botocore_credentials import (
         MAX_AGE_S,
         REFRESH_AFTER_S,
-        BotocoreCredentials,
+        make_botocore_credentials,
     )
 except ImportError:
     if os.environ.get("CI") == "true":
@@ -93,7 +93,7 @@ def threads():
 
 @pytest.fixture
 def source(clock, threads, library):
-    source = BotocoreCredentials(clock, threads, lambda: library)
+    source = make_botocore_credentials(clock, threads, lambda: library)
     verifyObject(ICredentialsProvider, source)
     return source
 
@@ -187,9 +187,52 @@ def test_later_failure_is_logged(source, threads, library, clock, warnings):
 
 
 def test_no_credentials_found(clock, threads):
-    asked = BotocoreCredentials(clock, threads, lambda: None).current()
+    asked = make_botocore_credentials(clock, threads, lambda: None).current()
     threads.step()
     assert "no credentials and no role" in str(failure_of(asked, CredentialsError).value)
+
+
+def test_refused_credentials_are_looked_for_from_the_beginning(clock, threads):
+    """Those of botocore are replaced only shortly before the end of their life."""
+    chains = [Library(), Library()]
+    chains[1].calls = 10
+    source = make_botocore_credentials(clock, threads, lambda: chains.pop(0))
+    refused = first(source, threads)
+    clock.advance(3)
+    renewing = [source.renew(refused) for _ in range(3)]
+    threads.step()
+    assert [result_of(one).access_key for one in renewing] == ["AK11"] * 3
+    assert threads.held == []
+    # A request that was signed before.
+    assert result_of(source.renew(refused)).access_key == "AK11"
+    assert threads.held == []
+
+
+def test_refusal_during_a_refresh_is_followed_by_a_renewal(clock, threads, library):
+    chains = [library, Library()]
+    chains[1].calls = 10
+    source = make_botocore_credentials(clock, threads, lambda: chains.pop(0))
+    refused = first(source, threads)
+    clock.advance(REFRESH_AFTER_S)
+    assert result_of(source.current()) == refused
+    renewing = source.renew(refused)
+    threads.step()
+    no_result(renewing)
+    threads.step()
+    assert result_of(renewing).access_key == "AK11"
+
+
+def test_refused_credentials_are_not_renewed_for_every_request(source, threads, clock, library):
+    refused = first(source, threads)
+    assert result_of(source.renew(refused)) == refused
+    assert threads.held == []
+    clock.advance(3)
+    library.error = OSError("no route")
+    renewing = source.renew(refused)
+    threads.step()
+    assert result_of(renewing) == refused
+    assert result_of(source.renew(refused)) == refused
+    assert threads.held == []
 
 
 def test_closing_stops_the_thread(source, threads):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 
 from tests.storage.s3.fake_agent import (
@@ -11,12 +12,14 @@ from tests.storage.s3.fake_agent import (
     Response,
     failure_of,
     make_sender,
+    refusal,
     result_of,
 )
 from tests.storage.s3.sender_helpers import GET, FakeCredentials, collect, run
 from twisted_registry.storage.s3.address import aws_address, endpoint_address
 from twisted_registry.storage.s3.credentials import Credentials, CredentialsError
-from twisted_registry.storage.s3.errors import BadCredentials
+from twisted_registry.storage.s3.errors import AccessDenied, BadCredentials
+from twisted_registry.storage.s3.interfaces import Operation
 from twisted_registry.storage.s3.sigv4 import Signer
 
 
@@ -71,3 +74,69 @@ def test_presigned_url_has_the_region_of_the_bucket(clock):
     address = aws_address("images", "eu-west-1")
     sender = make_sender(clock, Agent(), address=address)
     assert "%2Feu-west-1%2Fs3%2F" in result_of(sender.presign(address, "GET", "a", 1))
+
+
+OLD, NEW = Credentials("OLD", "s", "token"), Credentials("NEW", "s", "other")
+
+
+def access_keys(agent):
+    return [
+        request.headers["authorization"].partition("Credential=")[2].partition("/")[0]
+        for request in agent.requests
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "ExpiredToken"),
+        (403, "InvalidAccessKeyId"),
+        (400, "InvalidToken"),
+        (403, "SignatureDoesNotMatch"),
+    ],
+)
+def test_refused_credentials_are_renewed_at_once(clock, status, code):
+    agent = Agent(refusal(status, code), Response())
+    source = FakeCredentials(succeed(OLD), succeed(NEW), renewed=[succeed(NEW)])
+    # The clock does not advance: there is no delay.
+    result_of(make_sender(clock, agent, credentials=source).send(GET, collect))
+    assert access_keys(agent) == ["OLD", "NEW"]
+    assert source.refused == [OLD]
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_refusal_of_a_head_without_a_code_renews_credentials(clock, status):
+    agent = Agent(Response(status), Response())
+    source = FakeCredentials(succeed(OLD), succeed(NEW), renewed=[succeed(NEW)])
+    head = Operation("HeadObject", "HEAD", "a")
+    result_of(make_sender(clock, agent, credentials=source).send(head, collect))
+    assert access_keys(agent) == ["OLD", "NEW"]
+
+
+def test_the_content_of_a_refused_request_is_sent_again(clock):
+    agent = Agent(refusal(400, "ExpiredToken"), Response())
+    source = FakeCredentials(succeed(OLD), succeed(NEW), renewed=[succeed(NEW)])
+    put = Operation("PutObject", "PUT", "a", content=[b"con", b"tent"])
+    result_of(make_sender(clock, agent, credentials=source).send(put, collect))
+    assert [request.sent for request in agent.requests] == [b"content", b"content"]
+
+
+@pytest.mark.parametrize(
+    "renew",
+    [lambda: succeed(OLD), lambda: fail(CredentialsError("gone")), lambda: succeed(NEW)],
+    ids=["same", "none", "other"],
+)
+def test_credentials_are_renewed_once_for_a_request(clock, renew):
+    agent = Agent(*[refusal(403, "InvalidAccessKeyId") for _ in range(2)])
+    source = FakeCredentials(succeed(OLD), succeed(NEW), renewed=[renew()])
+    sender = make_sender(clock, agent, credentials=source)
+    error = failure_of(sender.send(GET, collect), BadCredentials).value
+    assert error.code == "InvalidAccessKeyId"
+    assert len(source.refused) == 1
+
+
+def test_other_refusals_do_not_renew_credentials(clock):
+    agent = Agent(refusal(403, "AccessDenied"))
+    source = FakeCredentials(succeed(OLD))
+    failure_of(make_sender(clock, agent, credentials=source).send(GET, collect), AccessDenied)
+    assert source.refused == []

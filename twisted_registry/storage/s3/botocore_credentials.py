@@ -3,7 +3,7 @@
 This module needs the extra ``aws``. botocore blocks while it queries servers, so it is called on a
 thread. It renews temporary credentials in the last ten minutes of their life. Credentials are
 therefore used for :data:`MAX_AGE_S` after they were returned, and requests wait for a refresh only
-after that.
+after that. When the store refuses credentials before, botocore looks for them from the beginning.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 from botocore.session import Session
-from twisted.internet.defer import Deferred, succeed
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_registry.storage.s3.credentials import (
     Credentials,
     CredentialsError,
-    ICredentialsProvider,
+    ICredentialsSource,
+    LoadedCredentials,
 )
 
 if TYPE_CHECKING:
@@ -30,89 +28,49 @@ if TYPE_CHECKING:
 
     from twisted_registry.storage.threads import Threads
 
-log = Logger()
-
 #: Age after which credentials are refreshed in the background.
 REFRESH_AFTER_S: Final = 60.0
 #: Age after which credentials may have expired, so that requests wait for a refresh.
 MAX_AGE_S: Final = 540.0
 
 
-def _find_source() -> Any:
+def _find_chain() -> Any:
     return Session().get_credentials()
 
 
-@implementer(ICredentialsProvider)
+@implementer(ICredentialsSource)
 @define(eq=False)
-class BotocoreCredentials:
-    """Credentials that botocore finds, refreshed before they expire.
+class BotocoreSource:
+    """Credentials that botocore finds.
 
-    :ivar clock: for the age of the credentials.
-    :ivar threads: runs botocore; closed with this object.
-    :ivar find_source: returns botocore's credentials object, or None. Called on a thread until it
-        returns one.
+    :ivar find_chain: returns botocore's credentials object, or None. Called until it returns one,
+        and again after credentials were refused.
     """
 
-    _clock: IReactorTime
-    _threads: Threads
-    _find_source: Callable[[], Any] = _find_source
-    _source: Any = field(init=False, default=None, repr=False)
-    _cached: Credentials | None = field(init=False, default=None)
-    _refreshed_at: float = field(init=False, default=0.0)
-    _refreshing: bool = field(init=False, default=False)
-    _waiting: list[Deferred[Credentials]] = field(init=False, factory=list)
+    _find_chain: Callable[[], Any] = _find_chain
+    _chain: Any = field(init=False, default=None, repr=False)
 
-    def current(self) -> Deferred[Credentials]:
-        """Fire with the credentials, at once if they are not too old."""
-        age = self._clock.seconds() - self._refreshed_at
-        if self._cached is not None and age < MAX_AGE_S:
-            if age >= REFRESH_AFTER_S:
-                self._refresh()
-            return succeed(self._cached)
-        waiting: Deferred[Credentials] = Deferred()
-        self._waiting.append(waiting)
-        self._refresh()
-        return waiting
+    def version(self) -> object:
+        """Return None: changes are found by the age of the credentials only."""
+        return None
 
-    def close(self) -> Deferred[None]:
-        """Stop the thread."""
-        return self._threads.close()
-
-    def _refresh(self) -> None:
-        if not self._refreshing:
-            self._refreshing = True
-            self._threads.run_blocking(self._load).addBoth(self._loaded)
-
-    def _load(self) -> Credentials:
-        """Get the credentials from botocore. Runs on a thread."""
-        if self._source is None:
-            self._source = self._find_source()
-        if self._source is None:
+    def load(self, *, renew: bool) -> Credentials:
+        """Get the credentials from botocore."""
+        if self._chain is None or renew:
+            self._chain = self._find_chain()
+        if self._chain is None:
             raise CredentialsError("no credentials and no role with credentials were found")
-        frozen = self._source.get_frozen_credentials()
+        frozen = self._chain.get_frozen_credentials()
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token or "")
 
-    def _loaded(self, result: Credentials | Failure) -> None:
-        self._refreshing = False
-        self._refreshed_at = self._clock.seconds()
-        waiting, self._waiting = self._waiting, []
-        if isinstance(result, Failure):
-            error = result.value
-            reason = error if isinstance(error, CredentialsError) else _as_credentials_error(error)
-            if self._cached is None:
-                for deferred in waiting:
-                    deferred.errback(reason)
-                return
-            # They may be valid for some minutes. If not, the store will refuse them.
-            log.warn(
-                "cannot refresh the s3 credentials, using the previous ones: error={reason}",
-                reason=reason,
-            )
-        else:
-            self._cached = result
-        for deferred in waiting:
-            deferred.callback(self._cached)
 
+def make_botocore_credentials(
+    clock: IReactorTime, threads: Threads, find_chain: Callable[[], Any] = _find_chain
+) -> LoadedCredentials:
+    """Return credentials that botocore finds, refreshed before they expire.
 
-def _as_credentials_error(error: BaseException | None) -> CredentialsError:
-    return CredentialsError(f"{type(error).__name__}: {error}")
+    :param clock: for the age of the credentials.
+    :param threads: runs botocore; closed with the credentials.
+    :param find_chain: see :class:`BotocoreSource`.
+    """
+    return LoadedCredentials(clock, threads, BotocoreSource(find_chain), REFRESH_AFTER_S, MAX_AGE_S)

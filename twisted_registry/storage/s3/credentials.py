@@ -1,19 +1,23 @@
 """Credentials for the store, and where they are looked for.
 
-Credentials come from the configuration, the environment, or the files that AWS's tools share,
-which are read once, at the start. Profiles that refer to other sources (roles, programs, single
-sign-on) are left to AWS's library, botocore.
+Credentials come from the configuration, the environment, or the files that AWS's tools share.
+Profiles that refer to other sources (roles, programs, single sign-on) are left to AWS's library,
+botocore. Those of files and of botocore are loaded again when the files change, when they get old,
+and when the store refuses them.
 """
 
 from __future__ import annotations
 
 from configparser import ConfigParser
 from configparser import Error as ConfigError
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import field, frozen
-from twisted.internet.defer import succeed
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from twisted_registry.storage.threads import Threads
@@ -21,10 +25,17 @@ from twisted_registry.storage.threads import Threads
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IReactorTime
 
 # zope's methods have no self, and their bodies are their docstrings.
+# ruff: noqa: N805
 # mypy: disable-error-code="empty-body"
+
+log = Logger()
+
+#: Seconds after a load before which credentials that the store refuses are not loaded again: a
+#: refusal without a reason (of HEAD) may have another cause, and comes with every request.
+_MIN_RENEWAL_INTERVAL_S: Final = 2.0
 
 
 class CredentialsError(Exception):
@@ -54,6 +65,14 @@ class ICredentialsProvider(Interface):
         :raises CredentialsError: if there are none.
         """
 
+    def renew(refused: Credentials) -> Deferred[Credentials]:
+        """Fire with the credentials to use after the store has refused some.
+
+        :param refused: the credentials that were refused; fires with the same if there are no
+            others.
+        :raises CredentialsError: if there are none.
+        """
+
     def close() -> Deferred[None]:
         """Release all resources. Credentials are no longer available."""
 
@@ -69,9 +88,133 @@ class StaticCredentials:
         """Fire with the credentials."""
         return succeed(self.credentials)
 
+    def renew(self, refused: Credentials) -> Deferred[Credentials]:  # noqa: ARG002
+        """Fire with the credentials."""
+        return succeed(self.credentials)
+
     def close(self) -> Deferred[None]:
         """Do nothing: there are no resources."""
         return succeed(None)
+
+
+class ICredentialsSource(Interface):
+    """Where credentials are loaded from."""
+
+    def version() -> object:
+        """Return a value that differs when there may be other credentials. Does not block."""
+
+    def load(*, renew: bool) -> Credentials:
+        """Return the credentials. May block; called on one thread at a time.
+
+        :param renew: whether the store has refused those that were returned last.
+        :raises CredentialsError: if there are none.
+        """
+
+
+@implementer(ICredentialsProvider)
+@define(eq=False)
+class LoadedCredentials:
+    """Credentials that are loaded on a thread, and again when they may have changed.
+
+    If they cannot be loaded again, the previous ones are used: they may still be valid.
+
+    :ivar clock: for the age of the credentials.
+    :ivar threads: runs the source; closed with this object.
+    :ivar refresh_after_s: age after which credentials are loaded in the background.
+    :ivar max_age_s: age after which requests wait until they are loaded.
+    :ivar cached: the credentials that were loaded last, or None.
+    """
+
+    _clock: IReactorTime
+    _threads: Threads
+    _source: ICredentialsSource
+    _refresh_after_s: float = inf
+    _max_age_s: float = inf
+    _cached: Credentials | None = None
+    _version: object = None
+    _loaded_at: float = field(init=False)
+    _is_loading: bool = field(init=False, default=False)
+    #: whether this load, and the next, is to replace credentials that the store has refused
+    _is_renewing: bool = field(init=False, default=False)
+    _must_renew: bool = field(init=False, default=False)
+    _waiting: list[Deferred[Credentials]] = field(init=False, factory=list)
+
+    @_loaded_at.default
+    def _start_time(self) -> float:
+        # Credentials that were loaded at the start may have changed since.
+        return self._clock.seconds() - _MIN_RENEWAL_INTERVAL_S
+
+    def current(self) -> Deferred[Credentials]:
+        """Fire with the credentials, at once if they are neither old nor replaced."""
+        age = self._clock.seconds() - self._loaded_at
+        cached = self._cached
+        if cached is None or age >= self._max_age_s or self._source.version() != self._version:
+            return self._wait()
+        if age >= self._refresh_after_s:
+            self._refresh()
+        return succeed(cached)
+
+    def renew(self, refused: Credentials) -> Deferred[Credentials]:
+        """Load the credentials again, unless that was done since or a moment ago."""
+        cached = self._cached
+        if cached is None or cached != refused:
+            return self.current()
+        age = self._clock.seconds() - self._loaded_at
+        if age < _MIN_RENEWAL_INTERVAL_S and not self._is_loading:
+            return succeed(cached)
+        self._must_renew = not self._is_renewing
+        return self._wait()
+
+    def close(self) -> Deferred[None]:
+        """Stop the thread."""
+        return self._threads.close()
+
+    def _wait(self) -> Deferred[Credentials]:
+        waiting: Deferred[Credentials] = Deferred()
+        self._waiting.append(waiting)
+        self._refresh()
+        return waiting
+
+    def _refresh(self) -> None:
+        if not self._is_loading:
+            self._is_loading = True
+            self._is_renewing = renew = self._must_renew
+            self._must_renew = False
+            # Taken before the load: what changes meanwhile is loaded by the next request.
+            self._version = self._source.version()
+            loading = self._threads.run_blocking(lambda: self._source.load(renew=renew))
+            loading.addBoth(self._finish)
+
+    def _finish(self, result: Credentials | Failure) -> None:
+        self._is_loading = self._is_renewing = False
+        self._loaded_at = self._clock.seconds()
+        if isinstance(result, Credentials):
+            self._cached = result
+        if self._must_renew:
+            # The store has refused credentials while they were loaded.
+            self._refresh()
+            return
+        waiting, self._waiting = self._waiting, []
+        if isinstance(result, Failure):
+            reason = _as_credentials_error(result.value)
+            if self._cached is None:
+                for deferred in waiting:
+                    deferred.errback(reason)
+                return
+            # They may be valid for some minutes. If not, the store will refuse them.
+            log.warn(
+                "cannot refresh the s3 credentials, using the previous ones: error={reason}",
+                reason=reason,
+            )
+            result = self._cached
+        for deferred in waiting:
+            deferred.callback(result)
+
+
+def _as_credentials_error(error: BaseException | None) -> CredentialsError:
+    if isinstance(error, CredentialsError):
+        return error
+    return CredentialsError(f"{type(error).__name__}: {error}")
 
 
 #: Keys of a profile whose credentials come from another source.
@@ -115,8 +258,7 @@ def from_shared_files(environ: Mapping[str, str]) -> Credentials | None:
     """
     selected = environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE") or ""
     profile = selected or "default"
-    shared = _file_path(environ, "AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
-    config = _file_path(environ, "AWS_CONFIG_FILE", "~/.aws/config")
+    shared, config = _shared_paths(environ)
     in_config = ("default",) if profile == "default" else ()
     keys = {
         **_read_section(config, f"profile {profile}", *in_config),
@@ -131,6 +273,44 @@ def from_shared_files(environ: Mapping[str, str]) -> Credentials | None:
         missing = "aws_secret_access_key" if access else "aws_access_key_id"
         raise CredentialsError(f"the profile {profile!r} in {shared} has no {missing}")
     return Credentials(access, secret, keys.get("aws_session_token", ""))
+
+
+@implementer(ICredentialsSource)
+@frozen
+class SharedFiles:
+    """The profile in the files that AWS's tools share.
+
+    :ivar environ: environment, see :func:`from_shared_files`.
+    """
+
+    environ: Mapping[str, str]
+
+    def version(self) -> object:
+        """Return inode, size and times of the files."""
+        return tuple(map(_file_version, _shared_paths(self.environ)))
+
+    def load(self, *, renew: bool) -> Credentials:  # noqa: ARG002
+        """Read the files."""
+        found = from_shared_files(self.environ)
+        if found is None:
+            shared, _ = _shared_paths(self.environ)
+            raise CredentialsError(f"the profile in {shared} no longer has keys")
+        return found
+
+
+def _file_version(path: Path) -> tuple[int, ...] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _shared_paths(environ: Mapping[str, str]) -> tuple[Path, Path]:
+    return (
+        _file_path(environ, "AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+        _file_path(environ, "AWS_CONFIG_FILE", "~/.aws/config"),
+    )
 
 
 def _file_path(environ: Mapping[str, str], variable: str, default: str) -> Path:
@@ -174,12 +354,18 @@ def find_credentials(
     """
     if access_key and secret_key:
         return StaticCredentials(Credentials(access_key, secret_key, token))
-    found = from_environment(environ) or from_shared_files(environ)
+    found = from_environment(environ)
     if found is not None:
         return StaticCredentials(found)
+    files = SharedFiles(environ)
+    version = files.version()
+    found = from_shared_files(environ)
+    if found is not None:
+        threads = Threads(reactor, 1, "s3-credentials")
+        return LoadedCredentials(reactor, threads, files, cached=found, version=version)
     try:
         from twisted_registry.storage.s3.botocore_credentials import (  # noqa: PLC0415
-            BotocoreCredentials,
+            make_botocore_credentials,
         )
     except ImportError as error:
         raise CredentialsError(
@@ -187,4 +373,4 @@ def find_credentials(
             " AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws/credentials; for roles of machines,"
             " tasks and pods install twisted-registry[aws]"
         ) from error
-    return BotocoreCredentials(reactor, Threads(reactor, 1, "s3-credentials"))
+    return make_botocore_credentials(reactor, Threads(reactor, 1, "s3-credentials"))

@@ -65,6 +65,8 @@ MAX_INLINE_HASH_BYTES: Final = 64 * 1024
 MAX_ERROR_BYTES: Final = 64 * 1024
 #: How long to wait for the response to a slow operation.
 SLOW_TIMEOUT_S: Final = 300.0
+#: Statuses of refused credentials: 400 for an expired token, 403 for others.
+_REFUSAL_STATUSES: Final = frozenset({400, 403})
 #: Clock difference above which a HEAD that was refused without a code is taken for ClockSkewed.
 #: Stores refuse differences above 900 s.
 MAX_CLOCK_SKEW_S: Final = 300.0
@@ -214,15 +216,21 @@ class Sender:
             payload = yield self._run_blocking(sha256_of, operation.content)
         started = self._clock.seconds()
         attempt, may_have_applied, clock_corrected = 0, False, False
+        credentials_renewed = False
         while True:
             attempt += 1
+            signer: Signer = yield self._current_signer(self._operation_name(operation))
             try:
-                response: S3Response = yield self._attempt(operation, payload, attempt)
+                response: S3Response = yield self._attempt(operation, payload, attempt, signer)
                 result: _T = yield read(response)
             except S3Error as error:
                 if isinstance(error, ClockSkewed) and not clock_corrected:
                     clock_corrected = True
                     continue
+                if not credentials_renewed and _may_refuse_credentials(error):
+                    credentials_renewed = True
+                    if (yield self._renew_credentials(signer.credentials, error)):
+                        continue
                 elapsed_s = self._clock.seconds() - started
                 delay_s = self._backoff.retry_delay_s(error, attempt, elapsed_s)
                 self._request_log.log_failure(error, attempt, delay_s)
@@ -264,11 +272,10 @@ class Sender:
 
     @inlineCallbacks
     def _attempt(
-        self, operation: Operation, payload: str, attempt: int
+        self, operation: Operation, payload: str, attempt: int, signer: Signer
     ) -> DeferredGenerator[S3Response]:
         address, started = self.address, self._clock.seconds()
-        operation_name = f"{operation.name} {address.bucket}/{operation.key}"
-        signer: Signer = yield self._current_signer(operation_name)
+        operation_name = self._operation_name(operation)
         path, query = address.path(operation.key), encoded_query(operation.parameters)
         headers = {"host": address.host, **operation.headers}
         headers.update(
@@ -298,6 +305,10 @@ class Sender:
             return UNSIGNED_PAYLOAD
         return None
 
+    def _operation_name(self, operation: Operation) -> str:
+        """Return the name of an operation and its object, for errors."""
+        return f"{operation.name} {self.address.bucket}/{operation.key}"
+
     def _current_signer(self, operation_name: str) -> Deferred[Signer]:
         def fail(failure: Failure) -> NoReturn:
             failure.trap(CredentialsError)
@@ -310,6 +321,24 @@ class Sender:
         if signer is None or signer.credentials != credentials:
             signer = self._signer = Signer(credentials, self.address.region)
         return signer
+
+    @inlineCallbacks
+    def _renew_credentials(self, refused: Credentials, error: S3Error) -> DeferredGenerator[bool]:
+        """Look for other credentials; fire with whether there are any.
+
+        :param error: how the store refused those that were used.
+        """
+        try:
+            renewed: Credentials = yield self._credentials.renew(refused)
+        except CredentialsError:
+            return False
+        if renewed == refused:
+            return False
+        log.info(
+            "the store has refused the s3 credentials, using renewed ones: error={error}",
+            error=error,
+        )
+        return True
 
     def _store_time(self) -> float:
         """Return seconds since the epoch by the clock of the store."""
@@ -343,6 +372,13 @@ class Sender:
             f"the clock of the store is {self.clock_offset_s:+.0f} s ahead of this machine",
             code=error.code, status=error.status, request_id=error.request_id,
         )  # fmt: skip
+
+
+def _may_refuse_credentials(error: S3Error) -> bool:
+    """Return whether other credentials may help. A response to HEAD does not name its error."""
+    if isinstance(error, BadCredentials):
+        return True
+    return not error.code and error.status in _REFUSAL_STATUSES
 
 
 def sha256_of(content: Content) -> str:
