@@ -147,8 +147,8 @@ async def test_damaged_manifest_bytes_are_not_served(start, clock, logged_errors
 
 
 @pytest_twisted.ensureDeferred
-async def test_empty_links_are_unknown_content(start, clock):
-    """A file that a crashed registry left counts as missing; a push repairs it."""
+async def test_damaged_links_are_unknown_or_unavailable(start, clock, logged_errors):
+    """An empty link, which a crash leaves, counts as missing. A push repairs each."""
     driver = MemoryDriver(clock)
     async with start(driver=driver) as api:
         digest = await api.push_image(b"layer")
@@ -160,8 +160,19 @@ async def test_empty_links_are_unknown_content(start, clock):
             (f"_manifests/revisions/sha256/{hexadecimal}/link", f"manifests/{digest}"),
             (f"_layers/sha256/{layer}/link", f"blobs/{digest_of(b'layer')}"),
         ):
-            for content in (b"", b"sha256:", b"\xff", b"x" * 600):
+            other = digest_of(b"other").encode()
+            damaged = [] if "tags" in path else [other]
+            for content in (b"", b"\n", b"sha256:", b"\xff", b"x" * 600, *damaged):
                 await driver.put(f"{root}/{path}", content)
-                assert (await api("GET", f"a/{url}")).status == 404
-            await api.push_image(b"layer")
-            assert (await api("GET", f"a/{url}")).status == 200
+                response = await api("GET", f"a/{url}")
+                expected = 503 if content.strip() else 404
+                assert response.status == expected, (path, content)
+                assert response.code == "UNAVAILABLE" or expected == 404
+                # A client that pushes must not be kept from it.
+                if "tags" not in path:
+                    assert (await api("HEAD", f"a/{url}")).status == 404
+                await api.push_image(b"layer")
+                assert (await api("GET", f"a/{url}")).status == 200
+    logged = logged_errors.take()
+    assert all("LinkDamaged" in text for text in logged[::2]), logged
+    assert len(logged) == 2 * (3 + 4 + 4)

@@ -298,16 +298,19 @@ class MetadataCache:
         reader.close()
         self._blob_pulls.put((repository, digest), ((link_path, link[0]), (path, version)))
 
-    async def read_link(self, path: str) -> Digest | None:
-        """Return the digest in a link, or None if there is no valid link."""
+    async def read_link(self, path: str, *, strict: bool = False) -> Digest | None:
+        """Return the digest in a link, or None if there is no valid link.
+
+        :param strict: see :func:`~twisted_registry.repository.links.read_link`.
+        """
         # Taken before the read: if the file changes in between, the next validation fails.
         version = self.lookup.peek(path)
         if version is None:
-            return await read_link(self.driver, path)
+            return await read_link(self.driver, path, strict=strict)
         cached = self._links.get(path)
         if cached is not None and cached[0] == version:
             return cached[1]
-        digest = await read_link(self.driver, path)
+        digest = await read_link(self.driver, path, strict=strict)
         if digest is not None:
             self._links.put(path, (version, digest))
         return digest

@@ -1,7 +1,8 @@
 """Link files: a digest as text, whose path says what it means.
 
-CNCF Distribution overwrites them in place, so that its crashes leave empty ones. An empty or
-malformed link counts as missing, is logged, and is repaired by the next push.
+CNCF Distribution overwrites them in place, so that its crashes leave empty ones. An empty link
+counts as missing, and is repaired by the next push. So does a damaged one, which has other content
+than a digest, for clients that push; for pulls it is an error, because the content may exist.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from twisted.logger import Logger
 
 from twisted_registry.oci.digest import Digest, DigestInvalid
 from twisted_registry.repository import layout
-from twisted_registry.storage.interfaces import PathNotFound, Put
+from twisted_registry.storage.interfaces import PathNotFound, Put, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,17 +26,28 @@ log = Logger()
 _MAX_READS = 2
 
 
-async def read_link(driver: IStorageDriver, path: str) -> Digest | None:
-    """Return the digest in a link, or None if there is no valid link."""
-    digest = None
+class LinkDamaged(StorageError):
+    """A link has content, but not the digest that it should have."""
+
+
+async def read_link(driver: IStorageDriver, path: str, *, strict: bool = False) -> Digest | None:
+    """Return the digest in a link, or None if there is no valid link.
+
+    :param strict: whether a damaged link is an error.
+    :raises LinkDamaged: if ``strict``, for a link with content but without a digest.
+    """
+    digest, content = None, b""
     try:
         for _ in range(_MAX_READS):
-            digest = parse_link(await driver.get(path, layout.MAX_LINK_BYTES))
+            content = await driver.get(path, layout.MAX_LINK_BYTES)
+            digest = parse_link(content)
             if digest is not None:
                 break
     except PathNotFound:
         return None
     if digest is None:
+        if strict and content.strip():
+            raise LinkDamaged(path, "has no valid digest; push the same content again to repair it")
         log.warn(
             "link {path} has no valid digest and counts as missing; push the same content again to "
             "repair it",

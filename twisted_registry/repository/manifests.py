@@ -107,8 +107,9 @@ class Manifests:
         :param reference: its digest, or a tag that names it.
         :param is_query: whether the client may skip a push if it exists.
         :raises RegistryError: MANIFEST_UNKNOWN if the repository does not have it, or if it is
-            damaged: the next push repairs it. UNAVAILABLE if it is a query, and a collector may be
-            about to remove the manifest for more than 20 seconds.
+            damaged: the next push repairs it. UNAVAILABLE if a link is damaged, unless it is a
+            query by digest; or if it is a query, and a collector may be about to remove the
+            manifest for more than 20 seconds.
         """
         # A tag protects the manifest that it names.
         is_query = is_query and isinstance(reference, Digest)
@@ -251,10 +252,16 @@ class Manifests:
         return tags
 
     async def _find(self, reference: Digest | str, *, is_query: bool) -> StoredManifest:
-        digest = reference if isinstance(reference, Digest) else await self.tags.resolve(reference)
-        if digest is None:
-            raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": reference})
-        manifest = await self.store.presence.manifest_content(self.name, digest, is_query=is_query)
+        if isinstance(reference, Digest):
+            digest = reference
+        else:
+            named = await self.tags.resolve(reference, is_pull=True)
+            if named is None:
+                raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": reference})
+            digest = named
+        manifest = await self.store.presence.manifest_content(
+            self.name, digest, is_query=is_query, is_pull=not is_query
+        )
         if manifest is None:
             raise _manifest_unknown(digest)
         return manifest

@@ -26,6 +26,7 @@ from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import map_concurrently
 from twisted_registry.repository.interfaces import IPresenceGate
+from twisted_registry.repository.links import LinkDamaged
 from twisted_registry.storage.interfaces import StorageError
 
 if TYPE_CHECKING:
@@ -139,8 +140,11 @@ class Presence:
         return await self._admitted_size(None, digest)
 
     async def size_for_pull(self, repository: str, digest: Digest) -> int | None:
-        """Return the size of a blob for a pull, or None: the size may be cached, never the link."""
-        if await self.cache.read_link(layout.layer_link(repository, digest)) != digest:
+        """Return the size of a blob for a pull, or None: the size may be cached, never the link.
+
+        :raises LinkDamaged: if it is unknown whether the repository has it.
+        """
+        if not await self._is_linked(layout.layer_link(repository, digest), digest):
             return None
         size = await self.cache.cached_size(digest)
         if size is not None:
@@ -148,10 +152,13 @@ class Presence:
         return size
 
     async def open_blob(self, repository: str, digest: Digest) -> IReader | None:
-        """Open a blob of a repository for a pull of all of it, or return None if it has none."""
+        """Open a blob of a repository for a pull of all of it, or return None if it has none.
+
+        :raises LinkDamaged: if it is unknown whether the repository has it.
+        """
         reader = self.cache.reopen_blob(repository, digest)
         if reader is None:
-            if await self.cache.read_link(layout.layer_link(repository, digest)) != digest:
+            if not await self._is_linked(layout.layer_link(repository, digest), digest):
                 return None
             reader = await self.cache.open_blob(digest)
             if reader is None:
@@ -179,17 +186,20 @@ class Presence:
         return manifest if admitted or not is_query else None
 
     async def manifest_content(
-        self, repository: str, digest: Digest, *, is_query: bool = False
+        self, repository: str, digest: Digest, *, is_query: bool = False, is_pull: bool = False
     ) -> StoredManifest | None:
         """Return a manifest of a repository, or None if it is missing or damaged.
 
         :param is_query: whether the client may skip a push if it exists. Then a manifest on a
             collector's list is neither present nor absent until the list is withdrawn.
+        :param is_pull: whether a damaged link is an error.
+        :raises LinkDamaged: if ``is_pull``, and it is unknown whether the repository has it.
         :raises RegistryError: UNAVAILABLE if that takes more than 20 seconds.
         """
         has_waited = False
         while True:
-            if await self.cache.read_link(layout.revision_link(repository, digest)) != digest:
+            link = layout.revision_link(repository, digest)
+            if not await self._is_linked(link, digest, is_pull=is_pull):
                 return None
             manifest = await self.cache.read_manifest(digest)
             if manifest is None:
@@ -200,6 +210,12 @@ class Presence:
                 raise content_unavailable("this content is being removed")
             await self.gate.wait_until_unlisted(repository, [digest])
             has_waited = True
+
+    async def _is_linked(self, link: str, digest: Digest, *, is_pull: bool = True) -> bool:
+        held = await self.cache.read_link(link, strict=is_pull)
+        if held is not None and held != digest and is_pull:
+            raise LinkDamaged(link, f"names {held}; push the same content again to repair it")
+        return held == digest
 
     async def _is_stored(self, link: str, digest: Digest) -> bool:
         if await self.cache.read_link(link) != digest:

@@ -67,9 +67,13 @@ class Tags:
                 release()
 
     @translate_storage_errors
-    async def resolve(self, tag: str) -> Digest | None:
-        """Return the digest that a tag names, or None if there is no such tag."""
-        return await self.store.cache.read_link(layout.tag_current_link(self.name, tag))
+    async def resolve(self, tag: str, *, is_pull: bool = False) -> Digest | None:
+        """Return the digest that a tag names, or None if there is no such tag.
+
+        :param is_pull: whether a damaged link is an error: UNAVAILABLE.
+        """
+        link = layout.tag_current_link(self.name, tag)
+        return await self.store.cache.read_link(link, strict=is_pull)
 
     @translate_storage_errors
     async def set(self, tag: str, digest: Digest, *, only_new: bool = False) -> bool:
