@@ -153,9 +153,7 @@ class BucketServer(Resource):
 
     @inlineCallbacks
     def copy(self, request, key, _query, _content):
-        etag = yield self.bucket.copy_object(
-            self.source(request), key, etag=self.condition(request)
-        )
+        etag = yield self.bucket.copy_object(self.source(request), key)
         return document("CopyObjectResult", ("ETag", f'"{etag}"'))
 
     @inlineCallbacks
@@ -169,17 +167,12 @@ class BucketServer(Resource):
             int(query["partNumber"]),
             self.source(request),
             None if found is None else (first, last - first + 1),
-            etag=self.condition(request),
         )
         return document("CopyPartResult", ("ETag", f'"{etag}"'))
 
     @staticmethod
     def source(request):
         return unquote(request.getHeader("x-amz-copy-source")).lstrip("/").partition("/")[2]
-
-    @staticmethod
-    def condition(request):
-        return (request.getHeader("x-amz-copy-source-if-match") or "").strip('"')
 
     @inlineCallbacks
     def create_upload(self, _request, key, _query, _content):

@@ -58,6 +58,7 @@ class FakeBody:
     content: bytes
     piece: int
     breaks: int = 0
+    error: S3Error | None = None
     consumer: object = None
     done: Deferred | None = None
     paused: bool = False
@@ -110,7 +111,7 @@ class FakeBody:
         if self.consumer is not None and self.sent >= end:
             self.free()
             if self.breaks:
-                self.done.errback(InvalidResponse("GetObject", "cut short", retryable=True))
+                self.done.errback(self.error)
             else:
                 self.done.callback(None)
 
@@ -125,6 +126,7 @@ class FakeBucket:
     :ivar breaks: for the next bodies: how many bytes before its end each fails.
     :ivar digests: the SHA-256 that came with each object, by key; empty if there was none.
     :ivar part_sizes: of the objects that were made of parts.
+    :ivar break_error: how they fail.
     :ivar bodies: all bodies of ``get_object``.
     :ivar hooks: by operation: called with the key; returns None, an error, or a Deferred to wait
         for before the operation.
@@ -140,6 +142,7 @@ class FakeBucket:
     asked: list[tuple[str, str]] = field(factory=list)
     hooks: dict[str, object] = field(factory=dict)
     breaks: list[int] = field(factory=list)
+    break_error: S3Error = field(default=InvalidResponse("GetObject", "cut short", retryable=True))
     bodies: list[FakeBody] = field(factory=list)
     undeletable: set[str] = field(factory=set)
     ids: object = field(factory=lambda: count(1))
@@ -195,7 +198,7 @@ class FakeBucket:
             raise RangeUnsatisfiable("GetObject", "behind the end")
         content = stored.content[offset:][:length]
         breaks = self.breaks.pop(0) if self.breaks else 0
-        self.bodies.append(FakeBody(self.info(key), content, self.piece, breaks))
+        self.bodies.append(FakeBody(self.info(key), content, self.piece, breaks, self.break_error))
         return self.bodies[-1]
 
     def read_object(self, key, limit):
@@ -238,7 +241,7 @@ class FakeBucket:
                 self.objects.pop(key, None)
         return [DeleteError(k, "AccessDenied", "no") for k in keys if k in self.undeletable]
 
-    def copy_object(self, source, destination):
+    def copy_object(self, source, destination, *, size=0):
         return self.do("copy_object", source, self._copy, source, destination)
 
     def _copy(self, source, destination):

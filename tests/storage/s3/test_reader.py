@@ -11,7 +11,7 @@ from twisted.internet.task import deferLater
 from tests.storage.s3.fake_bucket import FakeBucket
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.s3.driver import S3Driver
-from twisted_registry.storage.s3.errors import Unreachable
+from twisted_registry.storage.s3.errors import Stalled, Unreachable
 from twisted_registry.testing.stream_contract import RecordingConsumer, error_of
 
 MIB = 1024 * 1024
@@ -70,9 +70,22 @@ async def test_changed_object_is_not_continued(bucket, driver):
 async def test_failed_continuation_is_an_error(bucket, driver):
     bucket.breaks = [MIB]
     reader = await driver.open("file")
+    # The client has repeated the request.
     bucket.hooks["get_object"] = lambda key: Unreachable("GetObject", "down", retryable=True)
     assert "down" in str(await error_of(reader.deliver(RecordingConsumer())))
-    assert bucket.count("get_object") == 4
+    assert bucket.count("get_object") == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_stalled_response_is_continued_once_unless_bytes_arrive(bucket, driver):
+    bucket.break_error = Stalled("GetObject", "no data", retryable=True)
+    bucket.breaks = [3 * MIB, 2 * MIB, 5]
+    assert await read_file(driver) == CONTENT
+    bucket.breaks = [MIB] * 9
+    reader = await driver.open("file")
+    before = bucket.count("get_object")
+    assert "no data" in str(await error_of(reader.deliver(RecordingConsumer())))
+    assert bucket.count("get_object") == before + 1
 
 
 @pytest_twisted.ensureDeferred

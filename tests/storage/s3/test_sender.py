@@ -13,6 +13,7 @@ from tests.storage.s3.fake_agent import (
     NOW,
     Agent,
     Response,
+    Sink,
     endless,
     failure_of,
     make_sender,
@@ -30,6 +31,7 @@ from twisted_registry.storage.s3.errors import (
     NotFound,
     S3Error,
     SlowDown,
+    Stalled,
     Unreachable,
     WrongRegion,
 )
@@ -242,21 +244,45 @@ def test_response_that_cannot_be_read_is_retried(clock):
     assert result_of(run(make_sender(clock, agent), clock, read=read)) == b"b"
 
 
-def test_timeout_is_retried_until_the_total_time_is_over(clock):
+@pytest.mark.parametrize(
+    ("operation", "requests"),
+    [
+        (GET, 2),
+        (Operation("PutObject", "PUT", "a", content=b"x"), 2),
+        (Operation("CopyObject", "PUT", "a", slow_s=28), 1),
+    ],
+)
+def test_store_that_stalls_is_given_up_within_30_seconds(clock, operation, requests):
     agent = Agent()
+    sending = make_sender(clock, agent).send(operation, collect)
+    began = clock.seconds()
+    while not sending.called:
+        clock.advance(0.1)
+        for request in agent.requests:
+            if request.body is not None and not request.sent:
+                request.body.startProducing(Sink())
+                request.sent = True
+    failure_of(sending, Stalled)
+    assert len(agent.requests) == requests
+    assert clock.seconds() - began < 30
+
+
+def test_one_stall_of_several_errors_is_repeated(clock):
+    agent = Agent(refusal(500, "InternalError"))
     sending = make_sender(clock, agent).send(GET, collect)
-    clock.advance(40)
     clock.advance(0.2)
     assert len(agent.requests) == 2
-    clock.advance(40)
-    failure_of(sending, Unreachable)
+    clock.advance(10)
+    clock.advance(0.4)
+    agent.last.answer.callback(Response(body=b"a"))
+    assert result_of(sending) == b"a"
 
 
 def test_slow_operations_have_a_longer_timeout(clock):
     agent = Agent()
-    operation = Operation("CopyObject", "PUT", "a", slow=True)
+    operation = Operation("CopyObject", "PUT", "a", slow_s=300)
     sending = make_sender(clock, agent).send(operation, collect)
-    clock.advance(309)
+    clock.advance(299)
     no_result(sending)
     agent.last.answer.callback(Response())
     result_of(sending)

@@ -12,11 +12,11 @@ from twisted.internet.error import (
 from twisted.python.failure import Failure
 from twisted.web.client import RequestGenerationFailed, ResponseNeverReceived
 
-from tests.storage.s3.fake_agent import Response, Sink, failure_of, no_result, result_of
-from twisted_registry.storage.s3.errors import Unreachable
+from tests.storage.s3.fake_agent import Response, Sink, endless, failure_of, no_result, result_of
+from twisted_registry.storage.s3.errors import Stalled, Unreachable
 from twisted_registry.storage.s3.transport import WRITE_BYTES, Timeouts, Transport
 
-TIMEOUTS = Timeouts(connect_s=10, response_s=40, idle_s=20)
+TIMEOUTS = Timeouts(connect_s=10, response_s=40, stored_s=60, idle_s=20)
 
 
 @pytest.fixture
@@ -75,20 +75,25 @@ def test_programming_errors_are_not_translated(transport, agent):
 
 def test_missing_response_times_out(transport, agent, clock):
     sending = get(transport)
-    clock.advance(TIMEOUTS.connect_s + TIMEOUTS.response_s - 1)
+    clock.advance(TIMEOUTS.response_s - 1)
     no_result(sending)
     clock.advance(1)
-    failed = failure_of(sending, Unreachable).value
-    assert "no progress for 50 s" in str(failed)
+    failed = failure_of(sending, Stalled).value
+    assert "no progress for 40 s" in str(failed)
     assert failed.retryable
 
 
 def test_response_timeout_can_be_longer(transport, agent, clock):
     sending = get(transport, response_timeout_s=300)
-    clock.advance(309)
+    clock.advance(299)
     no_result(sending)
+    agent.last.answer.callback(endless())
+    # Stores send white space meanwhile.
+    collecting = result_of(sending).collect(10)
+    clock.advance(299)
+    no_result(collecting)
     clock.advance(1)
-    failure_of(sending, Unreachable)
+    failure_of(collecting, Stalled)
 
 
 def test_slow_upload_within_the_idle_timeout(transport, agent, clock):
@@ -99,8 +104,8 @@ def test_slow_upload_within_the_idle_timeout(transport, agent, clock):
     for _ in range(3):
         clock.advance(TIMEOUTS.idle_s - 1)
         body.resumeProducing()
-    # The request was sent; the response timeout applies.
-    clock.advance(TIMEOUTS.response_s - 1)
+    # The request was sent; the store has to store it.
+    clock.advance(TIMEOUTS.stored_s - 1)
     no_result(sending)
     agent.last.answer.callback(Response())
     result_of(sending)
@@ -112,7 +117,7 @@ def test_stalled_upload_times_out(transport, agent, clock):
     sink.producer = body
     body.startProducing(sink)
     clock.advance(TIMEOUTS.idle_s)
-    assert "no progress for 20 s" in str(failure_of(sending, Unreachable).value)
+    assert "no progress for 20 s" in str(failure_of(sending, Stalled).value)
 
 
 def test_timeout_during_an_upload_is_unreachable(transport, agent, clock):
@@ -121,8 +126,8 @@ def test_timeout_during_an_upload_is_unreachable(transport, agent, clock):
     agent.last.answer._canceller = lambda answer: answer.errback(
         RequestGenerationFailed([Failure(CancelledError())])
     )
-    clock.advance(TIMEOUTS.connect_s + TIMEOUTS.response_s)
-    failure_of(sending, Unreachable)
+    clock.advance(TIMEOUTS.stored_s)
+    failure_of(sending, Stalled)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,11 @@ _T = TypeVar("_T")
 _MAX_DOCUMENT_BYTES: Final = 8 * 1024 * 1024
 #: Maximum number of keys in a DeleteObjects request.
 _MAX_KEYS_PER_DELETE: Final = 1000
+#: How long to wait for operations on stored objects. Many stores do not respond before the end.
+_SLOW_S: Final = 28.0
+#: Speeds that every store should reach: of copies, and of joining parts.
+_COPY_BYTES_PER_S: Final = 2 * 1024 * 1024
+_JOINED_PARTS_PER_S: Final = 10
 #: How often DeleteObjects is sent for keys that the store was too busy to delete.
 _MAX_DELETE_ATTEMPTS: Final = 4
 
@@ -167,14 +172,14 @@ class S3Client:
         )
         return self.sender.send(operation, _etag_header)
 
-    def copy_object(self, source: str, destination: str) -> Deferred[str]:
+    def copy_object(self, source: str, destination: str, *, size: int = 0) -> Deferred[str]:
         """Copy an object inside the store, and fire with the ETag of the copy."""
         operation = Operation(
             "CopyObject",
             "PUT",
             destination,
             headers={**self.object_options.headers(), **self._copy_source_header(source)},
-            slow=True,
+            slow_s=max(_SLOW_S, size / _COPY_BYTES_PER_S),
         )
         return self._request_document(operation, "CopyObjectResult", parse_etag)
 
@@ -257,7 +262,7 @@ class S3Client:
         byte_range: tuple[int, int] | None = None,
     ) -> Deferred[str]:
         """Copy an object, or a range of it, to a part; fire with the ETag of the part."""
-        headers = self._copy_source_header(source)
+        headers, length = self._copy_source_header(source), 0
         if byte_range is not None:
             offset, length = byte_range
             headers["x-amz-copy-source-range"] = f"bytes={offset}-{offset + length - 1}"
@@ -267,7 +272,7 @@ class S3Client:
             key,
             (("partNumber", str(number)), ("uploadId", upload_id)),
             headers=headers,
-            slow=True,
+            slow_s=max(_SLOW_S, length / _COPY_BYTES_PER_S),
         )
         return self._request_document(operation, "CopyPartResult", parse_etag)
 
@@ -283,7 +288,7 @@ class S3Client:
             (("uploadId", upload_id),),
             headers={"content-type": "application/xml"},
             content=complete_request_xml([(part.number, part.etag) for part in parts]),
-            slow=True,
+            slow_s=max(_SLOW_S, len(parts) / _JOINED_PARTS_PER_S),
         )
         etag: str
         try:

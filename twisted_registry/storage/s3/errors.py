@@ -108,6 +108,10 @@ class Unreachable(S3Error):
     """The connection failed, timed out, or was lost."""
 
 
+class Stalled(Unreachable):
+    """The store made no progress for too long."""
+
+
 class InvalidResponse(S3Error):
     """The response is truncated, too long, malformed or not of the requested range."""
 

@@ -343,7 +343,7 @@ class Copier:
         :raises PreconditionFailed: if the source was changed while its parts were copied.
         """
         if source.size <= self._options.threshold_bytes:
-            return self._client.copy_object(source.key, destination)
+            return self._client.copy_object(source.key, destination, size=source.size)
         size, part_bytes = source.size, self._options.part_bytes
 
         def copy_part(start: int, upload_id: str, number: int) -> Deferred[Part]:

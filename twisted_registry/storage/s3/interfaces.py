@@ -129,7 +129,8 @@ class Operation:
     :ivar headers: with lower-case names; all of them are signed.
     :ivar content: request body.
     :ivar sha256: hexadecimal SHA-256 of the content; computed if empty.
-    :ivar slow: whether the store may need minutes before it responds.
+    :ivar slow_s: how long the store may take to respond, in seconds, if it works on stored objects
+        meanwhile. Such an operation is not repeated after a timeout. 0 for others.
     """
 
     name: str
@@ -139,7 +140,7 @@ class Operation:
     headers: Mapping[str, str] = field(factory=dict)
     content: Content = field(default=b"", repr=False)
     sha256: str = ""
-    slow: bool = False
+    slow_s: float = 0.0
 
 
 @frozen
@@ -267,8 +268,10 @@ class IS3Client(Interface):
         A missing object is not an error. All keys are tried before an error is raised.
         """
 
-    def copy_object(source: str, destination: str) -> Deferred[str]:
+    def copy_object(source: str, destination: str, *, size: int = 0) -> Deferred[str]:
         """Copy an object of at most 5 GiB and its metadata in the store; fire with the new ETag.
+
+        :param size: bytes of the source, for the timeout.
 
         There is no condition on the source: OpenStack Swift never accepts the ETag of an object
         that was made of parts.

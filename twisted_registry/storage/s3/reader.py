@@ -14,7 +14,12 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
 from twisted_registry.storage.interfaces import IReader, StorageError
-from twisted_registry.storage.s3.errors import InvalidResponse, Unreachable, to_storage_error
+from twisted_registry.storage.s3.errors import (
+    InvalidResponse,
+    Stalled,
+    Unreachable,
+    to_storage_error,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -175,29 +180,33 @@ class ObjectReader:
                     self._resumed = Deferred()
                     yield self._resumed
                 before = self._sent
+                body, self._body = self._body, None
+                if body is None:
+                    # The client has repeated it already.
+                    body = yield self._request_rest(object_range, end)
                 try:
-                    yield self._deliver_range(object_range, end)
-                except (Unreachable, InvalidResponse):
+                    yield body.deliver(self)
+                except (Unreachable, InvalidResponse) as error:
                     # A long body may be truncated several times, so progress resets the count.
-                    attempt = 1 if self._sent > before else attempt + 1
-                    if attempt >= _MAX_ATTEMPTS or self._sent > end:
+                    has_progress = self._sent > before
+                    attempt = 1 if has_progress else attempt + 1
+                    has_stalled = isinstance(error, Stalled) and not has_progress
+                    if has_stalled or attempt >= _MAX_ATTEMPTS or self._sent > end:
                         raise
+                else:
+                    if self._sent < end:
+                        missing = end - self._sent
+                        raise StorageError(self._path, f"has become {missing} bytes shorter")
 
-    @inlineCallbacks
-    def _deliver_range(self, object_range: ObjectRange, end: int) -> DeferredGenerator[None]:
-        """Deliver the rest of a range, which ends at the position ``end`` of all bytes."""
-        body, self._body = self._body, None
-        if body is None:
-            left = end - self._sent
-            body = yield self._client.get_object(
-                object_range.key,
-                object_range.offset + object_range.length - left,
-                left,
-                object_range.etag,
-            )
-        yield body.deliver(self)
-        if self._sent < end:
-            raise StorageError(self._path, f"has become {end - self._sent} bytes shorter")
+    def _request_rest(self, object_range: ObjectRange, end: int) -> Deferred[IObjectBody]:
+        """Request the rest of a range, which ends at the position ``end`` of all bytes."""
+        left = end - self._sent
+        return self._client.get_object(
+            object_range.key,
+            object_range.offset + object_range.length - left,
+            left,
+            object_range.etag,
+        )
 
 
 @implementer(IConsumer)

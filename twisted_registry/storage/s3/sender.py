@@ -26,6 +26,7 @@ from twisted_registry.storage.s3.errors import (
     ClockSkewed,
     S3Error,
     SlowDown,
+    Stalled,
 )
 from twisted_registry.storage.s3.interfaces import content_size
 from twisted_registry.storage.s3.responses import parse_error
@@ -63,8 +64,8 @@ _SECRET_HEADERS: Final = frozenset({"authorization", "x-amz-security-token"})
 MAX_INLINE_HASH_BYTES: Final = 64 * 1024
 #: Maximum size of an error response.
 MAX_ERROR_BYTES: Final = 64 * 1024
-#: How long to wait for the response to a slow operation.
-SLOW_TIMEOUT_S: Final = 300.0
+#: How often an operation may stall; see :class:`~twisted_registry.storage.s3.transport.Timeouts`.
+_MAX_STALLS: Final = 2
 #: Statuses of refused credentials: 400 for an expired token, 403 for others.
 _REFUSAL_STATUSES: Final = frozenset({400, 403})
 #: Clock difference above which a HEAD that was refused without a code is taken for ClockSkewed.
@@ -215,8 +216,9 @@ class Sender:
         if payload is None:
             payload = yield self._run_blocking(sha256_of, operation.content)
         started = self._clock.seconds()
-        attempt, may_have_applied, clock_corrected = 0, False, False
-        credentials_renewed = False
+        attempt, may_have_applied = 0, False
+        remedies: set[type[S3Error]] = set()
+        stalls_left = 1 if operation.slow_s else _MAX_STALLS
         while True:
             attempt += 1
             signer: Signer = yield self._current_signer(self._operation_name(operation))
@@ -224,15 +226,13 @@ class Sender:
                 response: S3Response = yield self._attempt(operation, payload, attempt, signer)
                 result: _T = yield read(response)
             except S3Error as error:
-                if isinstance(error, ClockSkewed) and not clock_corrected:
-                    clock_corrected = True
+                if (yield self._remedy(error, signer.credentials, remedies)):
                     continue
-                if not credentials_renewed and _may_refuse_credentials(error):
-                    credentials_renewed = True
-                    if (yield self._renew_credentials(signer.credentials, error)):
-                        continue
                 elapsed_s = self._clock.seconds() - started
-                delay_s = self._backoff.retry_delay_s(error, attempt, elapsed_s)
+                stalls_left -= isinstance(error, Stalled)
+                delay_s = None
+                if stalls_left:
+                    delay_s = self._backoff.retry_delay_s(error, attempt, elapsed_s)
                 self._request_log.log_failure(error, attempt, delay_s)
                 if delay_s is None:
                     if may_have_applied:
@@ -286,7 +286,7 @@ class Sender:
         self._request_log.log_request(operation.method, url, headers)
         response: S3Response = yield self._transport.send(
             operation_name, operation.method, url, headers, operation.content,
-            SLOW_TIMEOUT_S if operation.slow else None,
+            operation.slow_s or None,
         )  # fmt: skip
         self._request_log.log_response(response, attempt, self._clock.seconds() - started)
         if response.status // 100 == 2:
@@ -323,16 +323,27 @@ class Sender:
         return signer
 
     @inlineCallbacks
-    def _renew_credentials(self, refused: Credentials, error: S3Error) -> DeferredGenerator[bool]:
-        """Look for other credentials; fire with whether there are any.
+    def _remedy(
+        self, error: S3Error, used: Credentials, remedies: set[type[S3Error]]
+    ) -> DeferredGenerator[bool]:
+        """Remove the cause of an error if that is possible; fire with whether it was.
 
-        :param error: how the store refused those that were used.
+        :param used: credentials of the request.
+        :param remedies: the errors of which that was tried for this operation; it is tried once.
         """
+        if isinstance(error, ClockSkewed):
+            # The clock is corrected.
+            was_tried = ClockSkewed in remedies
+            remedies.add(ClockSkewed)
+            return not was_tried
+        if BadCredentials in remedies or not _may_refuse_credentials(error):
+            return False
+        remedies.add(BadCredentials)
         try:
-            renewed: Credentials = yield self._credentials.renew(refused)
+            renewed: Credentials = yield self._credentials.renew(used)
         except CredentialsError:
             return False
-        if renewed == refused:
+        if renewed == used:
             return False
         log.info(
             "the store has refused the s3 credentials, using renewed ones: error={error}",

@@ -41,7 +41,12 @@ from twisted_registry.storage.s3.connections import (
     StoreEndpointFactory,
     UnverifiedTLSPolicy,
 )
-from twisted_registry.storage.s3.errors import InvalidResponse, S3Error, Unreachable
+from twisted_registry.storage.s3.errors import (
+    InvalidResponse,
+    S3Error,
+    Stalled,
+    Unreachable,
+)
 from twisted_registry.storage.s3.interfaces import IObjectBody, content_size
 
 if TYPE_CHECKING:
@@ -80,14 +85,20 @@ _NETWORK_ERRORS: Final = (
 class Timeouts:
     """How long to wait for the store, in seconds.
 
+    A store that stalls holds a client for 30 s at most: a body that stalls is requested again, and
+    each request is sent twice, so ``idle_s`` and twice ``response_s`` have to be less. A connection
+    is tried five times.
+
     :ivar connect_s: for a connection.
-    :ivar response_s: for the response head after the request was sent.
+    :ivar response_s: for a connection and the response head, if the request has no content.
+    :ivar stored_s: for the response head after a content was sent.
     :ivar idle_s: for the next bytes, in either direction.
     """
 
-    connect_s: float = 10.0
-    response_s: float = 30.0
-    idle_s: float = 30.0
+    connect_s: float = 5.0
+    response_s: float = 10.0
+    stored_s: float = 14.0
+    idle_s: float = 9.0
 
 
 @define(eq=False)
@@ -319,11 +330,11 @@ class BodyReceiver(Protocol):
             self._producer().stopProducing()
 
     def _timed_out(self) -> None:
-        self.finish(self._incomplete_error(f"no data for {self._idle_s:g} s"))
+        self.finish(self._incomplete_error(f"no data for {self._idle_s:g} s", Stalled))
 
-    def _incomplete_error(self, reason: str) -> S3Error:
+    def _incomplete_error(self, reason: str, kind: type[Unreachable] = Unreachable) -> S3Error:
         of = "" if self._length is None else f" of {self._length}"
-        return Unreachable(
+        return kind(
             self._operation_name, f"{reason} after {self._received}{of} bytes", retryable=True
         )
 
@@ -447,15 +458,20 @@ class Transport:
 
         :param operation_name: for errors.
         :param url: encoded; it is sent unchanged.
-        :param response_timeout_s: replaces :attr:`Timeouts.response_s`.
-        :raises Unreachable: if no response arrives.
+        :param response_timeout_s: how long to wait for the response head, and for each block of the
+            response, if the store may need longer than usual.
+        :raises Stalled: if no response arrives in time.
+        :raises Unreachable: if there is no connection, or it is lost.
         """
         if self._closed:
             raise Unreachable(operation_name, "the connections are closed")
-        timeouts = self._timeouts
-        response_s = timeouts.response_s if response_timeout_s is None else response_timeout_s
+        timeouts, idle_s = self._timeouts, self._timeouts.idle_s
+        response_s = timeouts.stored_s if content else timeouts.response_s
+        if response_timeout_s is not None:
+            response_s = response_timeout_s
+            idle_s = max(idle_s, response_timeout_s)
         idle_timeout = IdleTimeout(self._clock, lambda: request.cancel())  # noqa: PLW0108 - not bound yet
-        idle_timeout.restart(timeouts.connect_s + response_s)
+        idle_timeout.restart(response_s)
         body = None
         if content:
             body = RequestBody.from_content(
@@ -482,7 +498,7 @@ class Transport:
             raise Unreachable(operation_name, _describe_error(cause), retryable=True) from None
         finally:
             idle_timeout.cancel()
-        return S3Response(operation_name, response, self._clock, timeouts.idle_s)
+        return S3Response(operation_name, response, self._clock, idle_s)
 
     def close(self) -> Deferred[None]:
         """Close idle connections now, and others when they become idle."""
@@ -525,10 +541,8 @@ def make_transport(
     return Transport(reactor, agent, pool, timeouts)
 
 
-def _timeout_error(operation_name: str, idle_timeout: IdleTimeout) -> Unreachable:
-    return Unreachable(
-        operation_name, f"no progress for {idle_timeout.seconds:g} s", retryable=True
-    )
+def _timeout_error(operation_name: str, idle_timeout: IdleTimeout) -> Stalled:
+    return Stalled(operation_name, f"no progress for {idle_timeout.seconds:g} s", retryable=True)
 
 
 def _root_cause(error: BaseException) -> BaseException:
