@@ -25,6 +25,7 @@ from tests.integration.remote import Remote
 from tests.support.processes import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from ssl import SSLContext
 
     from tests.support.s3_servers import ObjectStore
@@ -60,15 +61,20 @@ storage:
 
 @frozen
 class Bucket:
-    """A part of an object store: all keys that begin with ``prefix``."""
+    """A part of an object store: all keys that begin with ``prefix``.
+
+    :ivar more: further options of the section.
+    """
 
     store: ObjectStore
     prefix: str
+    more: Mapping[str, object] = field(factory=dict, kw_only=True)
 
     @property
     def section(self) -> str:
         """The storage section of a configuration, for ours and for Distribution."""
-        options = {**self.store.options, "rootdirectory": f"/{self.prefix}", "v4auth": True}
+        root = f"/{self.prefix}"
+        options = {**self.store.options, "rootdirectory": root, "v4auth": True, **self.more}
         return f"s3: {json.dumps(options)}"
 
     def keys(self) -> list[str]:
