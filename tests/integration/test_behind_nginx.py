@@ -6,10 +6,16 @@ images are complete afterwards, with the right digests.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from grp import getgrgid
+from http.client import HTTPConnection
+from pwd import getpwuid
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -27,6 +33,7 @@ pytestmark = pytest.mark.integration
 
 NGINX = """
 daemon off;
+user {user};
 worker_processes 1;
 pid {folder}/nginx.pid;
 error_log {folder}/nginx.log;
@@ -38,6 +45,7 @@ http {{
   fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
+  {http}
   upstream registries {{
     server {first} max_fails=0;
     server {second} max_fails=0;
@@ -48,10 +56,11 @@ http {{
     location / {{
       proxy_pass http://registries;
       proxy_request_buffering off;
-      proxy_buffering off;
+      proxy_buffering {buffering};
       proxy_set_header Host $http_host;
       proxy_http_version 1.1;
       proxy_read_timeout 900;
+      {location}
     }}
   }}
 }}
@@ -70,11 +79,32 @@ def servers(object_stores, launcher):
 @pytest.fixture
 def address(servers, tmp_path):
     """The address of nginx."""
-    port, folder = free_port(), tmp_path / "nginx"
+    with run_nginx(tmp_path / "nginx", *(served.address for served in servers)) as address:
+        yield address
+
+
+@contextmanager
+def run_nginx(folder, first, second, *, http="", location=""):
+    """Run nginx in front of two registries, and yield its address.
+
+    :param http: further lines of the section ``http``.
+    :param location: further lines of the section ``location``.
+    """
+    port = free_port()
     folder.mkdir()
-    first, second = (served.address for served in servers)
     configuration = folder / "nginx.conf"
-    configuration.write_text(NGINX.format(folder=folder, port=port, first=first, second=second))
+    configuration.write_text(
+        NGINX.format(
+            user=f"{getpwuid(os.geteuid()).pw_name} {getgrgid(os.getegid()).gr_name}",
+            folder=folder,
+            port=port,
+            first=first,
+            second=second,
+            http=http,
+            location=location,
+            buffering="on" if http else "off",
+        )
+    )
     log = folder / "nginx.log"
     with log.open("wb") as out:
         nginx = subprocess.Popen(
@@ -186,3 +216,59 @@ def test_images_survive_a_kill_behind_nginx(
         for name in {each.name for each in everything}:
             tags = {each.tag for each in everything if each.name == name}
             assert set(served.remote.tags(name)) == tags
+
+
+#: A cache that keeps whatever it may, as long as it may, and shows whether it had it.
+CACHE = """
+  proxy_cache_path {folder}/cache keys_zone=blobs:1m max_size=100m inactive=1d use_temp_path=off;
+"""
+CACHED = """
+      proxy_cache blobs;
+      proxy_cache_valid any 1h;
+      proxy_cache_revalidate on;
+      proxy_ignore_headers Vary;
+      add_header X-Cache $upstream_cache_status always;
+"""
+URL_LIFETIME_S = 5
+
+
+@pytest.fixture(params=["swift", "ceph"])
+def short_lived(request, object_stores, launcher):
+    """A registry whose redirects are valid for five seconds."""
+    bucket = Bucket(object_stores.get(request.param), f"cached-{uuid4().hex}")
+    within = f"  redirect: {{lifetime: {URL_LIFETIME_S}s}}\n"
+    return launcher.start(OURS, bucket, within=within)
+
+
+def get(address, path):
+    """Send a GET, and do not follow redirects."""
+    connection = HTTPConnection(address, timeout=60)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read()
+    finally:
+        connection.close()
+
+
+def test_a_cache_in_front_gives_out_no_expired_urls(short_lived, tmp_path):
+    content = b"content of a blob"
+    digest = short_lived.remote.push_blob("cached", content)
+    cache, address = CACHE.format(folder=tmp_path), short_lived.address
+    path = f"/v2/cached/blobs/{digest}"
+    with run_nginx(tmp_path / "nginx", address, address, http=cache, location=CACHED) as proxy:
+        status, first, _ = get(proxy, path)
+        assert status == 307
+        end = time.monotonic() + URL_LIFETIME_S + 3
+        pulls = 0
+        while time.monotonic() < end or pulls < 5:
+            assert Remote(proxy).blob("cached", digest).body == content
+            pulls += 1
+            time.sleep(0.5)
+        # The store refuses what has expired, and the cache works.
+        old = urlsplit(first["Location"])
+        assert get(old.netloc, f"{old.path}?{old.query}")[0] == 403
+        assert get(proxy, path)[1]["X-Cache"] != "HIT"
+        for _ in range(2):
+            _, headers, _ = get(proxy, "/v2/cached/blobs/sha256:" + "0" * 64)
+        assert headers["X-Cache"] == "HIT"
