@@ -10,6 +10,7 @@ from zope.interface import implementer
 
 from tests.storage.s3.fake_agent import failure_of, no_result, result_of
 from twisted_registry.storage.s3.upload_memory import PATIENCE_S, IMemoryUser, UploadMemory
+from twisted_registry.storage.writers import TRIM_THRESHOLD_BYTES
 
 
 @implementer(IMemoryUser)
@@ -85,6 +86,24 @@ def test_excess_is_counted_and_a_large_request_is_served_alone(memory):
     memory.release(1)
     assert result_of(request) == 30
     assert not memory.take(1)
+
+
+@pytest.mark.parametrize(
+    ("size", "calls"), [(TRIM_THRESHOLD_BYTES - 1, 0), (TRIM_THRESHOLD_BYTES, 1)]
+)
+def test_heap_is_trimmed_when_nothing_is_used_any_more(clock, size, calls):
+    idle = []
+    memory = UploadMemory(TRIM_THRESHOLD_BYTES, clock, lambda: idle.append(memory.used))
+    assert memory.take(size - 1)
+    request = memory.acquire(lambda: 1)
+    memory.release(size - 1)
+    assert result_of(request) == 1
+    assert idle == []
+    memory.release(1)
+    assert idle == [0] * calls
+    assert memory.take(size - 1)
+    memory.release(size - 1)
+    assert idle[calls:] == ([] if calls else [0])
 
 
 def test_users_are_asked_to_give_up_memory_while_others_wait(memory, clock):

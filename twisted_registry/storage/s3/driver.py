@@ -65,6 +65,7 @@ from twisted_registry.storage.s3.upload_memory import UploadMemory
 from twisted_registry.storage.s3.writer import READ_BYTES, UploadTools
 from twisted_registry.storage.s3.writers import OpenWriters
 from twisted_registry.storage.threads import Threads
+from twisted_registry.storage.writers import trim_heap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -126,7 +127,12 @@ class S3Driver:
     @memory.default
     def _make_memory(self) -> UploadMemory:
         two_pieces = 2 * (self.chunk_size + READ_BYTES)
-        return UploadMemory(max(_UPLOAD_MEMORY_BYTES, two_pieces), self._reactor)
+        limit = max(_UPLOAD_MEMORY_BYTES, two_pieces)
+        return UploadMemory(limit, self._reactor, self._trim_heap)
+
+    def _trim_heap(self) -> None:
+        # The pool may be closed already.
+        self.threads.run_blocking(trim_heap).addErrback(lambda _: None)
 
     @threads.default
     def _make_threads(self) -> Threads:

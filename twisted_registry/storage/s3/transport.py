@@ -404,8 +404,14 @@ class S3Response:
             else:
                 pieces.append(data)
 
+        def join(_: None) -> bytes:
+            content = b"".join(pieces)
+            # The receiver and its callback refer to each other, and would keep the pieces.
+            pieces.clear()
+            return content
+
         receiver = self._make_receiver(add)
-        return receiver.start(self._response).addCallback(lambda _: b"".join(pieces))
+        return receiver.start(self._response).addCallback(join)
 
     def close(self) -> None:
         """Drop the connection unless the body was read to its end. Safe to call at any time."""

@@ -18,6 +18,8 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
+from twisted_registry.storage.writers import TRIM_THRESHOLD_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -60,11 +62,14 @@ class UploadMemory:
 
     :ivar limit: all bytes.
     :ivar clock: for the patience with slow users.
+    :ivar on_idle: called when nothing is used any more, after :data:`TRIM_THRESHOLD_BYTES` were.
     :ivar used: bytes that are given.
     """
 
     limit: int
     clock: IReactorTime
+    _on_idle: Callable[[], object] = lambda: None
+    _given: int = field(init=False, default=0)
     used: int = field(init=False, default=0)
     _requests: deque[_Request] = field(init=False, factory=deque)
     _users: dict[IMemoryUser, None] = field(init=False, factory=dict)
@@ -82,12 +87,12 @@ class UploadMemory:
         """Take bytes at once, and return whether they were free and nobody waits."""
         if self._requests or not self._fits(size):
             return False
-        self.used += size
+        self._give(size)
         return True
 
     def take_excess(self, size: int) -> None:
         """Count bytes that are in memory already, even above the limit."""
-        self.used += size
+        self._give(size)
 
     def acquire(self, size: Callable[[], int]) -> Deferred[int]:
         """Wait for bytes; fire with their number. Cancelling leaves the queue.
@@ -120,9 +125,16 @@ class UploadMemory:
         if size:
             self.used -= size
             self._serve()
+            if not self.used and self._given >= TRIM_THRESHOLD_BYTES:
+                self._given = 0
+                self._on_idle()
 
     def _fits(self, size: int) -> bool:
         return not self.used or self.used + size <= self.limit
+
+    def _give(self, size: int) -> None:
+        self.used += size
+        self._given += size
 
     def _serve(self) -> None:
         """Give the first requests what is free. A request that is served may call any method."""
@@ -130,7 +142,7 @@ class UploadMemory:
             size = self._requests[0].size()
             if not self._fits(size):
                 return
-            self.used += size
+            self._give(size)
             self._requests.popleft().granted.callback(size)
         call, self._call = self._call, None
         if call is not None:

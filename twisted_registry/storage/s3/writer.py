@@ -42,7 +42,7 @@ from twisted_registry.storage.s3.pieces import (
     size_of,
 )
 from twisted_registry.storage.s3.upload_memory import IMemoryUser
-from twisted_registry.storage.writers import TRIM_THRESHOLD_BYTES, PushConsumer, trim_heap
+from twisted_registry.storage.writers import PushConsumer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -233,7 +233,6 @@ class ObjectWriter(PushConsumer):
     _removing: bool = field(init=False, default=False)
     _ended: bool = field(init=False, default=False)
     _closing: list[Deferred[int]] = field(init=False, factory=list)
-    _stored_bytes: int = field(init=False, default=0)
 
     def __attrs_pre_init__(self) -> None:
         super().__init__()
@@ -494,6 +493,7 @@ class ObjectWriter(PushConsumer):
         assert piece is not None
         self._observing = False
         self._uploads.popleft()
+        upload.content = ()
         if piece.name:
             self._unaccepted.remove(piece.name)
         self.piece_list = self.piece_list.with_piece(piece, upload.joined)
@@ -503,7 +503,6 @@ class ObjectWriter(PushConsumer):
             self._tail = ()
         else:
             self._tail = (*(() if upload.joined else self._tail), piece)
-        self._stored_bytes += upload.size
         self._tools.memory.release(upload.memory)
         self._accept_next()
         self._advance()
@@ -624,9 +623,6 @@ class ObjectWriter(PushConsumer):
         memory.release(self._held_memory)
         self._held_memory = 0
         self._release()
-        if self._stored_bytes >= TRIM_THRESHOLD_BYTES:
-            # A pool that is closed does not matter.
-            self._tools.threads.run_blocking(trim_heap).addErrback(lambda _: None)
         error: BaseException | None = None
         if isinstance(result, Failure):
             error = to_storage_error(result, self.path)
