@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from contextlib import suppress
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import ClassVar
@@ -14,8 +15,18 @@ from urllib.parse import urlsplit
 #: Faults that replace a response, and faults in the body of a response.
 BEFORE = ("reset", "500", "503", "stall")
 WITHIN = ("truncated", "reset within", "stall within", "corrupted")
+#: Faults in the body of a request: the store gets other bytes, or fewer than announced.
+UPLOAD = ("corrupted upload", "reset upload", "stall upload")
+#: The store executes the request, and its response is lost.
+LOST = "lost"
 
 _HOP = {"connection", "keep-alive", "transfer-encoding"}
+
+
+def corrupt(content):
+    """Return a content with another byte in its middle."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0x20]) + content[middle + 1 :]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -29,16 +40,29 @@ class _Handler(BaseHTTPRequestHandler):
         """Do not log."""
 
     def handle(self):
-        with suppress(ConnectionError):
+        # The client or the store may close its connection at any time.
+        with suppress(OSError, HTTPException):
             super().handle()
+        self.close_upstream()
+
+    def close_upstream(self):
         if self.upstream is not None:
             self.upstream.close()
+            self.upstream = None
 
     def handle_request(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        size = int(self.headers.get("Content-Length", 0))
         fault = self.server.choose(self.command, self.path)
+        if fault in UPLOAD and not size:
+            fault = None
         if fault is not None:
             self.server.injected.append((fault, self.command, self.path))
+        if fault in {"reset upload", "stall upload"}:
+            self.send_upstream(self.rfile.read(size // 2))
+            self.stall() if fault == "stall upload" else self.reset()
+            self.close_upstream()
+            return
+        body = self.rfile.read(size)
         if fault == "reset":
             self.reset()
         elif fault in {"500", "503"}:
@@ -59,12 +83,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def forward(self, body, fault):
-        content = self.fetch(body)
+        self.send_upstream(corrupt(body) if fault == "corrupted upload" else body)
+        found = self.upstream.getresponse()
+        content = found.read()
+        if fault == LOST:
+            self.reset()
+            return
+        self.send_head(found, content)
         if fault == "corrupted" and content:
-            middle = len(content) // 2
-            content = content[:middle] + bytes([content[middle] ^ 0x20]) + content[middle + 1 :]
-            fault = None
-        if fault is None or not content:
+            content = corrupt(content)
+        if fault not in WITHIN or fault == "corrupted" or not content:
             self.wfile.write(content)
             return
         self.wfile.write(content[: len(content) // 2])
@@ -75,8 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.stall()
         self.close_connection = True
 
-    def fetch(self, body):
-        """Send the request to the store, pass the head of the response on, and return the body."""
+    def send_upstream(self, body):
+        """Send the request to the store, with a body that may be shorter than announced."""
         if self.upstream is None:
             self.upstream = HTTPConnection(self.server.store, timeout=60)
         self.upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -84,8 +112,9 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in _HOP:
                 self.upstream.putheader(name, value)
         self.upstream.endheaders(body)
-        found = self.upstream.getresponse()
-        content = found.read()
+
+    def send_head(self, found, content):
+        """Pass the head of the store's response on."""
         self.send_response_only(found.status)
         for name, value in found.getheaders():
             if name.lower() not in _HOP | {"content-length"}:
@@ -94,16 +123,14 @@ class _Handler(BaseHTTPRequestHandler):
         if length is not None:
             self.send_header("Content-Length", str(length))
         self.end_headers()
-        return content
 
     def stall(self):
-        """Send nothing until the proxy or the client closes the connection."""
+        """Send and receive nothing until the proxy or the client closes the connection."""
         self.close_connection = True
-        self.connection.settimeout(0.1)
-        while not self.server.ended.is_set():
-            with suppress(TimeoutError):
-                if not self.connection.recv(1):
-                    return
+        closed = select.poll()
+        closed.register(self.connection, select.POLLRDHUP)
+        while not (self.server.ended.is_set() or closed.poll(100)):
+            pass
 
     def reset(self):
         self.close_connection = True

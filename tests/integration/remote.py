@@ -113,6 +113,14 @@ class Remote:
         assert response.status == 201, response
         return digest
 
+    def post_blob(self, name: str, data: bytes) -> str:
+        """Push a blob in one POST; return its digest."""
+        digest = sha256(data)
+        path = with_digest(f"/v2/{name}/blobs/uploads/", digest)
+        response = self.request("POST", path, data)
+        assert response.status == 201, response
+        return digest
+
     def push_in_chunks(self, name: str, data: bytes, step: int) -> str:
         """Push a blob in chunks of ``step`` bytes, one request each; return its digest."""
         location = self.start_upload(name)

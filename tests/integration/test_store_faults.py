@@ -18,15 +18,8 @@ from twisted.internet.threads import deferToThread
 
 from tests.integration.faultproxy import BEFORE, WITHIN, FaultProxy
 from tests.integration.images import image, noise
+from tests.integration.impatient_registry import SETTINGS, make_impatient_driver
 from tests.integration.remote import Remote
-from tests.support.s3_servers import BUCKET
-from twisted_registry.api.context import APISettings
-from twisted_registry.storage.s3.address import endpoint_address
-from twisted_registry.storage.s3.client import S3Client
-from twisted_registry.storage.s3.credentials import Credentials, StaticCredentials
-from twisted_registry.storage.s3.driver import S3Driver
-from twisted_registry.storage.s3.sender import Backoff, Sender
-from twisted_registry.storage.s3.transport import Timeouts, make_transport
 from twisted_registry.testing.server import serve
 
 pytestmark = pytest.mark.integration
@@ -54,16 +47,8 @@ def proxy(object_stores):
 
 def driver_over(store, endpoint):
     """Return a driver with short timeouts."""
-    timeouts = Timeouts(connect_s=1, response_s=1, idle_s=1)
-    sender = Sender(
-        reactor,
-        make_transport(reactor, timeouts=timeouts),
-        endpoint_address(BUCKET, endpoint),
-        StaticCredentials(Credentials(store.access_key, store.secret_key)),
-        "tests",
-        Backoff(attempts=3, base_s=0.001, slow_base_s=0.001),
-    )
-    return S3Driver(S3Client(sender), reactor, f"faults-{uuid4().hex}", chunk_size=5 * MIB)
+    root = f"faults-{uuid4().hex}"
+    return make_impatient_driver(endpoint, store.access_key, store.secret_key, root, seconds=1)
 
 
 def error_code(response):
@@ -105,7 +90,7 @@ async def test_pushes_and_pulls_survive_occasional_store_faults(object_stores, p
         spared = fault == "corrupted" and ("list-type" in path or method != "GET")
         return fault if next(request_numbers) % interval == 0 and not spared else None
 
-    async with serve(reactor, driver=driver, settings=APISettings(redirect=False)) as served:
+    async with serve(reactor, driver=driver, settings=SETTINGS) as served:
         remote = Remote(served.host)
 
         def run_client():
@@ -132,7 +117,7 @@ async def test_pushes_and_pulls_survive_occasional_store_faults(object_stores, p
 @pytest_twisted.ensureDeferred
 async def test_permanent_store_faults_are_clean_errors(object_stores, proxy, fault):
     driver = driver_over(object_stores.get("ceph"), proxy.endpoint)
-    async with serve(reactor, driver=driver, settings=APISettings(redirect=False)) as served:
+    async with serve(reactor, driver=driver, settings=SETTINGS) as served:
         remote = Remote(served.host)
 
         def run_client():
