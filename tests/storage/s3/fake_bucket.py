@@ -288,7 +288,7 @@ class FakeBucket:
             raise NoSuchUpload("UploadPart", "no such upload", code="NoSuchUpload", status=404)
         return upload
 
-    def upload_part(self, key, upload_id, number, content, *, sha256=""):
+    def upload_part(self, key, upload_id, number, content):
         return self.do("upload_part", key, self._part, key, upload_id, number, content)
 
     def _part(self, key, upload_id, number, content):

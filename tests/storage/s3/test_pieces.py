@@ -6,7 +6,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import succeed
 
-from tests.storage.s3.fake_bucket import FakeBucket
+from tests.storage.s3.fake_bucket import FakeBucket, Stored
 from tests.storage.s3.upload_helpers import CHUNK, MIB, noise
 from twisted_registry.storage.s3.errors import InvalidPart
 from twisted_registry.storage.s3.pieces import MAX_PARTS, Piece, PieceList, part_bytes
@@ -121,12 +121,25 @@ async def test_pieces_that_were_not_joined_for_lack_of_memory_are_joined_at_the_
         writer.write(content[start : start + MIB])
     await writer.commit()
     assert bucket.count("read_object") == (not known)
+    right = dict(bucket.objects)
+
+    def damage_once(key):
+        stored = right.pop(key, None)
+        if stored is not None:
+            bucket.objects[key] = Stored(bytes(len(stored.content)), stored.etag)
+            restored.append((key, stored))
+        else:
+            bucket.objects.update(restored)
+
+    restored = []
+    bucket.hooks["read_object"] = damage_once
     moving = driver.move("up/data", "blob")
     assert not moving.called
     memory.release(memory.limit)
     await moving
     await writer.close()
     assert memory.used == 0
+    assert len(restored) == 2  # the pieces of the first part, whose checksums were verified
     assert bucket.objects.keys() == {"root/blob"}
     assert bucket.objects["root/blob"].content == content
     assert bucket.part_sizes["root/blob"] == [5 * MIB, 5 * MIB, 5 * MIB, 3 * MIB]

@@ -17,8 +17,8 @@ from tests.storage.s3.upload_helpers import CHUNK, MIB, Source, noise
 from tests.support.inline_thread import InlineThread
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.s3.driver import S3Driver
-from twisted_registry.storage.s3.upload_memory import PATIENCE_S
-from twisted_registry.storage.s3.writer import READ_BYTES, BlockBuffer
+from twisted_registry.storage.s3.upload_memory import PATIENCE_S, BlockBuffer
+from twisted_registry.storage.s3.writer import READ_BYTES
 from twisted_registry.testing.stream_contract import error_of
 
 LIMIT = 40 * MIB
@@ -249,6 +249,16 @@ async def test_producer_is_paused_while_two_pieces_are_stored_and_one_is_complet
     assert not client.paused
     world.run()
     await world.finish()
+
+
+@pytest_twisted.ensureDeferred
+async def test_writer_that_is_closed_with_its_producer_returns_its_memory(driver):
+    writer = await driver.writer("up/data", 0)
+    writer.registerProducer(Source(), True)
+    writer.write(b"some")
+    assert driver.memory.used == 2 * READ_BYTES
+    await writer.close()
+    assert driver.memory.used == 0
 
 
 @pytest_twisted.ensureDeferred

@@ -235,7 +235,7 @@ class S3Client:
         return self._request_document(operation, "InitiateMultipartUploadResult", parse_upload_id)
 
     def upload_part(
-        self, key: str, upload_id: str, number: int, content: Content, *, sha256: str = ""
+        self, key: str, upload_id: str, number: int, content: Content
     ) -> Deferred[Part]:
         """Store a part."""
         operation = Operation(
@@ -244,7 +244,6 @@ class S3Client:
             key,
             (("partNumber", str(number)), ("uploadId", upload_id)),
             content=content,
-            sha256=sha256,
         )
         size = content_size(content)
         return (

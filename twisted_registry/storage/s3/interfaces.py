@@ -292,12 +292,9 @@ class IS3Client(Interface):
     def create_multipart_upload(key: str) -> Deferred[str]:
         """Start a multipart upload, and fire with its id."""
 
-    def upload_part(
-        key: str, upload_id: str, number: int, content: Content, *, sha256: str = ""
-    ) -> Deferred[Part]:
+    def upload_part(key: str, upload_id: str, number: int, content: Content) -> Deferred[Part]:
         """Store a part, replacing one of the same number.
 
-        :param sha256: see :meth:`put_object`.
         :raises NoSuchUpload: if the upload was completed or aborted.
         """
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PATIENCE_S: Final = 1.0
 #: The part of the memory that those who wait may keep.
 _KEPT_FRACTION: Final = 4
+#: Smaller writes are joined, so that the blocks of a piece take no more memory than its bytes.
+_MIN_BLOCK_BYTES: Final = 16 * 1024
 
 
 class IMemoryUser(Interface):
@@ -155,3 +157,55 @@ class UploadMemory:
             user.give_up(before)
         if self._requests and self._call is None:
             self._call = self.clock.callLater(PATIENCE_S, self._ask_users)
+
+
+@define(eq=False)
+class BlockBuffer:
+    """Collects blocks of bytes, and returns them in pieces of any size.
+
+    :ivar size: bytes.
+    """
+
+    size: int = field(init=False, default=0)
+    _blocks: list[bytes] = field(init=False, factory=list)
+    _small: bytearray = field(init=False, factory=bytearray)
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end."""
+        self.size += len(data)
+        if len(data) >= _MIN_BLOCK_BYTES:
+            self._flush_small()
+            self._blocks.append(data)
+        else:
+            self._small += data
+            if len(self._small) >= _MIN_BLOCK_BYTES:
+                self._flush_small()
+
+    def take(self, size: int) -> list[bytes]:
+        """Remove and return the first bytes.
+
+        :param size: number of bytes, at most those collected.
+        """
+        self._flush_small()
+        self.size -= size
+        count = 0
+        for block in self._blocks:
+            if size < len(block):
+                break
+            size -= len(block)
+            count += 1
+        taken, self._blocks = self._blocks[:count], self._blocks[count:]
+        if size:
+            view = memoryview(self._blocks[0])
+            taken.append(bytes(view[:size]))
+            self._blocks[0] = bytes(view[size:])
+        return taken
+
+    def clear(self) -> None:
+        """Remove all bytes."""
+        self.take(self.size)
+
+    def _flush_small(self) -> None:
+        if self._small:
+            self._blocks.append(bytes(self._small))
+            self._small.clear()

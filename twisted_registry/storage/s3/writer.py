@@ -41,7 +41,7 @@ from twisted_registry.storage.s3.pieces import (
     part_bytes,
     size_of,
 )
-from twisted_registry.storage.s3.upload_memory import IMemoryUser
+from twisted_registry.storage.s3.upload_memory import BlockBuffer, IMemoryUser
 from twisted_registry.storage.writers import PushConsumer
 
 if TYPE_CHECKING:
@@ -66,60 +66,6 @@ READ_BYTES: Final = 1024 * 1024
 _FILL_S: Final = 1.0
 #: Superseded pieces to keep until the end of the upload, in case an older list is still in use.
 MAX_SUPERSEDED_PIECES: Final = 1000
-#: Smaller writes are joined, so that the blocks of a piece take no more memory than its bytes.
-_MIN_BLOCK_BYTES: Final = 16 * 1024
-
-
-@define(eq=False)
-class BlockBuffer:
-    """Collects blocks of bytes, and returns them in pieces of any size.
-
-    :ivar size: bytes.
-    """
-
-    size: int = field(init=False, default=0)
-    _blocks: list[bytes] = field(init=False, factory=list)
-    _small: bytearray = field(init=False, factory=bytearray)
-
-    def append(self, data: bytes) -> None:
-        """Add bytes at the end."""
-        self.size += len(data)
-        if len(data) >= _MIN_BLOCK_BYTES:
-            self._flush_small()
-            self._blocks.append(data)
-        else:
-            self._small += data
-            if len(self._small) >= _MIN_BLOCK_BYTES:
-                self._flush_small()
-
-    def take(self, size: int) -> list[bytes]:
-        """Remove and return the first bytes.
-
-        :param size: number of bytes, at most those collected.
-        """
-        self._flush_small()
-        self.size -= size
-        count = 0
-        for block in self._blocks:
-            if size < len(block):
-                break
-            size -= len(block)
-            count += 1
-        taken, self._blocks = self._blocks[:count], self._blocks[count:]
-        if size:
-            view = memoryview(self._blocks[0])
-            taken.append(bytes(view[:size]))
-            self._blocks[0] = bytes(view[size:])
-        return taken
-
-    def clear(self) -> None:
-        """Remove all bytes."""
-        self.take(self.size)
-
-    def _flush_small(self) -> None:
-        if self._small:
-            self._blocks.append(bytes(self._small))
-            self._small.clear()
 
 
 @frozen
@@ -461,8 +407,8 @@ class ObjectWriter(PushConsumer):
         name = uuid4().hex
         self._unaccepted.append(name)
         crc: int | None = None
-        if not upload.completes:
-            crc = yield tools.copier.crc_of(blocks)
+        if not (upload.completes and upload.is_whole_part):
+            crc = yield tools.copier.crc_of(blocks)  # it will be read to be joined with others
         etag: str = yield tools.client.put_object(self.prefix + name, blocks)
         upload.stored = Piece(name, size, etag, crc)
 
@@ -605,7 +551,7 @@ class ObjectWriter(PushConsumer):
             names += self.piece_list.names
         if self.destination and not self._published:
             self.piece_list = PieceList()
-        cleaning = maybeDeferred(self._delete, self._object_keys(names))
+        cleaning = maybeDeferred(self._delete, self._object_keys(names)).addErrback(log_error)
         if self._upload_id:
             cleaning.addCallback(
                 lambda _: self._tools.client.abort_multipart_upload(
@@ -622,6 +568,8 @@ class ObjectWriter(PushConsumer):
         self._held = ()
         memory.release(self._held_memory)
         self._held_memory = 0
+        self._leave_queue()
+        self._return_unused()
         self._release()
         error: BaseException | None = None
         if isinstance(result, Failure):
