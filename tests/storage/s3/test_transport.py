@@ -9,6 +9,7 @@ from twisted.internet.error import (
     ConnectionLost,
     DNSLookupError,
 )
+from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.python.failure import Failure
 from twisted.web.client import RequestGenerationFailed, ResponseNeverReceived
 
@@ -43,6 +44,7 @@ def test_request_and_response(transport, agent):
 @pytest.mark.parametrize(
     ("error", "text"),
     [
+        (ConnectTimeout("slow"), "User timeout caused connection failure: slow."),
         (ConnectError("refused"), "An error occurred while connecting: refused."),
         (DNSLookupError("no such name"), "DNS lookup failed: no such name."),
         (
@@ -62,6 +64,7 @@ def test_network_errors_are_unreachable(transport, agent, error, text):
     sending = get(transport)
     agent.last.answer.errback(error)
     failed = failure_of(sending, Unreachable).value
+    assert isinstance(failed, Stalled) is isinstance(error, ConnectTimeout)
     assert text in str(failed)
     assert failed.retryable
     assert failed.status == 0

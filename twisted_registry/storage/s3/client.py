@@ -71,7 +71,7 @@ _MAX_DOCUMENT_BYTES: Final = 8 * 1024 * 1024
 #: Maximum number of keys in a DeleteObjects request.
 _MAX_KEYS_PER_DELETE: Final = 1000
 #: How long to wait for operations on stored objects. Many stores do not respond before the end.
-_SLOW_S: Final = 28.0
+_SLOW_S: Final = 24.0
 #: Speeds that every store should reach: of copies, and of joining parts.
 _COPY_BYTES_PER_S: Final = 2 * 1024 * 1024
 _JOINED_PARTS_PER_S: Final = 10

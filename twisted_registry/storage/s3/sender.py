@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from math import inf
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from attrs import define, evolve, field, frozen
@@ -66,6 +67,9 @@ MAX_INLINE_HASH_BYTES: Final = 64 * 1024
 MAX_ERROR_BYTES: Final = 64 * 1024
 #: How often an operation may stall; see :class:`~twisted_registry.storage.s3.transport.Timeouts`.
 _MAX_STALLS: Final = 2
+#: How long to wait for a store that has just stalled and not responded since, and for how long.
+_PROBE_S: Final = 1.5
+_SUSPECT_S: Final = 5.0
 #: Statuses of refused credentials: 400 for an expired token, 403 for others.
 _REFUSAL_STATUSES: Final = frozenset({400, 403})
 #: Clock difference above which a HEAD that was refused without a code is taken for ClockSkewed.
@@ -180,6 +184,10 @@ class RequestLog:
 class Sender:
     """Sends operations on one bucket.
 
+    An operation is given up when it has stalled twice. What follows in the same request, such as
+    saving and cleaning up, would stall as well and hold the client for minutes. So for some seconds
+    operations have to be answered quickly, until the store responds to one.
+
     :ivar address: of the bucket.
     :ivar credentials: source of the credentials; closed with the sender.
     :ivar user_agent: value of the ``User-Agent`` header.
@@ -201,6 +209,9 @@ class Sender:
     sign_payloads: bool = True
     clock_offset_s: float = 0.0
     _signer: Signer | None = field(init=False, default=None)
+    #: when the store responded last, and when an operation was given up because it did not
+    _responded_at: float = field(init=False, default=-inf)
+    _stalled_at: float = field(init=False, default=-inf)
 
     @inlineCallbacks
     def send(
@@ -218,12 +229,14 @@ class Sender:
         started = self._clock.seconds()
         attempt, may_have_applied = 0, False
         remedies: set[type[S3Error]] = set()
-        stalls_left = 1 if operation.slow_s else _MAX_STALLS
+        timeout_s, stalls_left = self._patience(operation)
         while True:
             attempt += 1
             signer: Signer = yield self._current_signer(self._operation_name(operation))
             try:
-                response: S3Response = yield self._attempt(operation, payload, attempt, signer)
+                response: S3Response = yield self._attempt(
+                    operation, payload, attempt, signer, timeout_s
+                )
                 result: _T = yield read(response)
             except S3Error as error:
                 if (yield self._remedy(error, signer.credentials, remedies)):
@@ -233,6 +246,8 @@ class Sender:
                 delay_s = None
                 if stalls_left:
                     delay_s = self._backoff.retry_delay_s(error, attempt, elapsed_s)
+                elif self._responded_at < started:
+                    self._stalled_at = self._clock.seconds()
                 self._request_log.log_failure(error, attempt, delay_s)
                 if delay_s is None:
                     if may_have_applied:
@@ -272,7 +287,12 @@ class Sender:
 
     @inlineCallbacks
     def _attempt(
-        self, operation: Operation, payload: str, attempt: int, signer: Signer
+        self,
+        operation: Operation,
+        payload: str,
+        attempt: int,
+        signer: Signer,
+        timeout_s: float | None,
     ) -> DeferredGenerator[S3Response]:
         address, started = self.address, self._clock.seconds()
         operation_name = self._operation_name(operation)
@@ -285,9 +305,9 @@ class Sender:
         url = address.url(path, query)
         self._request_log.log_request(operation.method, url, headers)
         response: S3Response = yield self._transport.send(
-            operation_name, operation.method, url, headers, operation.content,
-            operation.slow_s or None,
+            operation_name, operation.method, url, headers, operation.content, timeout_s
         )  # fmt: skip
+        self._responded_at = self._clock.seconds()
         self._request_log.log_response(response, attempt, self._clock.seconds() - started)
         if response.status // 100 == 2:
             return response
@@ -304,6 +324,16 @@ class Sender:
         if self.address.scheme == "https" and not self.sign_payloads:
             return UNSIGNED_PAYLOAD
         return None
+
+    def _patience(self, operation: Operation) -> tuple[float | None, int]:
+        """Return how long to wait for a response, None as usual, and how often it may stall."""
+        is_suspect = (
+            self._stalled_at > self._responded_at
+            and self._clock.seconds() - self._stalled_at < _SUSPECT_S
+        )
+        if is_suspect:
+            return _PROBE_S, 1
+        return (operation.slow_s, 1) if operation.slow_s else (None, _MAX_STALLS)
 
     def _operation_name(self, operation: Operation) -> str:
         """Return the name of an operation and its object, for errors."""

@@ -85,9 +85,10 @@ _NETWORK_ERRORS: Final = (
 class Timeouts:
     """How long to wait for the store, in seconds.
 
-    A store that stalls holds a client for 30 s at most: a body that stalls is requested again, and
-    each request is sent twice, so ``idle_s`` and twice ``response_s`` have to be less. A connection
-    is tried five times.
+    A store that stalls holds a client for 30 s at most: each request is sent twice, and a body that
+    stalls is requested again, so ``idle_s`` and twice ``response_s`` have to be less, as well as
+    twice ``stored_s`` and the requests that follow, see
+    :class:`~twisted_registry.storage.s3.sender.Sender`.
 
     :ivar connect_s: for a connection.
     :ivar response_s: for a connection and the response head, if the request has no content.
@@ -97,7 +98,7 @@ class Timeouts:
 
     connect_s: float = 5.0
     response_s: float = 10.0
-    stored_s: float = 14.0
+    stored_s: float = 12.0
     idle_s: float = 9.0
 
 
@@ -501,7 +502,8 @@ class Transport:
             cause = _root_cause(error)
             if isinstance(cause, (CancelledError, ConnectingCancelledError)):
                 raise CancelledError from None
-            raise Unreachable(operation_name, _describe_error(cause), retryable=True) from None
+            kind = Stalled if isinstance(cause, ConnectTimeout) else Unreachable
+            raise kind(operation_name, _describe_error(cause), retryable=True) from None
         finally:
             idle_timeout.cancel()
         return S3Response(operation_name, response, self._clock, idle_s)
