@@ -298,7 +298,7 @@ class FakeBucket:
         self._unfinished(key, upload_id).times[number] = self.now
         return Part(number, etag, len(content))
 
-    def upload_part_copy(self, key, upload_id, number, source, byte_range=None):
+    def upload_part_copy(self, key, upload_id, number, source, byte_range=None, *, size=0):
         return self.do(
             "upload_part_copy",
             source,

@@ -31,6 +31,7 @@ from twisted_registry.storage.s3.errors import (
     PreconditionFailed,
     RangeUnsatisfiable,
     S3Error,
+    Stalled,
     Unreachable,
     Unsupported,
 )
@@ -260,6 +261,20 @@ def test_copy_object(client, agent):
     assert asked(agent.last) == (
         "PUT", "/d", {}, {**TYPE, "x-amz-copy-source": "images/%C3%BC%20b/c"},
     )  # fmt: skip
+
+
+def test_large_copies_have_time(client, agent, clock):
+    """At two MiB per second, as some stores respond at the end only."""
+    for copy in (
+        lambda: client.copy_object("a", "b", size=200 * 2**20),
+        lambda: client.upload_part_copy("b", "U", 1, "a", size=200 * 2**20),
+    ):
+        copying = copy()
+        clock.advance(99)
+        no_result(copying)
+        clock.advance(1)
+        failure_of(copying, Stalled)
+        clock.advance(10)
 
 
 def test_error_in_a_successful_copy_response(client, agent, clock):

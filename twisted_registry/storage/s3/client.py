@@ -259,9 +259,11 @@ class S3Client:
         number: int,
         source: str,
         byte_range: tuple[int, int] | None = None,
+        *,
+        size: int = 0,
     ) -> Deferred[str]:
         """Copy an object, or a range of it, to a part; fire with the ETag of the part."""
-        headers, length = self._copy_source_header(source), 0
+        headers = self._copy_source_header(source)
         if byte_range is not None:
             offset, length = byte_range
             headers["x-amz-copy-source-range"] = f"bytes={offset}-{offset + length - 1}"
@@ -271,7 +273,7 @@ class S3Client:
             key,
             (("partNumber", str(number)), ("uploadId", upload_id)),
             headers=headers,
-            slow_s=max(_SLOW_S, length / _COPY_BYTES_PER_S),
+            slow_s=max(_SLOW_S, size / _COPY_BYTES_PER_S),
         )
         return self._request_document(operation, "CopyPartResult", parse_etag)
 

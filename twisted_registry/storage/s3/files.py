@@ -349,7 +349,7 @@ class Copier:
         def copy_part(start: int, upload_id: str, number: int) -> Deferred[Part]:
             length = min(part_bytes, size - start)
             return self._client.upload_part_copy(
-                destination, upload_id, number, source.key, (start, length)
+                destination, upload_id, number, source.key, (start, length), size=length
             ).addCallback(partial(Part, number, size=length))
 
         return self._multipart_copy(
@@ -396,7 +396,7 @@ class Copier:
             if not piece.name:
                 return succeed(part(piece.etag))
             return self._client.upload_part_copy(
-                destination, upload_id, number, prefix + piece.name
+                destination, upload_id, number, prefix + piece.name, size=piece.size
             ).addCallback(part)
 
         makers = [partial(make_part, pieces) for pieces in parts]

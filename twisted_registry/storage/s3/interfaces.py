@@ -304,10 +304,13 @@ class IS3Client(Interface):
         number: int,
         source: str,
         byte_range: tuple[int, int] | None = None,
+        *,
+        size: int = 0,
     ) -> Deferred[str]:
         """Copy an object, or a range of it, to a part in the store; fire with the part's ETag.
 
         :param byte_range: offset in the source, and number of bytes.
+        :param size: bytes of the part, for the timeout.
         """
 
     def complete_multipart_upload(key: str, upload_id: str, parts: Sequence[Part]) -> Deferred[str]:
