@@ -29,6 +29,7 @@ from twisted_registry.storage.s3.interfaces import (
 )
 from twisted_registry.storage.s3.responses import (
     METADATA_HEADER,
+    ContentCheck,
     parse_delete_errors,
     parse_error,
     parse_etag,
@@ -92,6 +93,7 @@ class S3Client:
     sender: Sender
     object_options: ObjectOptions = field(factory=ObjectOptions)
     _public: BucketAddress | None = None
+    _content_check: ContentCheck = field(init=False, factory=ContentCheck)
 
     @property
     def bucket(self) -> str:
@@ -137,6 +139,7 @@ class S3Client:
 
     def read_object(self, key: str, limit: int) -> Deferred[tuple[ObjectInfo, bytes]]:
         """Fire with the metadata and the whole content of a small object."""
+        doubtful: bytes | None = None
 
         @inlineCallbacks
         def read(response: S3Response) -> DeferredGenerator[tuple[ObjectInfo, bytes]]:
@@ -147,8 +150,19 @@ class S3Client:
                     f"{response.length} bytes, more than the limit of {limit}",
                     code="EntityTooLarge",
                 )
+            nonlocal doubtful
             content: bytes = yield response.collect(limit)
-            return parse_object_info(response, key, len(content)), content
+            info = parse_object_info(response, key, len(content))
+            if self._content_check.is_doubtful(response, content, info.etag):
+                if content != doubtful:
+                    doubtful = content
+                    raise InvalidResponse(
+                        response.operation_name,
+                        "the content does not have the MD5 that its ETag says",
+                        retryable=True,
+                    )
+                self._content_check.confirm()
+            return info, content
 
         return self.sender.send(Operation("GetObject", "GET", key), read)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import calendar
+import hashlib
 import re
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from attrs import define, field
 from twisted.web.http import stringToDatetime
 
 from twisted_registry.storage.s3.errors import (
@@ -32,9 +34,45 @@ if TYPE_CHECKING:
 
 #: Header of the user metadata of an object.
 METADATA_HEADER: Final = "x-amz-meta-twisted-registry"
+#: Header of the encryption of an object.
+_ENCRYPTION_HEADER: Final = "x-amz-server-side-encryption"
+#: Contents up to this size are compared with their ETag: links, records, small manifests.
+_MAX_COMPARED_BYTES: Final = 64 * 1024
+#: Contents that arrived twice without their MD5, after which a store is known to have other ETags.
+_MAX_CONFIRMED: Final = 8
+_MD5: Final = re.compile(r"[0-9a-f]{32}")
 #: Maximum length of the store's error message in our errors.
 _MAX_MESSAGE_CHARS: Final = 300
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+@define(eq=False)
+class ContentCheck:
+    """Detects small contents that were damaged on their way from the store, by their ETag.
+
+    The ETag of an object that was stored by one request is usually the MD5 of its content, but not
+    in all stores, and not if a KMS has encrypted it. So a content with another MD5 is read again,
+    and one that arrives twice is what the store has. Contents are no longer compared if none of the
+    first ones has its MD5.
+    """
+
+    _has_matched: bool = field(init=False, default=False)
+    _confirmed: int = field(init=False, default=0)
+
+    def is_doubtful(self, response: S3Response, content: bytes, etag: str) -> bool:
+        """Return whether a content has another MD5 than its ETag says."""
+        if self._confirmed >= _MAX_CONFIRMED and not self._has_matched:
+            return False
+        is_comparable = len(content) <= _MAX_COMPARED_BYTES and _MD5.fullmatch(etag)
+        if not is_comparable or response.header(_ENCRYPTION_HEADER).startswith("aws:kms"):
+            return False
+        is_equal = hashlib.md5(content, usedforsecurity=False).hexdigest() == etag
+        self._has_matched = self._has_matched or is_equal
+        return not is_equal
+
+    def confirm(self) -> None:
+        """Record that a doubtful content has arrived twice."""
+        self._confirmed += 1
 
 
 def unquote_etag(text: str) -> str:
