@@ -213,7 +213,7 @@ class Inventory:
                 digest = parse_link(content) if isinstance(content, bytes) else None
                 if digest is not None:
                     found.append((tag, digest))
-                elif strict and content:
+                elif strict and not _is_empty(content):
                     log.error(
                         "the link of a tag is damaged or unreadable: {name}:{tag}",
                         name=name,
@@ -267,6 +267,11 @@ class Inventory:
             return None
         except StorageError as error:
             return error
+
+
+def _is_empty(content: bytes | StorageError | None) -> bool:
+    """Return whether a link is missing, or empty as after a crash."""
+    return content is None or (isinstance(content, bytes) and not content.strip())
 
 
 def _group(

@@ -8,6 +8,7 @@ and when the store refuses them.
 
 from __future__ import annotations
 
+import os
 from configparser import ConfigParser
 from configparser import Error as ConfigError
 from math import inf
@@ -284,23 +285,28 @@ class SharedFiles:
     """
 
     environ: Mapping[str, str]
+    _paths: tuple[str, str] = field(init=False)
+
+    @_paths.default
+    def _find_paths(self) -> tuple[str, str]:
+        shared, config = _shared_paths(self.environ)
+        return str(shared), str(config)
 
     def version(self) -> object:
         """Return inode, size and times of the files."""
-        return tuple(map(_file_version, _shared_paths(self.environ)))
+        return tuple(map(_file_version, self._paths))
 
     def load(self, *, renew: bool) -> Credentials:  # noqa: ARG002
         """Read the files."""
         found = from_shared_files(self.environ)
         if found is None:
-            shared, _ = _shared_paths(self.environ)
-            raise CredentialsError(f"the profile in {shared} no longer has keys")
+            raise CredentialsError(f"the profile in {self._paths[0]} no longer has keys")
         return found
 
 
-def _file_version(path: Path) -> tuple[int, ...] | None:
+def _file_version(path: str) -> tuple[int, ...] | None:
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 - several times as fast, for each request
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
