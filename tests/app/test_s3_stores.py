@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from hashlib import sha256
 from urllib.request import urlopen
 from uuid import uuid4
@@ -15,15 +16,13 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 from tests.storage.s3.scripted_server import Script, Store, answer
-from tests.support.processes import ROOT, SERVE, TWISTD, RegistryProcess, run
+from tests.support.processes import ROOT, SERVE, TWISTD, RegistryProcess, run, wait_until
 from tests.support.s3_servers import client
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.s3 import make_s3_driver
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load_text
-from twisted_registry.storage.s3.errors import (
-    NoSuchBucket,
-)
+from twisted_registry.storage.s3.errors import NoSuchBucket
 from twisted_registry.storage.s3.files import CopyOptions
 
 KEYS = "accesskey: AKIA, secretkey: hunter2"
@@ -347,6 +346,40 @@ def test_check_leaves_nothing_in_real_stores(tmp_path, object_stores, kind):
     assert status == 0, lines
     found = client(store).list_objects_v2(Bucket="registry", Prefix=root)
     assert "Contents" not in found
+
+
+@pytest.mark.integration
+def test_credentials_without_write_permission_start_with_a_warning(tmp_path, object_stores):
+    """On Ceph, with a bucket policy; pulls work, and pushes are refused cleanly."""
+    store, root, content = object_stores.get("ceph"), uuid4().hex, uuid4().bytes
+    path = configured(tmp_path, store, more=f"rootdirectory: {root}")
+    digest = f"sha256:{sha256(content).hexdigest()}"
+    push = ("POST", f"/v2/a/blobs/uploads/?digest={digest}", content)
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as running:
+        assert running.ask(*push)[0].status == 201
+    statement = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:PutObject",
+        "Resource": f"arn:aws:s3:::registry/{root}/*",
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    s3 = client(store)
+    s3.put_bucket_policy(Bucket="registry", Policy=policy)
+    try:
+        with RegistryProcess(*SERVE, path, cwd=tmp_path) as running:
+            wait_until(lambda: [line for line in running.lines if "permit pulls only" in line])
+            assert running.ask("GET", f"/v2/a/blobs/{digest}")[0].status == 307
+            assert running.ask(push[0], push[1].replace("/a/", "/b/"), content)[0].status == 503
+        checked = run(*CHECK, "--bucket", path, cwd=tmp_path)
+        assert checked[0] == 0
+        assert [line for line in checked[2] if "permit pulls only" in line]
+        readonly = {"REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED": "true"}
+        status, _, lines = run(*CHECK, "--bucket", path, cwd=tmp_path, **readonly)
+        assert status == 0
+        assert [line for line in lines if "permit" in line] == []
+    finally:
+        s3.delete_bucket_policy(Bucket="registry")
 
 
 @pytest.mark.integration
