@@ -287,7 +287,8 @@ class ObjectWriter(PushConsumer):
         """Return memory that a slow client does not fill; what it has sent is stored."""
         waits_for_store = self._paused and self._request is None
         if self._granted and self._granted_at <= before and not waits_for_store:
-            self._estimate_fill()
+            if self._request is None:
+                self._estimate_fill()
             self._store_early()
             self._pause_if_full()
 
