@@ -67,7 +67,9 @@ class Content:
 def command(work, bucket, *words, within=""):
     """Run a command on the bucket; return its exit status and its JSON output."""
     config = written(work, OURS, bucket, free_port(), within=within)
-    status, out, err = run(sys.executable, "-m", "twisted_registry", *words, config, cwd=work)
+    status, out, err = run(
+        sys.executable, "-m", "twisted_registry", *words, config, cwd=work, timeout_s=240
+    )
     assert out, err
     return status, json.loads(out)
 

