@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from twisted.logger import Logger
 
 from twisted_registry.oci.errors import ErrorCode, RegistryError, insufficient_storage
-from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.storage.interfaces import FileTooLarge, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -28,8 +28,9 @@ def translate_storage_errors(
 ) -> Callable[_P, Coroutine[object, object, _T]]:
     """Make ``function`` raise :class:`RegistryError` instead of :class:`StorageError`.
 
-    A full store becomes 507 Insufficient Storage, anything else 503; both with the code
-    UNAVAILABLE. The storage error is logged.
+    A full store becomes 507 Insufficient Storage, a file that is too large for it 413, with the
+    code DENIED because docker repeats an upload after most others; anything else 503. The storage
+    error is logged.
     """
 
     @wraps(function)
@@ -42,6 +43,10 @@ def translate_storage_errors(
             )
             if error.full:
                 raise insufficient_storage() from error
+            if isinstance(error, FileTooLarge):
+                raise RegistryError(
+                    ErrorCode.DENIED, message="the store cannot keep a blob so large", status=413
+                ) from error
             raise RegistryError(
                 ErrorCode.UNAVAILABLE, message="the storage backend failed"
             ) from error

@@ -122,6 +122,10 @@ class MoveRefused(StorageError):
     """The ``still`` callback vetoed the move."""
 
 
+class FileTooLarge(StorageError):
+    """The file is larger than the driver can store."""
+
+
 class MethodUnsupported(StorageError):
     """The driver does not support this (``presign`` of a method, ``create`` on some stores)."""
 

@@ -8,6 +8,7 @@ from twisted.internet.defer import succeed
 
 from tests.storage.s3.fake_bucket import FakeBucket, Stored
 from tests.storage.s3.upload_helpers import CHUNK, MIB, noise
+from twisted_registry.storage.interfaces import FileTooLarge
 from twisted_registry.storage.s3.errors import InvalidPart
 from twisted_registry.storage.s3.pieces import MAX_PARTS, Piece, PieceList, part_bytes
 from twisted_registry.testing.stream_contract import error_of
@@ -65,6 +66,7 @@ async def test_file_of_too_many_parts_is_refused(bucket, driver, full):
     writer.write(b"the last part may be small")
     if full:
         error = await error_of(writer.flush())
+        assert isinstance(error, FileTooLarge)
         assert str(error) == (
             f"up/data: is larger than 10000 parts of {CHUNK} bytes: raise chunksize"
         )

@@ -31,7 +31,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_registry.storage.interfaces import IWriter, PathNotFound, StorageError
+from twisted_registry.storage.interfaces import FileTooLarge, IWriter, PathNotFound, StorageError
 from twisted_registry.storage.s3.errors import to_storage_error
 from twisted_registry.storage.s3.pieces import (
     MAX_PARTS,
@@ -336,7 +336,7 @@ class ObjectWriter(PushConsumer):
     def _cut(self) -> _PieceUpload | None:
         """Take a piece from the buffer if it is time to store one.
 
-        :raises StorageError: if the file has too many parts.
+        :raises FileTooLarge: if the file has too many parts.
         """
         uploads, buffer = self._uploads, self._buffer
         if not buffer.size or len(uploads) >= _MAX_PIECE_UPLOADS:
@@ -351,7 +351,7 @@ class ObjectWriter(PushConsumer):
         if not (completes or is_last or self._sending_early):
             return None
         if number > MAX_PARTS:
-            raise StorageError(
+            raise FileTooLarge(
                 self.path,
                 f"is larger than {MAX_PARTS} parts of {self._tools.chunk_bytes} bytes:"
                 " raise chunksize",
