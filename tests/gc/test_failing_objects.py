@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from tests.gc.collected_store import UNTAGGED, Store
@@ -37,34 +39,39 @@ def stocked(kind):
     return store
 
 
-PATHS = stocked(Store).world.paths()
+with closing(stocked(Store)) as example:
+    PATHS = example.world.paths()
 
 
 @pytest.mark.parametrize("kind", [Store, KeptStore], ids=["for good", "trash"])
 def test_a_collection_survives_each_object_that_fails(kind):
     for path in PATHS:
-        store = stocked(kind)
-        fail_object(store, path)
-        store.collect(**UNTAGGED)
-        removed = {content for content in GARBAGE if not store.holds(content)}
-        concerns = {content for content in GARBAGE if Digest.of(content).hex in path}
-        assert removed >= set(GARBAGE) - concerns, path
-        store.world.driver.before = lambda *_: None
-        assert all(map(store.is_whole, store.kept, ("a/b", "other"))), path
-        store.collect(**UNTAGGED)
-        assert not any(map(store.holds, GARBAGE)), path
-        assert layout.revision_link("a/b", store.untagged) not in store.world.paths(), path
+        with closing(stocked(kind)) as store:
+            check_collection(store, path)
+
+
+def check_collection(store, path):
+    fail_object(store, path)
+    store.collect(**UNTAGGED)
+    removed = {content for content in GARBAGE if not store.holds(content)}
+    concerns = {content for content in GARBAGE if Digest.of(content).hex in path}
+    assert removed >= set(GARBAGE) - concerns, path
+    store.world.driver.before = lambda *_: None
+    assert all(map(store.is_whole, store.kept, ("a/b", "other"))), path
+    store.collect(**UNTAGGED)
+    assert not any(map(store.holds, GARBAGE)), path
+    assert layout.revision_link("a/b", store.untagged) not in store.world.paths(), path
 
 
 @pytest.mark.parametrize("content", [b"sha256:12", b"?" * 71])
 def test_a_damaged_tag_keeps_all_manifests_of_its_repository(content):
-    store = stocked(KeptStore)
-    path = layout.tag_current_link("a/b", "v1")
-    store.world.write(path, content)
-    store.age()
-    assert store.collect(**UNTAGGED).troubled == ("a/b",)
-    assert layout.revision_link("a/b", store.kept[0]) in store.world.paths()
-    assert not any(map(store.holds, GARBAGE))
+    with closing(stocked(KeptStore)) as store:
+        path = layout.tag_current_link("a/b", "v1")
+        store.world.write(path, content)
+        store.age()
+        assert store.collect(**UNTAGGED).troubled == ("a/b",)
+        assert layout.revision_link("a/b", store.kept[0]) in store.world.paths()
+        assert not any(map(store.holds, GARBAGE))
 
 
 def trashed_although_needed():
@@ -81,35 +88,38 @@ def trashed_although_needed():
     return store
 
 
-TRASHED = [
-    path for path in trashed_although_needed().world.paths() if path.startswith(layout.TRASH)
-]
+with closing(trashed_although_needed()) as example:
+    TRASHED = [path for path in example.world.paths() if path.startswith(layout.TRASH)]
 
 
 def test_each_trashed_object_that_fails_keeps_no_other_from_being_restored():
     for path in TRASHED:
-        store = trashed_although_needed()
-        fail_object(store, path)
-        result = store.collect()
-        store.world.driver.before = lambda *_: None
-        needed = [Digest.of(b"layer"), store.kept[0]]
-        for digest in needed:
-            is_stored = layout.blob_data(digest) in store.world.paths()
-            assert is_stored is not (digest.hex in path), path
-        concerns = sum(digest.hex in path for digest in needed)
-        assert result.failed == concerns, path
-        assert store.collect().failed == 0
-        assert all(map(store.is_whole, store.kept, ("a/b", "other"))), path
+        with closing(trashed_although_needed()) as store:
+            check_restoration(store, path)
+
+
+def check_restoration(store, path):
+    fail_object(store, path)
+    result = store.collect()
+    store.world.driver.before = lambda *_: None
+    needed = [Digest.of(b"layer"), store.kept[0]]
+    for digest in needed:
+        is_stored = layout.blob_data(digest) in store.world.paths()
+        assert is_stored is not (digest.hex in path), path
+    concerns = sum(digest.hex in path for digest in needed)
+    assert result.failed == concerns, path
+    assert store.collect().failed == 0
+    assert all(map(store.is_whole, store.kept, ("a/b", "other"))), path
 
 
 def test_no_blob_expires_while_a_needed_one_cannot_be_restored():
-    store = trashed_although_needed()
-    (path,) = (path for path in TRASHED if Digest.of(b"layer").hex in path)
-    fail_object(store, path)
-    result = store.empty()
-    assert result.back == 1
-    assert result.failed > 0
-    assert len(store.trash(TrashedKind.BLOB)) == 3
-    store.world.driver.before = lambda *_: None
-    assert (store.empty().failed, store.trash(TrashedKind.BLOB)) == (0, [])
-    assert all(map(store.is_whole, store.kept, ("a/b", "other")))
+    with closing(trashed_although_needed()) as store:
+        (path,) = (path for path in TRASHED if Digest.of(b"layer").hex in path)
+        fail_object(store, path)
+        result = store.empty()
+        assert result.back == 1
+        assert result.failed > 0
+        assert len(store.trash(TrashedKind.BLOB)) == 3
+        store.world.driver.before = lambda *_: None
+        assert (store.empty().failed, store.trash(TrashedKind.BLOB)) == (0, [])
+        assert all(map(store.is_whole, store.kept, ("a/b", "other")))

@@ -7,6 +7,7 @@ and a function that makes one run.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from random import random
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from twisted_registry.maintenance.reserve import ReserveKeeper
 from twisted_registry.maintenance.retention import RetentionRule, TagRetention
 from twisted_registry.maintenance.task import PeriodicTask
 from twisted_registry.maintenance.watermark import FillLevel, Watermark, used_fraction
+from twisted_registry.oci.errors import RegistryError
 from twisted_registry.oci.patterns import Glob, GlobSet
 from twisted_registry.repository.clock import ClockJumps, monotonic_clock
 from twisted_registry.repository.concurrency import RateLimiter
@@ -473,8 +475,11 @@ def make_fsck(
     grace_s = configuration.storage.maintenance.gc.grace
 
     async def find_before() -> float:
-        # The time of the store is that of a file, which a check that only reads must not write.
-        now = await store_time(driver) if repair else reactor.seconds()
+        now = reactor.seconds()
+        if repair:
+            # A file has it, which a check that only reads must not write, and a full disk refuses.
+            with suppress(RegistryError):
+                now = await store_time(driver)
         return now - grace_s
 
     fsck = Fsck(
