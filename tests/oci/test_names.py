@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from twisted_registry.oci.digest import Digest, DigestInvalid
 from twisted_registry.oci.names import (
+    MAX_NAME_COMPONENTS,
     MAX_NAME_LENGTH,
     MAX_TAG_LENGTH,
     NameInvalid,
     TagInvalid,
     check_name,
+    check_new_name,
     check_tag,
     is_upload_id,
     parse_reference,
@@ -188,3 +190,9 @@ def test_an_upload_id_is_a_uuid(text):
 @pytest.mark.parametrize("text", ["", ".", "..", "0" * 36, "6B4479EE-79C9-48E5-ACE5-0E23C8383F7AA"])
 def test_other_text_is_not_an_upload_id(text):
     assert not is_upload_id(text)
+
+
+def test_a_new_name_has_a_limited_number_of_components():
+    check_new_name("/".join("a" * MAX_NAME_COMPONENTS))
+    with pytest.raises(NameInvalid, match="more than 32 components"):
+        check_new_name("/".join("a" * (MAX_NAME_COMPONENTS + 1)))

@@ -140,11 +140,10 @@ def check_known_keys(found: dict[str, Any], known: Mapping[str, str], where: str
 def _check_object(found: dict[str, Any]) -> None:
     if len(set(map(str.casefold, found))) == len(found):
         return
-    seen: dict[str, str] = {}
-    for key in found:
-        other = seen.setdefault(key.casefold(), key)
-        if other != key:
-            raise DocumentInvalid(f"the keys {other[:100]!r} and {key[:100]!r} differ only in case")
+    first: dict[str, str] = {}
+    pairs = ((first.setdefault(key.casefold(), key), key) for key in found)
+    one, other = next(pair for pair in pairs if pair[0] != pair[1])
+    raise DocumentInvalid(f"the keys {one[:100]!r} and {other[:100]!r} differ only in case")
 
 
 def _check_depth(document: Any, limits: DocumentLimits) -> None:
