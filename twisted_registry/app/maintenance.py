@@ -475,7 +475,7 @@ def make_fsck(
     grace_s = configuration.storage.maintenance.gc.grace
 
     async def find_before() -> float:
-        now = reactor.seconds()
+        now: float = reactor.seconds()
         if repair:
             # A file has it, which a check that only reads must not write, and a full disk refuses.
             with suppress(RegistryError):
