@@ -148,7 +148,7 @@ def _stop_with_failure(reactor: Any, error: StartError, observer: ILogObserver |
     """Stop the reactor, and make the process end with status 1; twistd has no way to do that.
 
     :param error: the cause, which becomes the last line of the log.
-    :param observer: writes the log; None if twistd does, which adds two lines of its own.
+    :param observer: writes the log; None if twistd does, which adds two lines after it.
     """
     if observer is None:
         reactor.addSystemEventTrigger("after", "shutdown", _log_start_error, log, error)
