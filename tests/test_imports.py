@@ -46,7 +46,10 @@ LAYERS = {
         *("app", "auth", "config", "gc", "integrity", "maintenance", "oci", "repository"),
         *("storage", "tokens"),
     ),
-    "testing": ("app", "api", "auth", "http", "metrics", "repository", "storage", "tls", "oci"),
+    "testing": (
+        *("app", "api", "auth", "config", "http", "metrics", "repository", "storage", "tls"),
+        "oci",
+    ),
     "cli": ("app.errors", "app.gc_freeze", ""),
     "tap": ("app", ""),
     "__main__": ("cli",),
@@ -81,6 +84,7 @@ LATE = {
     ("commands.check", "app.stores"): "for buckets only",
     ("commands.user", "auth.password_file"): "the extra auth",
     ("commands.serve", "app.standalone"): "it installs the reactor",
+    ("testing.options", "auth.password_file"): "bcrypt, for registries with users only",
 }
 
 #: Names that nothing may use, with the modules that may.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -49,6 +50,7 @@ from twisted_registry.app.stores import (
 from twisted_registry.auth.access import OpenAccess
 from twisted_registry.auth.rate_limits import RateLimit, RateLimitedAccess, UploadSlots
 from twisted_registry.config.http import DEFAULT_TRUSTED_PROXIES
+from twisted_registry.config.loading import as_loaded
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.proxies import TrustedProxies
@@ -72,12 +74,14 @@ if TYPE_CHECKING:
 
     from twisted.application.service import IServiceCollection
     from twisted.internet.interfaces import IStreamServerEndpoint
+    from twisted.web.resource import Resource
 
     from twisted_registry.app.tls import TLSService
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
     from twisted_registry.metrics.counts import Counts
+    from twisted_registry.repository.interfaces import IRegistryListener
     from twisted_registry.storage.interfaces import IStorageDriver
     from twisted_registry.storage.s3.driver import S3Driver
     from twisted_registry.tls.interfaces import CertificateBundle
@@ -110,31 +114,47 @@ class RegistryService(MultiService):
 
     def __init__(
         self,
-        loaded: LoadedConfiguration,
+        configuration: LoadedConfiguration | Mapping[str, Any] | str,
         reactor: Any,
-        environ: Mapping[str, str],
-        access_log: TextIO,
+        environ: Mapping[str, str] | None = None,
+        access_log: TextIO | None = None,
         observer: ILogObserver | None = None,
         handover: Handover | None = None,
         elapsed: Callable[[], float] = seconds_since_boot,
+        *,
+        driver: IStorageDriver | None = None,
+        access: IAccessController | None = None,
+        listener: IRegistryListener | None = None,
+        wrap_root: Callable[[Resource], Resource] | None = None,
     ) -> None:
         """Make all parts; nothing is opened yet, except files with users and keys.
 
-        :param loaded: the configuration and its origin.
+        :param configuration: what :func:`~twisted_registry.config.loading.load` returns, or the
+            configuration as a mapping or as YAML.
         :param environ: environment variables: a socket that systemd passes, and the credentials of
-            a store.
+            a store. None for no variables.
         :param access_log: receives the access log, unless it is disabled, and the audit log if that
-            is on standard output.
+            is on standard output; None for no access log.
         :param observer: the log observer of an application to which the service is added.
         :param handover: in a worker, what the first process has sent.
         :param elapsed: returns a time that nobody sets, in seconds, to see when the clock is set.
+        :param driver: the store, in place of the one that ``storage`` names; closed at the stop.
+        :param access: the access controller, in place of ``auth`` and ``access``.
+        :param listener: receives an event for each push, pull, mount and delete.
+        :param wrap_root: returns the root of the Resource tree to serve, given the registry's.
+        :raises ConfigurationError: if a mapping or YAML is not a valid configuration.
         :raises StartError: if the driver or the access control cannot be made as configured.
         """
         super().__init__()
+        loaded = as_loaded(configuration)
         self._loaded = loaded
         self._configuration = loaded.configuration
         self._reactor = reactor
-        self._environ = environ
+        self._environ = {} if environ is None else environ
+        self._given_driver = driver
+        self._given_access = access
+        self._listener = listener
+        self._wrap_root = wrap_root
         self._observer = observer
         self._handover = handover
         self._elapsed = elapsed
@@ -147,7 +167,9 @@ class RegistryService(MultiService):
         checked = CheckedDriver(self.driver, reactor, counts)
         self._gate = self._make_gate(checked)
         self._recording: Deferred[None] = succeed(None)
-        self._audit_log = open_audit_log(self._configuration, access_log, reactor.seconds)
+        self._audit_log = open_audit_log(
+            self._configuration, sys.stdout if access_log is None else access_log, reactor.seconds
+        )
         self._descriptors = make_descriptor_cache(self._configuration, reactor)
         self._manifest_thread = Threads(reactor, 1, "manifests")
         self.registry = self._make_registry(checked)
@@ -171,6 +193,8 @@ class RegistryService(MultiService):
 
     def _make_driver(self) -> IStorageDriver:
         configuration, reactor = self._configuration, self._reactor
+        if self._given_driver is not None:
+            return self._given_driver
         driver = make_driver(configuration, reactor, self._environ)
         if configuration.storage.bucket is not None and self.is_first:
             from twisted_registry.app.s3 import BucketCheck  # noqa: PLC0415 - for buckets only
@@ -206,6 +230,7 @@ class RegistryService(MultiService):
             checked,
             self._reactor,
             gate=self._gate,
+            listener=self._listener,
             policy=make_manifest_policy(configuration),
             secret=configuration.http.secret.encode() or None,
             url_lifetime_s=round(storage.redirect.lifetime),
@@ -219,7 +244,7 @@ class RegistryService(MultiService):
         )
 
     def _make_access(self) -> AccessControl | None:
-        if not self._configuration.controls_access:
+        if self._given_access is not None or not self._configuration.controls_access:
             return None
         return make_access(
             self._configuration, self.registry, self._reactor, self._by_address, self._audit_log
@@ -236,7 +261,7 @@ class RegistryService(MultiService):
         return tls
 
     def _make_api(self, counts: Counts | None) -> RegistryResource:
-        access: IAccessController = (
+        access: IAccessController = self._given_access or (
             OpenAccess() if self._access_control is None else self._access_control.access
         )
         limits = self._configuration.http.limits
@@ -248,18 +273,19 @@ class RegistryService(MultiService):
             self.registry, access, self._reactor, settings, counts, self._audit_log
         )
 
-    def _make_site(self, api: RegistryResource, access_log: TextIO) -> HTTPSite:
+    def _make_site(self, api: RegistryResource, access_log: TextIO | None) -> HTTPSite:
         configuration = self._configuration
         pages = {
             **({} if self._access_control is None else self._access_control.pages),
             **({} if self._tls is None else self._tls.downloads),
         }
-        is_logged = not configuration.log.accesslog.disabled
+        root = make_root(api, configuration.http.prefix, pages)
+        is_disabled = configuration.log.accesslog.disabled
         return HTTPSite(
-            make_root(api, configuration.http.prefix, pages),
+            root if self._wrap_root is None else self._wrap_root(root),
             self._reactor,
             limits=make_limits(configuration, descriptor_limit()),
-            access_log=AccessLog(access_log) if is_logged else None,
+            access_log=None if access_log is None or is_disabled else AccessLog(access_log),
             make_error_body=make_error_body,
             trusted_proxies=make_trusted_proxies(configuration),
         )

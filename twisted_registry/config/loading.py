@@ -10,6 +10,7 @@ One that only observes (``notifications``, ``health``) is a warning.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -109,6 +110,22 @@ def load_text(
     :raise ConfigurationError: with every fault found.
     """
     return _load(text, origin, f"{origin}, given as text", environ)
+
+
+def as_loaded(
+    configuration: LoadedConfiguration | Mapping[str, Any] | str,
+) -> LoadedConfiguration:
+    """Load a configuration that a program passes as a mapping or as YAML.
+
+    :param configuration: one that is loaded already is returned as it is.
+    :raise ConfigurationError: with every fault found.
+    """
+    if isinstance(configuration, LoadedConfiguration):
+        return configuration
+    if not isinstance(configuration, str):
+        # YAML includes JSON; a path in the mapping is written as text.
+        configuration = json.dumps(dict(configuration), ensure_ascii=False, default=str)
+    return load_text(configuration, {})
 
 
 def masked_data(configuration: Configuration) -> dict[str, Any]:

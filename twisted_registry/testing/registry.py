@@ -1,0 +1,248 @@
+"""A registry for tests in plain synchronous code.
+
+::
+
+    with Registry() as registry:
+        response = requests.get(f"{registry.url}/v2/")
+
+It runs on the thread of a reactor that it starts and stops itself, so that it needs neither Docker
+nor an event loop, and works inside asyncio, trial, pytest-twisted, unittest and threads.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from twisted_registry.testing.async_registry import AsyncRegistry
+from twisted_registry.testing.background_reactor import (
+    BackgroundReactor,
+    ReactorStopped,
+    ReactorThread,
+)
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from twisted.internet.defer import Deferred
+
+    from twisted_registry.auth.interfaces import IAccessController
+    from twisted_registry.repository.interfaces import IRegistryListener
+    from twisted_registry.testing.clients import ClientSettings
+    from twisted_registry.testing.hooks import RequestHook
+    from twisted_registry.testing.options import Auth, Config, Storage
+
+_T = TypeVar("_T")
+
+
+class Registry:
+    """A registry on a free port of 127.0.0.1, for blocking code.
+
+    It serves inside ``with``, or from :meth:`start` to :meth:`stop`. Then its thread, its socket
+    and its store in memory are gone. It can be started again, on another port. Any number can run
+    at the same time, and methods may be called on any thread except that of its reactor.
+
+    :ivar hooks: the functions through which each request passes, see
+        :mod:`twisted_registry.testing.hooks`. It may be changed at any time, on any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        auth: Auth = None,
+        tls: bool = False,
+        token_auth: bool = False,
+        readonly: bool = False,
+        delete: bool = True,
+        storage: Storage = None,
+        config: Config = None,
+        port: int = 0,
+        access: IAccessController | None = None,
+        listener: IRegistryListener | None = None,
+        reactor: Any = None,
+    ) -> None:
+        """Prepare a registry; nothing is opened yet.
+
+        :param auth: users, who may do everything, and without whom nothing may be done: ``(name,
+            password)``, or passwords by name, or True for a user that :attr:`auth` names. None to
+            permit everything to everyone.
+        :param tls: use TLS, with a certificate for 127.0.0.1, ::1 and localhost from an authority
+            that is made at the start.
+        :param token_auth: let clients fetch tokens with their passwords, as Docker Hub does, in
+            place of sending the passwords with each request.
+        :param readonly: refuse everything that changes the store.
+        :param delete: allow deletes.
+        :param storage: where the images are: None for in memory, a folder, a function that takes
+            the reactor and returns an ``IStorageDriver``, or a section ``storage`` of a
+            configuration.
+        :param config: a configuration of Twisted Registry or of Distribution, as a mapping, as YAML
+            or as the Path of a file. The other options are entered in it; ``http.addr`` is always
+            replaced.
+        :param port: the port; 0 for a free one.
+        :param access: an access controller, in place of ``auth`` and ``token_auth``.
+        :param listener: receives an event for each push, pull, mount and delete, on the thread of
+            the reactor.
+        :param reactor: a reactor that runs on another thread; None for a new one.
+        """
+        self.hooks: list[RequestHook] = []
+        self._make_server: Callable[[Any], AsyncRegistry] = lambda reactor: AsyncRegistry(
+            reactor,
+            auth=auth,
+            tls=tls,
+            token_auth=token_auth,
+            readonly=readonly,
+            delete=delete,
+            storage=storage,
+            config=config,
+            port=port,
+            access=access,
+            listener=listener,
+            hooks=self.hooks,
+        )
+        self._reactor = reactor
+        self._thread: ReactorThread | None = None
+        self._server: AsyncRegistry | None = None
+        self._finalizer: weakref.finalize[..., Registry] | None = None
+
+    # Running
+
+    def start(self) -> Self:
+        """Serve; the registry accepts connections when this returns.
+
+        :raises ConfigurationError: if the options are not a valid configuration.
+        :raises StartError: if it cannot be served, for example because the port is in use.
+        :raises WouldDeadlock: on the thread of the reactor that was passed.
+        """
+        if self._server is not None:
+            raise RuntimeError("the registry runs already")
+        if self._reactor is None:
+            background = BackgroundReactor("registry")
+            # For a registry that is not stopped.
+            self._finalizer = weakref.finalize(self, background.stop_soon)
+            self._thread = background
+        else:
+            self._thread = ReactorThread(self._reactor)
+        server = self._make_server(self._thread.reactor)
+        try:
+            self._thread.call(server.startService)
+        except BaseException:
+            self._stop_thread()
+            raise
+        self._server = server
+        return self
+
+    def stop(self) -> None:
+        """Abort all requests, close the store, and wait for the thread; does nothing if stopped."""
+        if self._server is None:
+            return
+        self.run(self._server.stopService)
+        self._server = None
+        self._stop_thread()
+
+    def _stop_thread(self) -> None:
+        thread, self._thread = self._thread, None
+        if isinstance(thread, BackgroundReactor):
+            thread.stop()
+        if self._finalizer is not None:
+            self._finalizer.detach()
+
+    def __enter__(self) -> Self:
+        """Serve until the block ends."""
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    @property
+    def server(self) -> AsyncRegistry:
+        """The registry that runs on the reactor's thread; to be used with :meth:`run`.
+
+        :raises RuntimeError: if the registry does not run.
+        """
+        if self._server is None:
+            raise RuntimeError(
+                "the registry does not run: use it inside 'with Registry() as registry:', or call"
+                " start() first"
+            )
+        return self._server
+
+    @overload
+    def run(
+        self, function: Callable[..., Coroutine[Any, Any, _T]], *arguments: Any, **keywords: Any
+    ) -> _T: ...
+    @overload
+    def run(
+        self, function: Callable[..., Deferred[_T]], *arguments: Any, **keywords: Any
+    ) -> _T: ...
+    @overload
+    def run(self, function: Callable[..., _T], *arguments: Any, **keywords: Any) -> _T: ...
+
+    def run(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """Call a function on the reactor's thread, and return its result.
+
+        :param function: a result that is a coroutine or a Deferred is awaited there.
+        :raises WouldDeadlock: on the thread of the reactor.
+        :raises ReactorStopped: if the registry does not run.
+        :raises Exception: what the function raised.
+        """
+        if self._thread is None:
+            raise ReactorStopped(
+                "the registry does not run: use it inside 'with Registry() as registry:', or call"
+                " start() first"
+            )
+        return self._thread.call(function, *arguments, **keywords)
+
+    # For clients
+
+    @property
+    def client_settings(self) -> ClientSettings:
+        """All attributes for clients in one object."""
+        return self.server.client_settings
+
+    @property
+    def url(self) -> str:
+        """Scheme, host and port, without a trailing slash."""
+        return self.client_settings.url
+
+    @property
+    def host(self) -> str:
+        """Host and port, as in the names of images: ``127.0.0.1:40123``."""
+        return self.client_settings.host
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return self.client_settings.port
+
+    @property
+    def auth(self) -> tuple[str, str] | None:
+        """The name and the password of the first user; None for a registry without users."""
+        return self.client_settings.auth
+
+    @property
+    def ca_file(self) -> Path | None:
+        """A PEM file with the certificate that clients have to trust; None without TLS."""
+        return self.client_settings.ca_file
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """A context that trusts the registry; None without TLS."""
+        return self.client_settings.ssl_context
+
+    def docker_config(self, folder: str | Path) -> Path:
+        """Write a ``config.json`` with the credentials, as docker, podman and oras read it.
+
+        :param folder: for the environment variable ``DOCKER_CONFIG``; created if it is missing.
+        :returns: the path of the file, for options as ``--authfile`` and ``--registry-config``.
+        """
+        return self.client_settings.docker_config(folder)
