@@ -1,0 +1,132 @@
+"""The contents of a registry, without HTTP."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.repository.registry import Registry
+from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.storage.memory import MemoryDriver
+from twisted_registry.testing.contents import Contents, Reference
+from twisted_registry.testing.images import build_image, build_index
+from twisted_registry.testing.layouts import read_layout, write_layout
+
+IMAGE = build_image(files={"a": "1" * 300_000})
+INDEX = build_index([IMAGE, build_image(files={"b": "2"}, platform="linux/arm64")])
+
+
+@pytest.fixture
+def contents():
+    return Contents(Registry(CheckedDriver(MemoryDriver(reactor), reactor), reactor))
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_image_is_pushed_and_pulled(contents):
+    assert await contents.push_image("app:1", IMAGE) == IMAGE.digest
+    assert await contents.repositories() == ["app"]
+    assert await contents.tags("app") == ["1"]
+    manifest = await contents.manifest("app:1")
+    assert (manifest.digest, manifest.media_type) == (IMAGE.digest, IMAGE.media_type)
+    assert manifest.document == IMAGE.document
+    for blob in IMAGE.blobs:
+        assert await contents.blob("app", blob.digest) == blob.read()
+    pulled = await contents.pull_image("app:1")
+    assert pulled.platform == IMAGE.platform
+    assert [blob.digest for blob in pulled.blobs] == [blob.digest for blob in IMAGE.blobs]
+    assert [layer.media_type for layer in pulled.layers] == [
+        layer.media_type for layer in IMAGE.layers
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_index_is_pushed_and_pulled(contents):
+    await contents.push_image("team/app", INDEX)
+    assert await contents.tags("team/app") == ["latest"]
+    pulled = await contents.pull_image("team/app")
+    assert [image.digest for image in pulled.images] == [image.digest for image in INDEX.images]
+    assert [image.platform for image in pulled.images] == [image.platform for image in INDEX.images]
+    child = INDEX.images[1]
+    assert (await contents.manifest(f"team/app@{child.digest}")).digest == child.digest
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_push_by_digest_sets_no_tag(contents):
+    await contents.push_image(f"app@{IMAGE.digest}", IMAGE)
+    assert await contents.tags("app") == []
+    with pytest.raises(ValueError, match="the image is"):
+        await contents.push_image(f"app@{INDEX.digest}", IMAGE)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_missing(contents):
+    assert await contents.repositories() == []
+    assert await contents.tags("app") == []
+    with pytest.raises(RegistryError) as missing:
+        await contents.manifest("app:1")
+    assert missing.value.code is ErrorCode.MANIFEST_UNKNOWN
+    with pytest.raises(RegistryError) as missing:
+        await contents.blob("app", IMAGE.digest)
+    assert missing.value.code is ErrorCode.BLOB_UNKNOWN
+
+
+@pytest_twisted.ensureDeferred
+async def test_layouts_are_loaded_and_saved(contents, tmp_path):
+    write_layout(tmp_path / "in", {"1": IMAGE, "example.org/team/app:2": INDEX})
+    assert await contents.load_layout(tmp_path / "in", "app") == ["app:1", "app:2"]
+    await contents.save_layout(tmp_path / "out.tar")
+    assert {name: image.digest for name, image in read_layout(tmp_path / "out.tar").items()} == {
+        "app:1": IMAGE.digest,
+        "app:2": INDEX.digest,
+    }
+    await contents.save_layout(tmp_path / "one", "app:2")
+    assert list(read_layout(tmp_path / "one")) == ["app:2"]
+    with pytest.raises(ValueError, match="pass the repository"):
+        await contents.load_layout(tmp_path / "in")
+    assert await contents.load_layout(tmp_path / "out.tar") == ["app:1", "app:2"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_image_without_a_tag_is_loaded_by_digest(contents, tmp_path):
+    write_layout(tmp_path / "in", {IMAGE.digest: IMAGE})
+    assert await contents.load_layout(tmp_path / "in", "app") == [f"app@{IMAGE.digest}"]
+    assert (await contents.manifest(f"app@{IMAGE.digest}")).digest == IMAGE.digest
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_pages_are_read(contents):
+    for number in range(1200):
+        await contents.registry.repository("app").tags.set(f"t{number:04}", _digest())
+    assert len(await contents.tags("app")) == 1200
+
+
+def _digest():
+    from twisted_registry.oci.digest import Digest
+
+    return Digest.parse(IMAGE.digest)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("app", ("app", "latest", None)),
+        ("app:1", ("app", "1", None)),
+        ("team/app:1", ("team/app", "1", None)),
+        ("127.0.0.1:5000/app:1", ("app", "1", None)),
+        ("localhost/app", ("app", "latest", None)),
+        ("registry.example/team/app:x", ("team/app", "x", None)),
+        (f"app@{IMAGE.digest}", ("app", None, IMAGE.digest)),
+        (f"app:1@{IMAGE.digest}", ("app", "1", IMAGE.digest)),
+    ],
+)
+def test_references(text, parts):
+    found = Reference.parse(text)
+    assert (found.repository, found.tag, found.digest) == parts
+
+
+@pytest.mark.parametrize("text", ["", "App", "app:a b", "app@sha256:1", "a//b", ":1"])
+def test_malformed_references(text):
+    with pytest.raises(ValueError, match="is not an image such as"):
+        Reference.parse(text)
