@@ -6,9 +6,12 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
+from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.repository import layout
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.memory import MemoryDriver
 from twisted_registry.testing.contents import Contents, Reference
 from twisted_registry.testing.images import build_image, build_index
@@ -98,14 +101,12 @@ async def test_an_image_without_a_tag_is_loaded_by_digest(contents, tmp_path):
 @pytest_twisted.ensureDeferred
 async def test_all_pages_are_read(contents):
     for number in range(1200):
-        await contents.registry.repository("app").tags.set(f"t{number:04}", _digest())
+        await contents.registry.repository("app").tags.set(f"t{number:04}", _digest_of(IMAGE))
     assert len(await contents.tags("app")) == 1200
 
 
-def _digest():
-    from twisted_registry.oci.digest import Digest
-
-    return Digest.parse(IMAGE.digest)
+def _digest_of(blob):
+    return Digest.parse(blob.digest)
 
 
 @pytest.mark.parametrize(
@@ -130,3 +131,48 @@ def test_references(text, parts):
 def test_malformed_references(text):
     with pytest.raises(ValueError, match="is not an image such as"):
         Reference.parse(text)
+
+
+@pytest.fixture(params=["memory", "filesystem"])
+def any_contents(request, tmp_path):
+    driver = MemoryDriver(reactor)
+    if request.param == "filesystem":
+        driver = FilesystemDriver(str(tmp_path / "store"), reactor)
+    yield Contents(Registry(CheckedDriver(driver, reactor), reactor))
+    pytest_twisted.blockon(driver.close())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_snapshot_is_restored(any_contents):
+    contents = any_contents
+    large = build_image(files={"a": "1" * 2_000_000})
+    await contents.push_image("app:1", large)
+    await contents.push_image("team/app:1", INDEX)
+    snapshot = await contents.snapshot()
+    for _ in range(2):
+        await contents.push_image("app:2", build_image(files={"c": "3"}))
+        await contents.push_image("app:1", IMAGE)
+        await contents.push_image("team/app/other", IMAGE)
+        await contents.push_image("another", IMAGE)
+        referrer = build_image(subject=large, artifact_type="a/b")
+        await contents.push_image(f"app@{referrer.digest}", referrer)
+        await contents.registry.repository("team/app").delete()
+        await contents.registry.driver.delete(layout.blob_data(_digest_of(large.layers[0])))
+        await contents.restore(snapshot)
+        assert await contents.repositories() == ["app", "team/app"]
+        assert await contents.tags("app") == ["1"]
+        pulled = await contents.pull_image("app:1")
+        assert [blob.read() for blob in pulled.blobs] == [blob.read() for blob in large.blobs]
+        assert (await contents.pull_image("team/app:1")).digest == INDEX.digest
+        with pytest.raises(RegistryError):
+            await contents.manifest(f"app@{referrer.digest}")
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_empty_registry_is_restored(any_contents):
+    snapshot = await any_contents.snapshot()
+    await any_contents.push_image("team/app", IMAGE)
+    await any_contents.restore(snapshot)
+    assert await any_contents.repositories() == []
+    await any_contents.push_image("team/app", IMAGE)
+    assert (await any_contents.manifest("team/app")).digest == IMAGE.digest

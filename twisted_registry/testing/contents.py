@@ -17,6 +17,7 @@ from twisted_registry.oci.names import check_name, check_tag
 from twisted_registry.testing.blobs import Blob, Spool
 from twisted_registry.testing.images import AnyImage, Image, Index, platform_of
 from twisted_registry.testing.layouts import read_layout, write_layout
+from twisted_registry.testing.snapshots import Snapshot, restore_snapshot, take_snapshot
 
 if TYPE_CHECKING:
     import os
@@ -195,6 +196,20 @@ class Contents:
             self.registry.repository(check_name(repository)), {"digest": digest}
         )
         return found.read()
+
+    async def snapshot(self) -> Snapshot:
+        """Return a copy of all repositories, for :meth:`restore`.
+
+        No request may change them meanwhile.
+        """
+        return await take_snapshot(self.registry.driver)
+
+    async def restore(self, snapshot: Snapshot) -> None:
+        """Make all repositories as they were when the snapshot was taken.
+
+        No request may use them meanwhile.
+        """
+        await restore_snapshot(self.registry.driver, snapshot, self.registry.clock)
 
     async def _push(self, repository: Repository, image: AnyImage, tags: list[str]) -> None:
         if isinstance(image, Index):
