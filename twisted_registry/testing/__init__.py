@@ -1,22 +1,42 @@
 """Registries for the tests of other programs, and the contract of storage drivers.
 
 :class:`Registry` is for blocking code, :class:`AsyncRegistry` for code on a reactor; both have the
-same options. :func:`serve` serves parts that a program has made itself.
+same options. :func:`build_image` and :func:`build_index` make images to push. :func:`serve` serves
+parts that a program has made itself.
 """
 
 from twisted_registry.testing.async_registry import AsyncRegistry
 from twisted_registry.testing.background_reactor import ReactorStopped, WouldDeadlock
+from twisted_registry.testing.blobs import Blob
+from twisted_registry.testing.contents import Contents, StoredManifest
 from twisted_registry.testing.hooks import Proceed, RequestHook
+from twisted_registry.testing.images import Image, Index, build_image, build_index
+from twisted_registry.testing.layers import File, Symlink
+from twisted_registry.testing.layouts import LayoutInvalid, read_layout, write_layout
 from twisted_registry.testing.registry import Registry
 from twisted_registry.testing.server import RunningServer, serve
+from twisted_registry.testing.snapshots import Snapshot
 
 __all__ = [
     "AsyncRegistry",
+    "Blob",
+    "Contents",
+    "File",
+    "Image",
+    "Index",
+    "LayoutInvalid",
     "Proceed",
     "ReactorStopped",
     "Registry",
     "RequestHook",
     "RunningServer",
+    "Snapshot",
+    "StoredManifest",
+    "Symlink",
     "WouldDeadlock",
+    "build_image",
+    "build_index",
+    "read_layout",
     "serve",
+    "write_layout",
 ]

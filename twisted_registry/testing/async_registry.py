@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_registry.app.service import RegistryService
 from twisted_registry.testing.clients import ClientSettings
+from twisted_registry.testing.contents import Contents
 from twisted_registry.testing.hooks import HookedResource
 from twisted_registry.testing.options import Options
 
@@ -111,6 +112,14 @@ class AsyncRegistry(Service):
         """
         _ = self.client_settings
         return cast("RegistryService", self._service).registry
+
+    @property
+    def contents(self) -> Contents:
+        """Pushes images and looks inside, without HTTP, by coroutines.
+
+        :raises RuntimeError: if the registry does not run.
+        """
+        return Contents(self.registry)
 
     def startService(self) -> None:
         """Serve.

@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.repository.interfaces import IRegistryListener
     from twisted_registry.testing.clients import ClientSettings
+    from twisted_registry.testing.contents import StoredManifest
     from twisted_registry.testing.hooks import RequestHook
+    from twisted_registry.testing.images import AnyImage
     from twisted_registry.testing.options import Auth, Config, Storage
+    from twisted_registry.testing.snapshots import Snapshot
 
 _T = TypeVar("_T")
 
@@ -246,3 +249,69 @@ class Registry:
         :returns: the path of the file, for options as ``--authfile`` and ``--registry-config``.
         """
         return self.client_settings.docker_config(folder)
+
+    # Contents, without HTTP: access control, faults and journal do not apply
+
+    def push_image(self, reference: str, image: AnyImage) -> str:
+        """Store an image or an index with all that it refers to, and return its digest.
+
+        :param reference: the name, such as ``app:1``; with a digest, no tag is set.
+        :raises ValueError: for a malformed reference, or a digest that is not that of the image.
+        """
+        return self.run(self.server.contents.push_image, reference, image)
+
+    def pull_image(self, reference: str) -> AnyImage:
+        """Return an image or an index with all that it refers to, as far as it is stored.
+
+        :raises RegistryError: MANIFEST_UNKNOWN.
+        """
+        return self.run(self.server.contents.pull_image, reference)
+
+    def load_layout(self, path: str | Path, repository: str | None = None) -> list[str]:
+        """Push all images of an OCI image layout or of an archive of ``docker save``.
+
+        :param path: a folder, or a tar archive, which may be compressed with gzip.
+        :param repository: where to push them; None if the layout has full names, such as ``app:1``.
+        :returns: their references.
+        :raises LayoutInvalid: if it is not a layout, or content is missing.
+        """
+        return self.run(self.server.contents.load_layout, path, repository)
+
+    def save_layout(self, path: str | Path, *references: str) -> None:
+        """Write images to an OCI image layout.
+
+        :param path: a name that ends with ``.tar`` makes an archive, which ``docker load`` reads as
+            well, another one a folder.
+        :param references: the images, such as ``app:1``; all tags if there are none.
+        """
+        self.run(self.server.contents.save_layout, path, *references)
+
+    def repositories(self) -> list[str]:
+        """Return the names of all repositories, sorted."""
+        return self.run(self.server.contents.repositories)
+
+    def tags(self, repository: str) -> list[str]:
+        """Return all tags of a repository, sorted; none if there is no such repository."""
+        return self.run(self.server.contents.tags, repository)
+
+    def manifest(self, reference: str) -> StoredManifest:
+        """Return a manifest: its ``digest``, ``media_type``, ``content`` and ``document``.
+
+        :raises RegistryError: MANIFEST_UNKNOWN.
+        """
+        return self.run(self.server.contents.manifest, reference)
+
+    def blob(self, repository: str, digest: str) -> bytes:
+        """Return the content of a blob.
+
+        :raises RegistryError: BLOB_UNKNOWN.
+        """
+        return self.run(self.server.contents.blob, repository, digest)
+
+    def snapshot(self) -> Snapshot:
+        """Return a copy of all repositories, for :meth:`restore`, while no request changes them."""
+        return self.run(self.server.contents.snapshot)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Make all repositories as they were when the snapshot was taken, while none is used."""
+        self.run(self.server.contents.restore, snapshot)
