@@ -42,6 +42,7 @@ setup(
         *find_packages(include=["twisted_registry", "twisted_registry.*"]),
         "twisted.plugins",
     ],
+    package_data={"twisted_registry": ["py.typed"]},
     install_requires=[
         "attrs>=23.2",
         "cryptography>=44",
@@ -65,6 +66,7 @@ setup(
             "twisted-registry = twisted_registry.cli:main",
             "registry = twisted_registry.cli:main",
         ],
+        "pytest11": ["oci-registry = twisted_registry.pytest_plugin"],
     },
     classifiers=[
         "Framework :: Twisted",

@@ -53,6 +53,7 @@ LAYERS = {
     "cli": ("app.errors", "app.gc_freeze", ""),
     "tap": ("app", ""),
     "__main__": ("cli",),
+    "pytest_plugin": ("testing",),
     "": (),
 }
 
@@ -84,6 +85,7 @@ LATE = {
     ("commands.check", "app.stores"): "for buckets only",
     ("commands.user", "auth.password_file"): "the extra auth",
     ("commands.serve", "app.standalone"): "it installs the reactor",
+    ("pytest_plugin", "testing"): "Twisted, for tests that use a fixture only",
     ("testing.options", "auth.password_file"): "bcrypt, for registries with users only",
 }
 
@@ -216,7 +218,7 @@ def test_the_imports_of_the_folders_have_no_cycle():
 
 def test_nothing_else_is_at_the_top_of_the_package():
     names = {path.name for path in ROOT.glob("*.py")}
-    assert names == {"__init__.py", "__main__.py", "cli.py", "tap.py"}
+    assert names == {"__init__.py", "__main__.py", "cli.py", "pytest_plugin.py", "tap.py"}
 
 
 def test_the_plugin_module_imports_nothing_of_the_package():

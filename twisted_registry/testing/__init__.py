@@ -13,6 +13,7 @@ from twisted_registry.testing.hooks import Proceed, RequestHook
 from twisted_registry.testing.images import Image, Index, build_image, build_index
 from twisted_registry.testing.layers import File, Symlink
 from twisted_registry.testing.layouts import LayoutInvalid, read_layout, write_layout
+from twisted_registry.testing.mixins import RegistryMixin
 from twisted_registry.testing.registry import Registry
 from twisted_registry.testing.server import RunningServer, serve
 from twisted_registry.testing.snapshots import Snapshot
@@ -28,6 +29,7 @@ __all__ = [
     "Proceed",
     "ReactorStopped",
     "Registry",
+    "RegistryMixin",
     "RequestHook",
     "RunningServer",
     "Snapshot",

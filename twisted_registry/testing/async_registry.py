@@ -23,6 +23,7 @@ from twisted_registry.testing.hooks import HookedResource
 from twisted_registry.testing.options import Options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
@@ -46,6 +47,7 @@ class AsyncRegistry(Service):
     It must be used on the reactor's thread. A blocking client on that thread would wait for itself:
     use :class:`~twisted_registry.testing.registry.Registry` for those.
 
+    :ivar reactor: the reactor.
     :ivar hooks: the functions through which each request passes, see
         :mod:`twisted_registry.testing.hooks`. It may be changed at any time.
     """
@@ -62,6 +64,7 @@ class AsyncRegistry(Service):
         storage: Storage = None,
         config: Config = None,
         port: int = 0,
+        environ: Mapping[str, str] | None = None,
         access: IAccessController | None = None,
         listener: IRegistryListener | None = None,
         hooks: list[RequestHook] | None = None,
@@ -72,8 +75,10 @@ class AsyncRegistry(Service):
 
         :param reactor: where it runs.
         """
-        self._reactor = reactor
-        self._options = Options(auth, tls, token_auth, readonly, delete, storage, config, port)
+        self.reactor = reactor
+        self._options = Options(
+            auth, tls, token_auth, readonly, delete, storage, config, port, environ or {}
+        )
         self._access = access
         self._listener = listener
         self._service: RegistryService | None = None
@@ -136,8 +141,8 @@ class AsyncRegistry(Service):
         try:
             self._service = service = RegistryService(
                 options.load(folder),
-                self._reactor,
-                driver=options.storage(self._reactor) if callable(options.storage) else None,
+                self.reactor,
+                driver=options.storage(self.reactor) if callable(options.storage) else None,
                 access=self._access,
                 listener=self._listener,
                 wrap_root=self._wrap_root,

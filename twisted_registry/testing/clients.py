@@ -7,8 +7,13 @@ import ssl
 from base64 import b64encode
 from functools import cached_property
 from pathlib import Path
+from typing import Self
+from urllib.parse import unquote, urlsplit
 
 from attrs import field, frozen
+
+#: The default ports.
+_PORTS = {"http": 80, "https": 443}
 
 
 @frozen(slots=False)
@@ -27,6 +32,18 @@ class ClientSettings:
     users: dict[str, str] = field(factory=dict, repr=False)
     ca_file: Path | None = None
 
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Return the settings of a registry at a URL, which may have a name and a password.
+
+        :raises ValueError: if it is not a URL of HTTP with a host.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in _PORTS or not parts.hostname:
+            raise ValueError(f"{url}: expected http://HOST:PORT or https://HOST:PORT")
+        users = {unquote(parts.username): unquote(parts.password or "")} if parts.username else {}
+        return cls(parts.scheme, parts.netloc.rpartition("@")[2], users)
+
     @property
     def url(self) -> str:
         """Scheme, host and port, without a trailing slash."""
@@ -35,7 +52,7 @@ class ClientSettings:
     @property
     def port(self) -> int:
         """The port."""
-        return int(self.host.rpartition(":")[2])
+        return urlsplit(self.url).port or _PORTS[self.scheme]
 
     @property
     def auth(self) -> tuple[str, str] | None:
@@ -44,10 +61,12 @@ class ClientSettings:
 
     @cached_property
     def ssl_context(self) -> ssl.SSLContext | None:
-        """A context that trusts the registry and nothing else; None without TLS."""
-        if self.ca_file is None:
+        """A context that trusts the registry; None without TLS."""
+        if self.scheme == "http":
             return None
-        return ssl.create_default_context(cafile=str(self.ca_file))
+        return ssl.create_default_context(
+            cafile=None if self.ca_file is None else str(self.ca_file)
+        )
 
     def docker_config(self, folder: str | Path) -> Path:
         """Write a ``config.json`` with the credentials, as docker, podman and oras read it.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
-from attrs import frozen
+from attrs import field, frozen
 
 from twisted_registry.config.loading import load_text
 
@@ -45,6 +45,7 @@ class Options:
     storage: Storage = None
     config: Config = None
     port: int = 0
+    environ: Mapping[str, str] = field(factory=dict)
 
     @property
     def users(self) -> dict[str, str]:
@@ -82,7 +83,8 @@ class Options:
             access = _section(document, "access")
             access.setdefault("tokens", {})
             access.setdefault("authenticated", ["admin"])
-        return load_text(json.dumps(document, default=str), {}, "config")
+        environ = {name: text for name, text in self.environ.items() if name not in _IGNORED}
+        return load_text(json.dumps(document, default=str), environ, "config")
 
     def _set_storage(self, document: dict[str, Any]) -> None:
         storage = self.storage
@@ -103,6 +105,8 @@ class Options:
 
 #: The keys of ``storage`` that name no driver.
 _NOT_DRIVERS = frozenset({"cache", "delete", "maintenance", "redirect", "tag"})
+#: Variables without effect.
+_IGNORED = frozenset({"REGISTRY_HTTP_ADDR"})
 
 
 def _read(config: Config) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from twisted_registry.testing.background_reactor import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -64,6 +64,7 @@ class Registry:
         storage: Storage = None,
         config: Config = None,
         port: int = 0,
+        environ: Mapping[str, str] | None = None,
         access: IAccessController | None = None,
         listener: IRegistryListener | None = None,
         reactor: Any = None,
@@ -86,6 +87,7 @@ class Registry:
             or as the Path of a file. The other options are entered in it; ``http.addr`` is always
             replaced.
         :param port: the port; 0 for a free one.
+        :param environ: ``REGISTRY_*`` variables, which override keys of ``config``.
         :param access: an access controller, in place of ``auth`` and ``token_auth``.
         :param listener: receives an event for each push, pull, mount and delete, on the thread of
             the reactor.
@@ -102,6 +104,7 @@ class Registry:
             storage=storage,
             config=config,
             port=port,
+            environ=environ,
             access=access,
             listener=listener,
             hooks=self.hooks,
