@@ -54,7 +54,11 @@ LAYERS = {
     "tap": ("app", ""),
     "__main__": ("cli",),
     "pytest_plugin": ("testing",),
-    "": (),
+    # For type checkers; they are imported when they are first used.
+    "": (
+        *("app.embedding", "app.errors", "app.service", "auth.interfaces", "config.document"),
+        *("config.loading", "repository.interfaces", "storage.interfaces"),
+    ),
 }
 
 #: The standard library and attrs, as far as the grammar and the documents need them.
@@ -209,6 +213,8 @@ def test_the_imports_of_the_folders_have_no_cycle():
     needs = {folder: set() for folder in FOLDERS}
     for module, path in MODULES.items():
         folder = module.partition(".")[0]
+        if not module:
+            continue  # the public names, which are not imported with the package
         for name, _ in imported(ast.parse(path.read_text()), module, is_package=False):
             target = module_of(name, MODULES)
             if target and target.partition(".")[0] != folder:
@@ -230,7 +236,7 @@ def test_the_plugin_module_imports_nothing_of_the_package():
 
 
 def test_no_package_has_logic_in_its_init_module():
-    for path in ROOT.rglob("__init__.py"):
+    for path in ROOT.rglob("*/__init__.py"):
         for node in ast.parse(path.read_text()).body:
             assert isinstance(node, ast.Expr | ast.Assign | ast.AnnAssign | ast.ImportFrom), path
 

@@ -108,6 +108,8 @@ class RegistryService(MultiService):
     :ivar driver: the driver of the store, inside the middleware.
     :ivar registry: the registry over that store.
     :ivar site: the HTTP server.
+    :ivar api: the Resource of the API, served as ``v2``.
+    :ivar pages: further Resources by their paths beside ``v2``, such as that of tokens.
     :ivar on_start_error: called after the start if the store shows that its configuration is
         wrong, which it has to log; None to continue after a log line.
     """
@@ -126,6 +128,7 @@ class RegistryService(MultiService):
         access: IAccessController | None = None,
         listener: IRegistryListener | None = None,
         wrap_root: Callable[[Resource], Resource] | None = None,
+        listen: bool = True,
     ) -> None:
         """Make all parts; nothing is opened yet, except files with users and keys.
 
@@ -142,6 +145,8 @@ class RegistryService(MultiService):
         :param access: the access controller, in place of ``auth`` and ``access``.
         :param listener: receives an event for each push, pull, mount and delete.
         :param wrap_root: returns the root of the Resource tree to serve, given the registry's.
+        :param listen: whether to listen as ``http`` says. Otherwise the application serves ``api``
+            and ``pages``, and drains before it stops the service.
         :raises ConfigurationError: if a mapping or YAML is not a valid configuration.
         :raises StartError: if the driver or the access control cannot be made as configured.
         """
@@ -155,6 +160,7 @@ class RegistryService(MultiService):
         self._given_access = access
         self._listener = listener
         self._wrap_root = wrap_root
+        self._listens = listen
         self._observer = observer
         self._handover = handover
         self._elapsed = elapsed
@@ -178,9 +184,10 @@ class RegistryService(MultiService):
         )
         self._access_control = self._make_access()
         self._tls = self._make_tls()
-        api = self._make_api(counts)
-        self.site = self._make_site(api, access_log)
-        self._add_maintenance(StorageState(api))
+        self.api = self._make_api(counts)
+        self.pages = self._make_pages()
+        self.site = self._make_site(access_log)
+        self._add_maintenance(StorageState(self.api))
 
     @property
     def is_first(self) -> bool:
@@ -251,7 +258,7 @@ class RegistryService(MultiService):
         )
 
     def _make_tls(self) -> TLSService | None:
-        if not self._configuration.http.tls.is_enabled:
+        if not (self._listens and self._configuration.http.tls.is_enabled):
             return None
         from twisted_registry.app.tls import TLSService  # noqa: PLC0415 - for TLS only
 
@@ -273,13 +280,15 @@ class RegistryService(MultiService):
             self.registry, access, self._reactor, settings, counts, self._audit_log
         )
 
-    def _make_site(self, api: RegistryResource, access_log: TextIO | None) -> HTTPSite:
-        configuration = self._configuration
-        pages = {
+    def _make_pages(self) -> Mapping[str, Resource]:
+        return {
             **({} if self._access_control is None else self._access_control.pages),
             **({} if self._tls is None else self._tls.downloads),
         }
-        root = make_root(api, configuration.http.prefix, pages)
+
+    def _make_site(self, access_log: TextIO | None) -> HTTPSite:
+        configuration = self._configuration
+        root = make_root(self.api, configuration.http.prefix, self.pages)
         is_disabled = configuration.log.accesslog.disabled
         return HTTPSite(
             root if self._wrap_root is None else self._wrap_root(root),
@@ -334,6 +343,9 @@ class RegistryService(MultiService):
         :raises StartError: if one of them fails; the text names the key.
         """
         self._check_root_directory()
+        if not self._listens:
+            super().privilegedStartService()
+            return
         http = self._configuration.http
         key = f"http.addr: {http.addr}"
         if self._tls is not None:
@@ -394,6 +406,8 @@ class RegistryService(MultiService):
             self._recording = Deferred.fromCoroutine(work)
             self._recording.addErrback(lambda reason: log.failure("log.audit", reason))
         log.info("storage: {store}", store=self._describe_store())
+        if not self._listens:
+            return
         self._log_descriptors()
         self._log_address(self.getServiceNamed("http").address)
 
