@@ -9,8 +9,10 @@ from twisted_registry.testing.async_registry import AsyncRegistry
 from twisted_registry.testing.background_reactor import ReactorStopped, WouldDeadlock
 from twisted_registry.testing.blobs import Blob
 from twisted_registry.testing.contents import Contents, StoredManifest
+from twisted_registry.testing.faults import Fault, Faults
 from twisted_registry.testing.hooks import Proceed, RequestHook
 from twisted_registry.testing.images import Image, Index, build_image, build_index
+from twisted_registry.testing.journal import Journal, RecordedRequest
 from twisted_registry.testing.layers import File, Symlink
 from twisted_registry.testing.layouts import LayoutInvalid, read_layout, write_layout
 from twisted_registry.testing.mixins import RegistryMixin
@@ -22,12 +24,16 @@ __all__ = [
     "AsyncRegistry",
     "Blob",
     "Contents",
+    "Fault",
+    "Faults",
     "File",
     "Image",
     "Index",
+    "Journal",
     "LayoutInvalid",
     "Proceed",
     "ReactorStopped",
+    "RecordedRequest",
     "Registry",
     "RegistryMixin",
     "RequestHook",

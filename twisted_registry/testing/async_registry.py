@@ -19,7 +19,9 @@ from twisted.internet.defer import Deferred
 from twisted_registry.app.service import RegistryService
 from twisted_registry.testing.clients import ClientSettings
 from twisted_registry.testing.contents import Contents
+from twisted_registry.testing.faults import Faults
 from twisted_registry.testing.hooks import HookedResource
+from twisted_registry.testing.journal import Journal
 from twisted_registry.testing.options import Options
 
 if TYPE_CHECKING:
@@ -49,7 +51,10 @@ class AsyncRegistry(Service):
 
     :ivar reactor: the reactor.
     :ivar hooks: the functions through which each request passes, see
-        :mod:`twisted_registry.testing.hooks`. It may be changed at any time.
+        :mod:`twisted_registry.testing.hooks`, after journal and faults. It may be changed at any
+        time.
+    :ivar journal: the requests that were received.
+    :ivar faults: makes faults.
     """
 
     def __init__(
@@ -68,6 +73,8 @@ class AsyncRegistry(Service):
         access: IAccessController | None = None,
         listener: IRegistryListener | None = None,
         hooks: list[RequestHook] | None = None,
+        journal: Journal | None = None,
+        faults: Faults | None = None,
     ) -> None:
         """Prepare a registry; nothing is opened yet.
 
@@ -85,6 +92,8 @@ class AsyncRegistry(Service):
         self._settings: ClientSettings | None = None
         self._resources = ExitStack()
         self.hooks: list[RequestHook] = [] if hooks is None else hooks
+        self.journal = Journal() if journal is None else journal
+        self.faults = Faults() if faults is None else faults
 
     @property
     def client_settings(self) -> ClientSettings:
@@ -192,4 +201,5 @@ class AsyncRegistry(Service):
         await self.stopService()
 
     def _wrap_root(self, root: Resource) -> Resource:
-        return HookedResource(root, self.hooks)
+        own_hooks = (self.journal.record, self.faults.inject)
+        return HookedResource(HookedResource(root, self.hooks), own_hooks)

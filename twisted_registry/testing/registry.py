@@ -20,6 +20,8 @@ from twisted_registry.testing.background_reactor import (
     ReactorStopped,
     ReactorThread,
 )
+from twisted_registry.testing.faults import Faults
+from twisted_registry.testing.journal import Journal
 
 if TYPE_CHECKING:
     import ssl
@@ -50,7 +52,10 @@ class Registry:
     at the same time, and methods may be called on any thread except that of its reactor.
 
     :ivar hooks: the functions through which each request passes, see
-        :mod:`twisted_registry.testing.hooks`. It may be changed at any time, on any thread.
+        :mod:`twisted_registry.testing.hooks`, after journal and faults. It may be changed at any
+        time, on any thread.
+    :ivar journal: the requests that were received, also before the last start.
+    :ivar faults: makes faults; they stay when the registry is started again.
     """
 
     def __init__(
@@ -94,6 +99,8 @@ class Registry:
         :param reactor: a reactor that runs on another thread; None for a new one.
         """
         self.hooks: list[RequestHook] = []
+        self.journal = Journal()
+        self.faults = Faults()
         self._make_server: Callable[[Any], AsyncRegistry] = lambda reactor: AsyncRegistry(
             reactor,
             auth=auth,
@@ -108,6 +115,8 @@ class Registry:
             access=access,
             listener=listener,
             hooks=self.hooks,
+            journal=self.journal,
+            faults=self.faults,
         )
         self._reactor = reactor
         self._thread: ReactorThread | None = None
@@ -252,6 +261,22 @@ class Registry:
         :returns: the path of the file, for options as ``--authfile`` and ``--registry-config``.
         """
         return self.client_settings.docker_config(folder)
+
+    # What clients did
+
+    def pushed(self, reference: str) -> bool:
+        """Return whether a client has pushed a manifest under a tag or digest.
+
+        :param reference: such as ``app:1``.
+        """
+        return self.journal.pushed(reference)
+
+    def pulled(self, reference: str) -> bool:
+        """Return whether a client has pulled a manifest by a tag or digest.
+
+        :param reference: such as ``app:1``.
+        """
+        return self.journal.pulled(reference)
 
     # Contents, without HTTP: access control, faults and journal do not apply
 
