@@ -18,6 +18,7 @@ TEST = [
     "botocore>=1.34",
     "coverage[toml]>=7.6",
     "hypothesis>=6.100",
+    "klein>=24.8",
     "moto[server]>=5",
     "prometheus-client>=0.20",
     "pytest>=8",
@@ -25,6 +26,7 @@ TEST = [
     "pytest-timeout>=2.3",
     "pytest-twisted>=1.14",
     "pytest-xdist>=3.6",
+    "requests>=2.31",
     "txredisapi>=1.6",
 ]
 

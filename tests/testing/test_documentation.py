@@ -1,4 +1,7 @@
-"""The samples of ``docs/testing.rst`` run as printed."""
+"""The samples of ``docs/testing.rst`` run as printed.
+
+Those that begin with the name of a file are in ``tests/test_samples.py``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "testing.rst"
 
 def samples():
     found = re.findall(r"::\n\n((?:    .*\n|\n)+)", PAGE.read_text(encoding="utf-8"))
-    return [textwrap.dedent(sample).strip() + "\n" for sample in found]
+    dedented = [textwrap.dedent(sample).strip() + "\n" for sample in found]
+    return [sample for sample in dedented if not sample.startswith("# ")]
 
 
 @pytest.mark.parametrize("number", range(len(samples())))
