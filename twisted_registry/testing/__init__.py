@@ -16,12 +16,14 @@ from twisted_registry.testing.journal import Journal, RecordedRequest
 from twisted_registry.testing.layers import File, Symlink
 from twisted_registry.testing.layouts import LayoutInvalid, read_layout, write_layout
 from twisted_registry.testing.mixins import RegistryMixin
+from twisted_registry.testing.profiles import Behaviour, Profile
 from twisted_registry.testing.registry import Registry
 from twisted_registry.testing.server import RunningServer, serve
 from twisted_registry.testing.snapshots import Snapshot
 
 __all__ = [
     "AsyncRegistry",
+    "Behaviour",
     "Blob",
     "Contents",
     "Fault",
@@ -32,6 +34,7 @@ __all__ = [
     "Journal",
     "LayoutInvalid",
     "Proceed",
+    "Profile",
     "ReactorStopped",
     "RecordedRequest",
     "Registry",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from twisted_registry.repository.registry import Registry
     from twisted_registry.testing.hooks import RequestHook
     from twisted_registry.testing.options import Auth, Config, Storage
+    from twisted_registry.testing.profiles import Profile
 
 
 class AsyncRegistry(Service):
@@ -75,6 +76,7 @@ class AsyncRegistry(Service):
         hooks: list[RequestHook] | None = None,
         journal: Journal | None = None,
         faults: Faults | None = None,
+        profile: Profile | None = None,
     ) -> None:
         """Prepare a registry; nothing is opened yet.
 
@@ -93,7 +95,7 @@ class AsyncRegistry(Service):
         self._resources = ExitStack()
         self.hooks: list[RequestHook] = [] if hooks is None else hooks
         self.journal = Journal() if journal is None else journal
-        self.faults = Faults() if faults is None else faults
+        self.faults = Faults(profile) if faults is None else faults
 
     @property
     def client_settings(self) -> ClientSettings:

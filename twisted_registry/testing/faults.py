@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from twisted_registry.testing.hooks import Proceed
+    from twisted_registry.testing.profiles import Profile
 
 _CODES = {
     401: ErrorCode.UNAUTHORIZED,
@@ -106,7 +107,13 @@ class Fault:
 class Faults:
     """The faults of a registry. Methods may be called on any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, profile: Profile | None = None) -> None:
+        """Begin without faults.
+
+        :param profile: behaviours that stay in force.
+        """
+        behaviours = () if profile is None else profile.behaviours
+        self._behaviours = [(each.pattern, each.make_effect()) for each in behaviours]
         self._faults: tuple[Fault, ...] = ()
         self._issued: set[str] = set()
         self._expired: frozenset[str] = frozenset()
@@ -138,8 +145,8 @@ class Faults:
             that follow.
         :param times: the number of requests; None for all, or for one with ``nth``.
         """
-        found = _error_response(status, headers or {}, body)
-        return self._add(f"fail {status}", _Answer(found), method, path, nth, times)
+        found = error_response(status, headers or {}, body)
+        return self._add(f"fail {status}", Answer(found), method, path, nth, times)
 
     def delay(
         self,
@@ -276,7 +283,10 @@ class Faults:
             plan.on_body = self._note_issued
         for fault in self._faults:
             fault.apply(plan, request, method, path)
-        await run_plan(plan, request, proceed)
+        for pattern, effect in self._behaviours:
+            if plan.response is None and pattern.matches(method, path):
+                effect.apply(plan, request)
+        await _run_plan(plan, request, proceed)
 
     def _add(
         self,
@@ -321,8 +331,7 @@ class Faults:
                 self._issued |= {document[name] for name in _TOKEN_NAMES if name in document}
 
 
-async def run_plan(plan: FaultPlan, request: Any, proceed: Proceed) -> None:
-    """Answer a request as planned."""
+async def _run_plan(plan: FaultPlan, request: Any, proceed: Proceed) -> None:
     if plan.delay_s:
         await deferLater(request.site.clock, plan.delay_s)
     if plan.response is not None:
@@ -331,9 +340,13 @@ async def run_plan(plan: FaultPlan, request: Any, proceed: Proceed) -> None:
         await proceed(FaultyRequest(request, plan) if plan.needs_proxy else request)
 
 
-def _error_response(
-    status: int, headers: Mapping[str, str], body: str | bytes | Mapping[str, Any] | None
+def error_response(
+    status: int, headers: Mapping[str, str], body: str | bytes | Mapping[str, Any] | None = None
 ) -> Response:
+    """Return a response with an error.
+
+    :param body: None for an error of the specification that fits the status.
+    """
     media_type = JSON
     if body is None:
         error = RegistryError(_CODES.get(status, ErrorCode.UNKNOWN), message="injected fault")
@@ -356,10 +369,13 @@ def _require(holds: bool, name: str, value: object, expected: str) -> None:  # n
 
 
 @frozen
-class _Answer:
+class Answer:
+    """Answers requests in place of the registry."""
+
     response: Response
 
     def apply(self, plan: FaultPlan, request: Any) -> None:  # noqa: ARG002
+        """Set the response, unless there is one."""
         if plan.response is None:
             plan.response = self.response
 
@@ -414,4 +430,4 @@ class _RateLimit:
             self._answered += 1
         elif plan.response is None:
             wait = max(1, math.ceil(self._began + self.period_s - now))
-            plan.response = _error_response(429, {"Retry-After": str(wait)}, None)
+            plan.response = error_response(429, {"Retry-After": str(wait)}, None)

@@ -44,6 +44,8 @@ class FaultPlan:
     :ivar resets: whether the connection ends with a reset, rather than orderly.
     :ivar corrupt_at: the offset of a byte of the response body that is changed.
     :ivar dropped_headers: response headers that are left out, in lower case.
+    :ivar added_headers: further response headers.
+    :ivar replaced_status: statuses of responses, and those to send instead.
     :ivar on_body: called with the status and the body of a response that is sent in one piece.
     """
 
@@ -55,6 +57,8 @@ class FaultPlan:
     resets: bool = False
     corrupt_at: int | None = None
     dropped_headers: set[str] = field(factory=set)
+    added_headers: dict[str, str] = field(factory=dict)
+    replaced_status: dict[int, int] = field(factory=dict)
     on_body: Callable[[int, bytes], object] | None = None
 
     @property
@@ -65,7 +69,7 @@ class FaultPlan:
             or self.cut_after is not None
             or self.cut_received is not None
             or self.corrupt_at is not None
-            or bool(self.dropped_headers)
+            or bool(self.dropped_headers or self.added_headers or self.replaced_status)
             or self.on_body is not None
         )
 
@@ -149,8 +153,7 @@ class FaultyRequest:
         plan = self._plan
         if not self._begun:
             self._begun = True
-            for name in plan.dropped_headers:
-                self._request.responseHeaders.removeHeader(name)
+            self._change_head()
             if plan.cut_after == 0:
                 self._start_cut()
                 return
@@ -194,6 +197,15 @@ class FaultyRequest:
         producer, self._producer = self._producer, None
         if isinstance(producer, PullToPush):
             producer.stop()
+
+    def _change_head(self) -> None:
+        request, plan = self._request, self._plan
+        for name in plan.dropped_headers:
+            request.responseHeaders.removeHeader(name)
+        for name, value in plan.added_headers.items():
+            request.responseHeaders.setRawHeaders(name, [value])
+        if request.code in plan.replaced_status:
+            request.setResponseCode(plan.replaced_status[request.code])
 
     def _set_head(self, status: int, fields: bytes, length: int) -> None:
         request = self._request

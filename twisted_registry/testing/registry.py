@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from twisted_registry.testing.hooks import RequestHook
     from twisted_registry.testing.images import AnyImage
     from twisted_registry.testing.options import Auth, Config, Storage
+    from twisted_registry.testing.profiles import Profile
     from twisted_registry.testing.snapshots import Snapshot
 
 _T = TypeVar("_T")
@@ -72,6 +73,7 @@ class Registry:
         environ: Mapping[str, str] | None = None,
         access: IAccessController | None = None,
         listener: IRegistryListener | None = None,
+        profile: Profile | None = None,
         reactor: Any = None,
     ) -> None:
         """Prepare a registry; nothing is opened yet.
@@ -96,11 +98,13 @@ class Registry:
         :param access: an access controller, in place of ``auth`` and ``token_auth``.
         :param listener: receives an event for each push, pull, mount and delete, on the thread of
             the reactor.
+        :param profile: refuse and lack what another registry does, see
+            :mod:`twisted_registry.testing.profiles`.
         :param reactor: a reactor that runs on another thread; None for a new one.
         """
         self.hooks: list[RequestHook] = []
         self.journal = Journal()
-        self.faults = Faults()
+        self.faults = Faults(profile)
         self._make_server: Callable[[Any], AsyncRegistry] = lambda reactor: AsyncRegistry(
             reactor,
             auth=auth,
