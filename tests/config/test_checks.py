@@ -18,7 +18,7 @@ def storage(text: str) -> str:
 )
 def test_there_must_be_a_driver(text: str):
     (line,) = fault_lines(f"version: 0.1\nstorage: {text}\n")
-    assert line.startswith("storage: got no driver, expected filesystem, inmemory or s3 (f")
+    assert line.startswith("storage: got no driver, expected filesystem, inmemory, plugin or s3 (f")
 
 
 def test_there_must_be_one_driver():
@@ -32,8 +32,8 @@ def test_other_drivers_of_distribution_are_rejected(name: str):
     for text in (f"storage: {name}", f"storage: {{{name}: {{bucket: b}}}}"):
         assert fault_lines(f"version: 0.1\n{text}\n") == [
             (
-                f"storage.{name}: this driver is not served, expected filesystem, inmemory or s3"
-                f" (f line 2)"
+                f"storage.{name}: this driver is not served, expected filesystem, inmemory, plugin"
+                f" or s3 (f line 2)"
             )
         ]
 
@@ -111,7 +111,7 @@ def test_silly_needs_realm_and_service():
 @pytest.mark.parametrize("auth", ["htpaswd", "{htpaswd: {realm: a}}", "{none: , 'x\ty': 1}"])
 def test_an_unknown_kind_of_authentication_is_rejected(auth: str):
     (line,) = fault_lines(MEMORY + f"auth: {auth}\n")
-    assert ": unknown key, expected one of none, silly, htpasswd, token (f line 3)" in line
+    assert ": unknown key, expected one of none, silly, htpasswd, token, plugin (f line 3)" in line
 
 
 def test_a_pull_through_cache_is_rejected():

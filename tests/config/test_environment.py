@@ -251,7 +251,7 @@ def test_a_typo_below_auth_is_a_fault():
     lines = fault_lines(BASE, AUTH_HTPASWD_REALM="x")
     assert lines == [
         (
-            "auth.htpaswd: unknown key, expected one of none, silly, htpasswd, token"
+            "auth.htpaswd: unknown key, expected one of none, silly, htpasswd, token, plugin"
             " (REGISTRY_AUTH_HTPASWD_REALM)"
         )
     ]

@@ -78,6 +78,10 @@ def make_access(
     :param audit_log: receives logins and refusals; None for no audit log.
     :raises StartError: if it cannot be made; the text names the key.
     """
+    if configuration.auth.plugin is not None:
+        from twisted_registry.app.plugins import make_plugin_access  # noqa: PLC0415 - rare
+
+        return AccessControl(make_plugin_access(configuration.auth.plugin, reactor))
     policy = make_access_policy(
         configuration,
         AuthenticatedPolicy() if configuration.auth.token is None else TokenScopePolicy(),

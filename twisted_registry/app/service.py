@@ -237,7 +237,7 @@ class RegistryService(MultiService):
             checked,
             self._reactor,
             gate=self._gate,
-            listener=self._listener,
+            listener=self._make_listener(),
             policy=make_manifest_policy(configuration),
             secret=configuration.http.secret.encode() or None,
             url_lifetime_s=round(storage.redirect.lifetime),
@@ -249,6 +249,14 @@ class RegistryService(MultiService):
             read_only=self._is_read_only,
             quotas=None if self._is_read_only else make_quotas(configuration, checked),
         )
+
+    def _make_listener(self) -> IRegistryListener | None:
+        plugins = self._configuration.listeners
+        if not plugins:
+            return self._listener
+        from twisted_registry.app.plugins import make_listener  # noqa: PLC0415 - rare
+
+        return make_listener(plugins, self._listener, self._reactor)
 
     def _make_access(self) -> AccessControl | None:
         if self._given_access is not None or not self._configuration.controls_access:
@@ -488,13 +496,17 @@ class RegistryService(MultiService):
         if bucket is not None:
             below = f" below {bucket.rootdirectory}" if bucket.rootdirectory else ""
             return f"objects in the bucket {bucket.bucket} of {bucket.description}{below}"
+        if self._given_driver is not None:
+            return "a driver of the program"
+        if storage.plugin is not None:
+            return f"the driver {storage.plugin.name} of another package"
         if filesystem is None:
             return "in memory: all content is lost when this process ends"
         return f"files below {Path(filesystem.rootdirectory).absolute()}"
 
     def _check_root_directory(self) -> None:
         filesystem = self._configuration.storage.filesystem
-        if filesystem is None:
+        if filesystem is None or self._given_driver is not None:
             return
         root = Path(filesystem.rootdirectory)
         try:

@@ -36,7 +36,8 @@ def make_driver(
     :param environ: environment variables, which may set the credentials of a bucket.
     :param max_cached_names: number of names in cached directory listings, see
         :class:`~twisted_registry.storage.filesystem.driver.FilesystemDriver`.
-    :raises StartError: if the options of a bucket are invalid; the text names the key.
+    :raises StartError: if the options of a bucket are invalid, or a plugin is missing; the text
+        names the key.
     """
     storage = configuration.storage
     if storage.bucket is not None:
@@ -45,6 +46,10 @@ def make_driver(
 
         name = s3_section_name(configuration)
         return make_s3_driver(name, storage.bucket, reactor, environ)
+    if storage.plugin is not None:
+        from twisted_registry.app.plugins import make_plugin_driver  # noqa: PLC0415 - rare
+
+        return make_plugin_driver(storage.plugin, reactor)
     if storage.filesystem is None:
         return MemoryDriver(reactor)
     root = Path(storage.filesystem.rootdirectory).absolute()

@@ -27,6 +27,7 @@ from twisted_registry.config.kinds import (
     text,
     text_list,
 )
+from twisted_registry.config.plugins import Plugin
 from twisted_registry.config.sections import Section, SectionBase, key
 from twisted_registry.oci.patterns import GLOB_SYNTAX, Glob
 
@@ -160,6 +161,12 @@ class Auth(SectionBase):
         Section(Token, allows_empty=True),
         "Accept tokens (JWT) of a separate token server. Needs ``twisted-registry[auth]``.",
     )
+    plugin: Plugin | None = key(
+        Section(Plugin, allows_empty=True),
+        "Ask the access controller of another package, named by its entry point in the group"
+        " ``twisted_registry.auth``. It decides everything: ``access`` has no place beside it.",
+        extension=True,
+    )
 
     @property
     def is_enabled(self) -> bool:
@@ -170,7 +177,9 @@ class Auth(SectionBase):
     def schemes(self) -> tuple[str, ...]:
         """The configured ways of authentication; at most one, once checked."""
         return tuple(
-            name for name in ("silly", "htpasswd", "token") if getattr(self, name) is not None
+            name
+            for name in ("silly", "htpasswd", "token", "plugin")
+            if getattr(self, name) is not None
         )
 
 
@@ -340,6 +349,11 @@ def effective_tokens(access: AccessRules | None, auth: Auth) -> Tokens | None:
 
 def check_access(access: AccessRules, auth: Auth, report: Report) -> None:
     """Report rules without effect, unknown groups, and tokens that cannot work."""
+    if auth.plugin is not None and not access.has_only_quotas:
+        report.add_fault(
+            "access", None, "cannot be used with auth.plugin, which decides everything itself"
+        )
+        return
     _check_tokens(access.tokens, auth, report)
     if access.issuers and effective_tokens(access, auth) is None:
         report.add_fault("access.issuers", None, "access.tokens is required for issuers")

@@ -22,6 +22,7 @@ from twisted_registry.config.kinds import (
     text_list,
 )
 from twisted_registry.config.middleware import Middlewares
+from twisted_registry.config.plugins import Plugin
 from twisted_registry.config.sections import Section, SectionBase, key, section
 from twisted_registry.config.storage import Redis, Storage
 from twisted_registry.config.unserved import Health, Notifications, Proxy
@@ -242,6 +243,12 @@ class Configuration(SectionBase):
     tags: Tags = section(Tags, "Lists of tags.")
     notifications: Notifications = section(
         Notifications, "Notifications. Not served yet: ignored with a warning."
+    )
+    listeners: tuple[Plugin, ...] = key(
+        ListOf("a list of listeners", Section(Plugin, strict=True)),
+        "Listeners of other packages, which receive an event for each push, pull, mount and delete;"
+        " named by their entry points in the group ``twisted_registry.listeners``.",
+        extension=True,
     )
     redis: Redis | None = key(
         Section(Redis),

@@ -24,6 +24,7 @@ from twisted_registry.config.kinds import (
     text,
     text_list,
 )
+from twisted_registry.config.plugins import Plugin
 from twisted_registry.config.s3 import S3
 from twisted_registry.config.sections import Section, SectionBase, key, section
 from twisted_registry.oci.patterns import TAG_GLOB_SYNTAX, Glob
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from twisted_registry.config.document import Node, Report
 
 #: The drivers that are served, in the order of messages. ``s3aws`` is another name of ``s3``.
-SERVED_DRIVERS: Final = ("filesystem", "inmemory", "s3", "s3aws")
+SERVED_DRIVERS: Final = ("filesystem", "inmemory", "plugin", "s3", "s3aws")
 #: The drivers of Distribution that are known and rejected.
 UNSERVED_DRIVERS: Final = ("azure", "gcs", "swift", "oss")
 DRIVERS: Final = (*SERVED_DRIVERS, *UNSERVED_DRIVERS)
@@ -357,6 +358,12 @@ class Storage(SectionBase):
         Section(InMemory, allows_empty=True),
         "Store everything in memory; it is lost when the process ends. The section has no keys:"
         " ``storage: inmemory`` is the same.",
+    )
+    plugin: Plugin | None = key(
+        Section(Plugin, allows_empty=True),
+        "Store everything with the driver of another package, named by its entry point in the group"
+        " ``twisted_registry.storage``.",
+        extension=True,
     )
     s3: S3 | None = key(
         Section(S3, allows_empty=True),
