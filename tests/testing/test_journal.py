@@ -66,6 +66,16 @@ def test_what_was_pushed_and_pulled(registry):
     assert registry.pulled("app:1")
 
 
+def test_a_pull_as_docker_does_it(registry):
+    push(registry, "1")
+    ask(registry, "HEAD", "/v2/app/manifests/1")
+    assert not registry.pulled("app:1")
+    ask(registry, "GET", f"/v2/app/manifests/{IMAGE.digest}")
+    assert registry.pulled("app:1")
+    assert registry.pulled(f"app@{IMAGE.digest}")
+    assert not registry.pulled("app:2")
+
+
 def test_a_push_by_digest_with_tags(registry):
     push(registry, f"{IMAGE.digest}?tag=1&tag=2")
     assert registry.pushed("app:2")

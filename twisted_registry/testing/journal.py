@@ -121,18 +121,28 @@ class Journal:
             raise AssertionError(f"{found} instead of {expected} requests {wanted} in:\n{self}")
 
     def pushed(self, reference: str) -> bool:
-        """Return whether a client has pushed a manifest under a tag or digest (201).
+        """Return whether a client has pushed a manifest under a tag or digest.
 
         :param reference: such as ``app:1``.
         """
-        return self._has_manifest("PUT", reference)
+        return self._has_manifest("PUT", Reference.parse(reference))
 
     def pulled(self, reference: str) -> bool:
-        """Return whether a client has pulled a manifest by a tag or digest (200).
+        """Return whether a client has pulled a manifest by a tag or digest.
+
+        This includes clients that ask for the digest of the tag by HEAD first, and then pull a
+        manifest of the repository by digest, as Docker does.
 
         :param reference: such as ``app:1``.
         """
-        return self._has_manifest("GET", reference)
+        where = Reference.parse(reference)
+        return self._has_manifest("GET", where) or (
+            where.digest is None
+            and self._has_manifest("HEAD", where)
+            and any(
+                ":" in name for names in self._answered("GET", where.repository) for name in names
+            )
+        )
 
     def clear(self) -> None:
         """Forget all requests."""
@@ -168,14 +178,14 @@ class Journal:
         request.notifyFinish().addBoth(lambda _: recorded._finish())  # noqa: SLF001 - same module
         await proceed(request)
 
-    def _has_manifest(self, method: str, reference: str) -> bool:
-        where = Reference.parse(reference)
+    def _has_manifest(self, method: str, where: Reference) -> bool:
         names = {name for name in (where.tag, where.digest) if name is not None}
+        return any(names <= found for found in self._answered(method, where.repository))
+
+    def _answered(self, method: str, repository: str) -> Iterator[set[str]]:
+        """Yield the tags and digests of each successful request for a manifest."""
         for request in self.find(method, "manifests"):
             match = _MANIFEST_RE.fullmatch(request.path)
-            if match is None or match[1] != where.repository:
-                continue
-            tags = parse_qs(request.query).get("tag", []) if method == "PUT" else []
-            if names <= {match[2], *tags} and request.status in {200, 201}:
-                return True
-        return False
+            if match is not None and match[1] == repository and request.status in {200, 201}:
+                tags = parse_qs(request.query).get("tag", []) if method == "PUT" else []
+                yield {match[2], *tags}
