@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.samples import read_samples
+
 HERE = Path(__file__).parent.parent
 
 
@@ -90,12 +92,21 @@ def test_a_wheel_has_plugin_and_commands(source, environment, tmp_path):
         "twisted/plugins/twisted_registry_plugin.py"
     ]
     assert not [name for name in names if name.startswith(("tests", "conf", "docs"))]
+    assert "twisted_registry/py.typed" in names
 
     run(python, "-m", "pip", "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
     assert package_path(python, tmp_path).is_relative_to(environment.parent)
     assert "registry" in plugins(python, tmp_path)
     for command in ("twisted-registry", "registry"):
         assert "serve" in run(environment / command, "--help", cwd=tmp_path)
+
+    # The sample of the README: pytest finds the plugin by its entry point.
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "test_pull.py").write_text(read_samples()["README.rst", "test_pull.py"])
+    out = run(python, "-m", "pytest", "-p", "no:cacheprovider", cwd=folder)
+    assert "1 passed" in out
+    assert "oci-registry" in run(python, "-m", "pytest", "--help", cwd=folder)
 
 
 @pytest.mark.integration

@@ -12,31 +12,14 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst")))
-_BLOCK = re.compile(r"::\n\n((?:    .*\n|\n)+)")
+from tests.support.samples import ROOT, read_samples
 
-
-def samples():
-    """Return the text of each sample by its page and file."""
-    found = {}
-    for page in PAGES:
-        for block in _BLOCK.findall(page.read_text(encoding="utf-8")):
-            text = textwrap.dedent(block).strip() + "\n"
-            if name := re.match(r"# (\w+\.py)\n", text):
-                assert (page.name, name[1]) not in found
-                found[page.name, name[1]] = text
-    return found
-
-
-SAMPLES = samples()
+SAMPLES = read_samples()
 TESTS = [each for each in SAMPLES if each[1].startswith("test_")]
 PROGRAMS = [each for each in SAMPLES if not each[1].startswith("test_")]
 ENVIRONMENT = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import yaml
 from attrs import field, frozen
 
+from twisted_registry.app.errors import require_extra
 from twisted_registry.config.loading import load_text
 
 if TYPE_CHECKING:
@@ -133,8 +134,8 @@ def _section(parent: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _write_passwords(path: Path, users: Mapping[str, str]) -> None:
-    from twisted_registry.auth.password_file import hash_password  # noqa: PLC0415 - bcrypt
-
+    with require_extra("auth", "users of a registry"):
+        from twisted_registry.auth.password_file import hash_password  # noqa: PLC0415 - bcrypt
     lines = [
         f"{name}:{hash_password(password.encode(), _BCRYPT_COST).decode()}\n"
         for name, password in users.items()
