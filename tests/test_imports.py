@@ -93,6 +93,7 @@ LATE = {
     ("commands.user", "auth.password_file"): "the extra auth",
     ("commands.serve", "app.standalone"): "it installs the reactor",
     ("pytest_plugin", "testing"): "Twisted, for tests that use a fixture only",
+    ("testing.options", "tls.authority"): "cryptography's modules for X.509, for TLS only",
     ("testing.options", "auth.password_file"): "bcrypt, for registries with users only",
 }
 

@@ -11,7 +11,9 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 
-from twisted_registry.testing import ReactorStopped, Registry, WouldDeadlock
+from twisted_registry import ConfigurationError, StartError
+from twisted_registry.storage.memory import MemoryDriver
+from twisted_registry.testing import ReactorStopped, Registry, WouldDeadlock, build_image
 
 
 def ask(registry, path="/v2/", method="GET", auth=None, body=None, headers=()):
@@ -93,6 +95,99 @@ def test_a_blocking_call_on_the_thread_of_the_reactor_is_refused():
         with pytest.raises(WouldDeadlock, match="AsyncRegistry"):
             registry.run(lambda: registry.run(int))
         assert ask(registry) == (200, b"{}")
+
+
+def test_a_registry_does_not_stop_itself():
+    with Registry() as registry:
+        with pytest.raises(WouldDeadlock):
+            registry.run(registry.stop)
+        assert ask(registry) == (200, b"{}")
+
+
+def test_a_failed_start_leaves_nothing():
+    with Registry() as other:
+        registry = Registry(port=other.port)
+        with pytest.raises(StartError, match=r"http\.addr.*Address already in use"):
+            registry.start()
+        assert len([each for each in threading.enumerate() if each.name == "registry"]) == 1
+        with pytest.raises(RuntimeError, match="with Registry"):
+            _ = registry.url
+    assert ask(registry.start()) == (200, b"{}")
+    registry.stop()
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "match"),
+    [
+        ({"http": {"prefix": "no slash"}}, ConfigurationError, "http.prefix"),
+        ("- a list", TypeError, "expected a mapping"),
+        ({"http": {"headers": {"X-Test": ["here"]}}}, None, ""),
+        ("http: {headers: {X-Test: [here]}}", None, ""),
+    ],
+)
+def test_a_configuration(config, error, match):
+    if error is not None:
+        with pytest.raises(error, match=match):
+            Registry(config=config).start()
+        return
+    with Registry(config=config) as registry, urllib.request.urlopen(registry.url) as response:
+        assert response.status == 200
+        with urllib.request.urlopen(f"{registry.url}/v2/") as version:
+            assert version.headers["X-Test"] == "here"
+
+
+def begin_upload(registry, auth=None):
+    return ask(registry, "/v2/a/blobs/uploads/", "POST", auth, b"")[0]
+
+
+def test_a_folder_keeps_the_images(tmp_path):
+    image = build_image(files={"a": "1"})
+    with Registry(storage=tmp_path) as registry:
+        registry.push_image("app:1", image)
+    with Registry(storage=tmp_path, readonly=True) as registry:
+        assert registry.tags("app") == ["1"]
+        assert begin_upload(registry) == 405
+
+
+def test_a_driver_and_a_section_of_storage(tmp_path):
+    drivers = []
+
+    def make(reactor):
+        drivers.append(MemoryDriver(reactor))
+        return drivers[-1]
+
+    with Registry(storage=make) as registry:
+        assert begin_upload(registry) == 202
+    assert len(drivers) == 1
+    section = {"filesystem": {"rootdirectory": str(tmp_path / "images")}}
+    with Registry(storage=section) as registry:
+        assert begin_upload(registry) == 202
+    assert (tmp_path / "images/docker").is_dir()
+
+
+@pytest.mark.parametrize(("delete", "status"), [(True, 404), (False, 405)])
+def test_deletes(delete, status):
+    with Registry(delete=delete) as registry:
+        assert ask(registry, f"/v2/a/blobs/sha256:{'0' * 64}", "DELETE")[0] == status
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_tokens(readonly):
+    with Registry(token_auth=True, readonly=readonly) as registry:
+        assert ask(registry)[0] == 401
+        path = "/auth/token?service=twisted-registry&scope=repository:a:pull,push"
+        status, body = ask(registry, path, auth=registry.auth)
+        assert status == 200
+        token = {"Authorization": f"Bearer {json.loads(body)['token']}"}
+        assert ask(registry, headers=token) == (200, b"{}")
+        assert ask(registry, path, auth=("user", "wrong"))[0] == 401
+
+
+def test_variables_override_the_configuration():
+    environ = {"REGISTRY_STORAGE_DELETE_ENABLED": "false", "REGISTRY_HTTP_ADDR": "0.0.0.0:5000"}
+    with Registry(environ=environ) as registry:
+        assert registry.host.startswith("127.0.0.1:")
+        assert ask(registry, f"/v2/a/blobs/sha256:{'0' * 64}", "DELETE")[0] == 405
 
 
 def test_requests_pass_the_hooks_in_order():

@@ -22,7 +22,7 @@ from twisted_registry.testing.contents import Contents
 from twisted_registry.testing.faults import Faults
 from twisted_registry.testing.hooks import HookedResource
 from twisted_registry.testing.journal import Journal
-from twisted_registry.testing.options import Options
+from twisted_registry.testing.options import CA_FILE, Options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -151,7 +151,7 @@ class AsyncRegistry(Service):
         )
         try:
             self._service = service = RegistryService(
-                options.load(folder),
+                options.load(folder, self.reactor.seconds()),
                 self.reactor,
                 driver=options.storage(self.reactor) if callable(options.storage) else None,
                 access=self._access,
@@ -169,7 +169,7 @@ class AsyncRegistry(Service):
             "https" if options.tls else "http",
             f"127.0.0.1:{address.port}",
             options.users,
-            folder / "tls/ca.crt" if options.tls else None,
+            folder / CA_FILE if options.tls else None,
         )
         super().startService()
 

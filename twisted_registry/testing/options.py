@@ -28,6 +28,8 @@ Config: TypeAlias = "Mapping[str, Any] | str | Path | None"
 
 #: The user of ``auth=True`` and of ``token_auth=True`` without ``auth``.
 DEFAULT_AUTH = ("user", "password")
+#: The file with the certificate of the authority, in the folder of a registry with TLS.
+CA_FILE = "ca.crt"
 #: The names in the certificate.
 _HOSTS = ("127.0.0.1", "::1", "localhost")
 #: The lowest cost that bcrypt has: passwords of tests need no protection.
@@ -63,10 +65,11 @@ class Options:
         """Whether :meth:`load` writes files."""
         return self.tls or bool(self.users)
 
-    def load(self, folder: Path) -> LoadedConfiguration:
+    def load(self, folder: Path, now: float) -> LoadedConfiguration:
         """Make the configuration.
 
         :param folder: an empty folder for passwords and certificates, if they are needed.
+        :param now: in seconds since the epoch.
         :raises ConfigurationError: if ``config`` is not a valid configuration.
         """
         document = _read(self.config)
@@ -75,7 +78,7 @@ class Options:
         http = _section(document, "http")
         http["addr"] = f"127.0.0.1:{self.port}"
         if self.tls:
-            http["tls"] = {"auto": {"hosts": _HOSTS, "folder": str(folder / "tls")}}
+            http["tls"] = _write_certificate(folder, now)
         if self.users:
             path = folder / "htpasswd"
             _write_passwords(path, self.users)
@@ -131,6 +134,22 @@ def _section(parent: dict[str, Any], name: str) -> dict[str, Any]:
         parent[name] = {}
     section: dict[str, Any] = parent[name]
     return section
+
+
+def _write_certificate(folder: Path, now: float) -> dict[str, str]:
+    """Write a certificate and its authority; return the section ``http.tls``.
+
+    ``http.tls.auto`` would do the same, and wait until the disk has it.
+    """
+    from twisted_registry.tls.authority import CertificateAuthority  # noqa: PLC0415 - TLS only
+
+    authority = CertificateAuthority.make("Twisted Registry in a test", now)
+    chain, key = authority.issue(_HOSTS, now)
+    (folder / CA_FILE).write_bytes(authority.pem)
+    (folder / "server.crt").write_bytes(chain)
+    (folder / "server.key").touch(mode=0o600)
+    (folder / "server.key").write_bytes(key)
+    return {"certificate": str(folder / "server.crt"), "key": str(folder / "server.key")}
 
 
 def _write_passwords(path: Path, users: Mapping[str, str]) -> None:

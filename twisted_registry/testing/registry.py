@@ -19,6 +19,7 @@ from twisted_registry.testing.background_reactor import (
     BackgroundReactor,
     ReactorStopped,
     ReactorThread,
+    WouldDeadlock,
 )
 from twisted_registry.testing.faults import Faults
 from twisted_registry.testing.journal import Journal
@@ -155,10 +156,22 @@ class Registry:
         return self
 
     def stop(self) -> None:
-        """Abort all requests, close the store, and wait for the thread; does nothing if stopped."""
+        """Abort all requests, close the store, and wait for the thread; does nothing if stopped.
+
+        :raises WouldDeadlock: on the thread of the reactor; the registry continues to serve.
+        """
         if self._server is None:
             return
-        self.run(self._server.stopService)
+        try:
+            self.run(self._server.stopService)
+        except WouldDeadlock:
+            raise
+        except BaseException:
+            self._forget()
+            raise
+        self._forget()
+
+    def _forget(self) -> None:
         self._server = None
         self._stop_thread()
 
