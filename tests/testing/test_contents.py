@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
@@ -176,3 +178,28 @@ async def test_an_empty_registry_is_restored(any_contents):
     assert await any_contents.repositories() == []
     await any_contents.push_image("team/app", IMAGE)
     assert (await any_contents.manifest("team/app")).digest == IMAGE.digest
+
+
+@pytest_twisted.ensureDeferred
+async def test_large_layers_are_not_held_in_memory(tmp_path):
+    size = 48 * 1024 * 1024
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(size)
+    image = build_image(layers=[tmp_path / "large"])
+    driver = FilesystemDriver(str(tmp_path / "store"), reactor)
+    contents = Contents(Registry(CheckedDriver(driver, reactor), reactor))
+    tracemalloc.start()
+    try:
+        await contents.push_image("app:1", image)
+        await contents.save_layout(tmp_path / "app.tar")
+        await contents.load_layout(tmp_path / "app.tar", "copy")
+        snapshot = await contents.snapshot()
+        await contents.registry.driver.delete(layout.blob_data(_digest_of(image.layers[0])))
+        await contents.restore(snapshot)
+        pulled = await contents.pull_image("copy:1")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        await driver.close()
+    assert pulled.layers[0].digest == image.layers[0].digest
+    assert peak < size // 3

@@ -7,11 +7,16 @@ import json
 import socket
 import threading
 import time
+from base64 import b64encode
 from contextlib import contextmanager
 
 import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.internet.tcp import Connection
 
-from twisted_registry.testing import Registry, build_image
+from twisted_registry.testing import AsyncRegistry, Registry, build_image
 
 IMAGE = build_image(files={"a": bytes(range(256)) * 1200})
 LAYER = IMAGE.layers[0]
@@ -51,8 +56,8 @@ def connected(registry):
 def ask(registry, method="GET", path="/v2/", body=None, headers=None):
     with connected(registry) as connection:
         connection.request(method, path, body, headers or {})
-        response = connection.getresponse()
-        return response, response.read()
+        with connection.getresponse() as response:
+            return response, response.read()
 
 
 def statuses(registry, number, method="GET", path="/v2/"):
@@ -206,8 +211,8 @@ def test_a_throttled_response_does_not_keep_the_registry_running():
         registry.faults.throttle(1, "GET", "blobs")
         with connected(registry) as connection:
             connection.request("GET", BLOB)
-            response = connection.getresponse()
-            assert len(response.read(1)) == 1
+            with connection.getresponse() as response:
+                assert len(response.read(1)) == 1
     assert not [each for each in threading.enumerate() if each.name == "registry"]
 
 
@@ -218,13 +223,13 @@ def receive(registry, path=BLOB):
     """Return the bytes of a body, and the error that ended it."""
     with connected(registry) as connection:
         connection.request("GET", path)
-        response = connection.getresponse()
         received = b""
-        try:
-            while piece := response.read1(65536):
-                received += piece
-        except (OSError, http.client.IncompleteRead) as error:
-            return received, type(error)
+        with connection.getresponse() as response:
+            try:
+                while piece := response.read1(65536):
+                    received += piece
+            except (OSError, http.client.IncompleteRead) as error:
+                return received, type(error)
         return received, None
 
 
@@ -350,8 +355,6 @@ def test_a_rate_limit_begins_again_after_its_period(plain):
 
 
 def fetch_token(registry, scope="repository:app:pull"):
-    from base64 import b64encode
-
     credentials = b64encode(":".join(registry.auth).encode()).decode()
     response, body = ask(
         registry,
@@ -378,9 +381,7 @@ def test_expired_tokens_are_refused():
             response = pull(token)
             assert response.status == 401
             assert response.getheader("WWW-Authenticate").startswith("Bearer realm=")
-        fresh = fetch_token(registry)
-        # Tokens of one second and one scope may be equal.
-        assert pull(fresh).status == (401 if fresh in {used, unused} else 200)
+        assert pull(fetch_token(registry)).status == 200
 
 
 # Together with the rest
@@ -392,8 +393,7 @@ def test_a_faulty_connection_is_usable_again(plain):
     with connected(plain) as connection:
         for _ in range(3):
             connection.request("GET", BLOB)
-            response = connection.getresponse()
-            assert len(response.read()) == LAYER.size
+            assert len(connection.getresponse().read()) == LAYER.size
             connection.request("GET", "/v2/_catalog")
             assert json.loads(connection.getresponse().read()) == {"repositories": ["app"]}
 
@@ -426,3 +426,39 @@ def test_a_malformed_request_does_not_reach_the_faults(plain):
         client.sendall(b"nonsense\r\n\r\n")
         assert b" 400 " in client.recv(1000)
     assert (fault.hits, len(plain.journal)) == (0, 0)
+
+
+# In a reactor that goes on
+
+
+@pytest.mark.parametrize(
+    ("make", "request_line", "body"),
+    [
+        (lambda faults: faults.delay(60), "GET /v2/", b""),
+        (lambda faults: faults.throttle(1, "GET", "blobs"), f"GET {BLOB}", b""),
+        (
+            lambda faults: faults.throttle(1, "POST", "uploads"),
+            f"POST /v2/app/blobs/uploads/?digest={LAYER.digest}",
+            LAYER.read()[:50_000],
+        ),
+        (lambda faults: faults.reset("GET", "blobs", after=5), f"GET {BLOB}", b""),
+    ],
+    ids=["delay", "throttled response", "throttled upload", "reset"],
+)
+@pytest_twisted.ensureDeferred
+async def test_nothing_remains_in_the_reactor(make, request_line, body):
+    before = set(reactor.getDelayedCalls())
+    async with AsyncRegistry(reactor) as registry:
+        await registry.contents.push_image("app:1", IMAGE)
+        make(registry.faults)
+        host, _, port = registry.host.partition(":")
+        with socket.create_connection((host, int(port)), 20) as client:
+            length = f"Content-Length: {LAYER.size}\r\n" if body else ""
+            client.sendall(f"{request_line} HTTP/1.1\r\nHost: x\r\n{length}\r\n".encode() + body)
+            while not len(registry.journal):
+                await deferLater(reactor, 0.01)
+            await deferLater(reactor, 0.05)
+            await registry.stopService()
+    assert set(reactor.getDelayedCalls()) <= before
+    watched = [*reactor.getReaders(), *reactor.getWriters()]
+    assert not [each for each in watched if isinstance(each, Connection)]

@@ -204,3 +204,21 @@ def test_foreign_layers_may_be_missing(tmp_path):
     manifest = Blob.from_bytes(json.dumps(document).encode(), image.media_type)
     write_layout(tmp_path, {"1": type(image)(manifest, image.blobs)})
     assert read_layout(tmp_path)["1"].layers == ()
+
+
+@pytest.mark.parametrize("name", ["folder", "a.tar"])
+def test_a_failed_write_leaves_no_part(tmp_path, name):
+    (tmp_path / "layer").write_bytes(b"12345")
+    image = build_image(layers=[tmp_path / "layer"])
+    (tmp_path / "layer").write_bytes(b"123")
+    with pytest.raises(EOFError):
+        write_layout(tmp_path / name, {"1": image})
+    assert not list(tmp_path.rglob("*.part"))
+    assert not (tmp_path / "a.tar").exists()
+
+
+def test_an_image_by_digest_has_no_tag_for_docker(tmp_path):
+    write_layout(tmp_path / "a.tar", {f"app@{IMAGE.digest}": IMAGE})
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        (entry,) = json.loads(archive.extractfile("manifest.json").read())
+    assert entry["RepoTags"] == []

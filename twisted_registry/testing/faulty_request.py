@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_registry.http.framing import NO_BODY
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.internet.interfaces import IDelayedCall
-    from twisted.python.failure import Failure
 
     from twisted_registry.api.response import Response
 
@@ -177,7 +177,7 @@ class FaultyRequest:
         if self._cut:
             return
         self._finishing = True
-        if not self._waiting:
+        if self._call is None:
             self._request.finish()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001
@@ -222,9 +222,8 @@ class FaultyRequest:
         if self._plan.bytes_per_second is None:
             self._request.write(data)
             return
-        was_waiting = bool(self._waiting)
         self._waiting += data
-        if self._waiting and not was_waiting:
+        if self._waiting and self._call is None:
             if self._producer is not None:
                 self._producer.pauseProducing()
             self._send_piece()
@@ -248,7 +247,7 @@ class FaultyRequest:
 
     def _start_cut(self) -> None:
         self._cut = True
-        if not self._waiting:
+        if self._call is None:
             self._end_when_sent()
 
     def _end_when_sent(self) -> None:
@@ -272,6 +271,8 @@ class FaultyRequest:
             self._request.channel.abort()
 
     def _stop(self) -> None:
+        """Send nothing more: the request has ended, or the client has left."""
+        self._cut = True
         call, self._call = self._call, None
         self._waiting.clear()
         if call is not None and call.active():
@@ -349,7 +350,12 @@ class FaultyBody:
     def _pass_on(self) -> None:
         self._call = None
         piece, self._piece = self._piece, b""
-        self._consumer.write(piece)
+        try:
+            self._consumer.write(piece)
+        except Exception:  # noqa: BLE001 (the consumer may raise anything)
+            self._done.errback(Failure())
+            self._body.stopProducing()
+            return
         if self._ended:
             self._done.callback(None)
         elif not self._paused:
@@ -357,11 +363,12 @@ class FaultyBody:
 
     def _end(self, _: None) -> None:
         self._ended = True
-        if self._call is None:
+        if self._call is None and not self._done.called:
             self._done.callback(None)
 
     def _fail(self, reason: Failure) -> None:
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
-        self._done.errback(reason)
+        if not self._done.called:
+            self._done.errback(reason)

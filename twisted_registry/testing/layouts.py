@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import tarfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from attrs import evolve
 
@@ -268,11 +269,9 @@ def _write_folder(root: Path, images: Mapping[str, AnyImage]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             continue
-        part = path.with_name(f"{path.name}.part")
-        with part.open("wb") as file:
+        with _replaced(path) as file:
             for piece in blob.pieces():
                 file.write(piece)
-        part.replace(path)
     (root / "oci-layout").write_bytes(_LAYOUT)
     index = root / "index.json"
     kept = []
@@ -283,9 +282,11 @@ def _write_folder(root: Path, images: Mapping[str, AnyImage]) -> None:
 
 
 def _write_archive(path: Path, images: Mapping[str, AnyImage]) -> None:
-    part = path.with_name(f"{path.name}.part")
     # No folders, owners and times: equal images make an equal archive.
-    with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as archive:
+    with (
+        _replaced(path) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
         for name, content in (
             ("oci-layout", _LAYOUT),
             ("index.json", _make_index([], images)),
@@ -294,7 +295,18 @@ def _write_archive(path: Path, images: Mapping[str, AnyImage]) -> None:
             _add_member(archive, name, Blob.from_bytes(content))
         for blob in _all_blobs(images):
             _add_member(archive, _blob_path(blob.descriptor), blob)
-    part.replace(path)
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file that appears when it is complete, and not after an error."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _add_member(archive: tarfile.TarFile, name: str, blob: Blob) -> None:
@@ -339,7 +351,8 @@ def _make_docker_manifest(images: Mapping[str, AnyImage]) -> bytes:
                 "Layers": [_blob_path(layer.descriptor) for layer in image.layers],
             },
         )
-        if ":" in name and name != image.digest:
+        # Docker's names have a tag and no digest.
+        if ":" in name and "@" not in name and name != image.digest:
             entry["RepoTags"].append(name)
     return encode(list(entries.values()))
 
