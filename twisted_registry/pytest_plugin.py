@@ -97,7 +97,7 @@ class _ExternalRegistry:
 
         if name in _CLIENT_ATTRIBUTES:
             return getattr(self.client_settings, name)
-        if hasattr(Registry, name) or name == "hooks":
+        if hasattr(Registry, name) or name in _STARTED_ATTRIBUTES:
             pytest.skip(f"{_OPTION}: the test uses {name}, which only a started registry has")
         raise AttributeError(name)
 
@@ -106,3 +106,5 @@ class _ExternalRegistry:
 _CLIENT_ATTRIBUTES = frozenset(
     {"url", "host", "port", "auth", "ca_file", "ssl_context", "docker_config"}
 )
+#: Attributes of the instances of Registry that its class does not have.
+_STARTED_ATTRIBUTES = frozenset({"faults", "hooks", "journal"})

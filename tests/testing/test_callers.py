@@ -66,7 +66,8 @@ async def test_on_the_reactor_that_runs():
     async with AsyncRegistry(reactor) as registry:
         response = await treq.get(f"{registry.url}/v2/", persistent=False)
         assert await response.content() == b"{}"
-        assert registry.host in registry.url
+        assert registry.url == f"http://{registry.host}" == f"http://127.0.0.1:{registry.port}"
+        assert (registry.auth, registry.ca_file, registry.ssl_context) == (None, None, None)
     with pytest.raises(RuntimeError, match="async with"):
         _ = registry.url
 

@@ -113,9 +113,14 @@ def test_clients(oci_registry, oci_registry_session, oci_registry_factory, tmp_p
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(each.url + "/v2/")
 
-def test_what_only_a_started_registry_can(oci_registry):
-    oci_registry.run(int)
+@pytest.mark.parametrize("name", ["run", "push_image", "hooks", "faults", "journal"])
+def test_what_only_a_started_registry_can(oci_registry, name):
+    getattr(oci_registry, name)
     assert False
+
+def test_a_typo(oci_registry):
+    with pytest.raises(AttributeError, match="ulr"):
+        oci_registry.ulr
 
 def test_options(oci_registry_factory):
     oci_registry_factory(readonly=True)
@@ -128,8 +133,9 @@ def test_the_same_tests_run_against_another_registry(run_tests):
         text = EXTERNAL.replace("URL", repr(registry.url)).replace("PORT", str(registry.port))
         url = registry.url.replace("//", "//ada:secret@")
         status, out = run_tests(text, "--oci-registry-url", url)
-    assert "1 passed, 2 skipped" in out, out
-    assert "the test uses run" in out
+    assert "2 passed, 6 skipped" in out, out
+    for name in ("run", "push_image", "hooks", "faults", "journal"):
+        assert f"the test uses {name}," in out
     assert "with readonly" in out
     assert status == 0
 

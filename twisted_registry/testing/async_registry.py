@@ -17,7 +17,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
 from twisted_registry.app.service import RegistryService
-from twisted_registry.testing.clients import ClientSettings
+from twisted_registry.testing.clients import ClientAttributes, ClientSettings
 from twisted_registry.testing.contents import Contents
 from twisted_registry.testing.faults import Faults
 from twisted_registry.testing.hooks import HookedResource
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from twisted_registry.testing.profiles import Profile
 
 
-class AsyncRegistry(Service):
+class AsyncRegistry(ClientAttributes, Service):
     """A registry on the caller's reactor, on a free port of 127.0.0.1.
 
     It serves from ``startService`` or the beginning of ``async with`` until the Deferred of
@@ -99,7 +99,7 @@ class AsyncRegistry(Service):
 
     @property
     def client_settings(self) -> ClientSettings:
-        """What clients need to know.
+        """All attributes for clients in one object.
 
         :raises RuntimeError: if the registry does not run.
         """
@@ -109,16 +109,6 @@ class AsyncRegistry(Service):
                 " registry:' or 'with Registry() as registry:', or start it first"
             )
         return self._settings
-
-    @property
-    def url(self) -> str:
-        """Scheme, host and port, without a trailing slash."""
-        return self.client_settings.url
-
-    @property
-    def host(self) -> str:
-        """Host and port, as in the names of images."""
-        return self.client_settings.host
 
     @property
     def registry(self) -> Registry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from abc import abstractmethod
 from base64 import b64encode
 from functools import cached_property
 from pathlib import Path
@@ -82,3 +83,50 @@ class ClientSettings:
         path.write_text(json.dumps({"auths": auths}), encoding="utf-8")
         path.chmod(0o600)
         return path
+
+
+class ClientAttributes:
+    """What clients need to know of a registry that runs, as its own attributes."""
+
+    @property
+    @abstractmethod
+    def client_settings(self) -> ClientSettings:
+        """All attributes for clients in one object."""
+
+    @property
+    def url(self) -> str:
+        """Scheme, host and port, without a trailing slash."""
+        return self.client_settings.url
+
+    @property
+    def host(self) -> str:
+        """Host and port, as in the names of images: ``127.0.0.1:40123``."""
+        return self.client_settings.host
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return self.client_settings.port
+
+    @property
+    def auth(self) -> tuple[str, str] | None:
+        """The name and the password of the first user; None for a registry without users."""
+        return self.client_settings.auth
+
+    @property
+    def ca_file(self) -> Path | None:
+        """A PEM file with the certificate that clients have to trust; None without TLS."""
+        return self.client_settings.ca_file
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """A context that trusts the registry; None without TLS."""
+        return self.client_settings.ssl_context
+
+    def docker_config(self, folder: str | Path) -> Path:
+        """Write a ``config.json`` with the credentials, as docker, podman and oras read it.
+
+        :param folder: for the environment variable ``DOCKER_CONFIG``; created if it is missing.
+        :returns: the path of the file, for options as ``--authfile`` and ``--registry-config``.
+        """
+        return self.client_settings.docker_config(folder)

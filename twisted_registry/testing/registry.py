@@ -21,11 +21,11 @@ from twisted_registry.testing.background_reactor import (
     ReactorThread,
     WouldDeadlock,
 )
+from twisted_registry.testing.clients import ClientAttributes, ClientSettings
 from twisted_registry.testing.faults import Faults
 from twisted_registry.testing.journal import Journal
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Coroutine, Mapping
     from pathlib import Path
     from types import TracebackType
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.repository.interfaces import IRegistryListener
-    from twisted_registry.testing.clients import ClientSettings
     from twisted_registry.testing.contents import StoredManifest
     from twisted_registry.testing.hooks import RequestHook
     from twisted_registry.testing.images import AnyImage
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Registry:
+class Registry(ClientAttributes):
     """A registry on a free port of 127.0.0.1, for blocking code.
 
     It serves inside ``with``, or from :meth:`start` to :meth:`stop`. Then its thread, its socket
@@ -238,46 +237,11 @@ class Registry:
 
     @property
     def client_settings(self) -> ClientSettings:
-        """All attributes for clients in one object."""
-        return self.server.client_settings
+        """All attributes for clients in one object.
 
-    @property
-    def url(self) -> str:
-        """Scheme, host and port, without a trailing slash."""
-        return self.client_settings.url
-
-    @property
-    def host(self) -> str:
-        """Host and port, as in the names of images: ``127.0.0.1:40123``."""
-        return self.client_settings.host
-
-    @property
-    def port(self) -> int:
-        """The port."""
-        return self.client_settings.port
-
-    @property
-    def auth(self) -> tuple[str, str] | None:
-        """The name and the password of the first user; None for a registry without users."""
-        return self.client_settings.auth
-
-    @property
-    def ca_file(self) -> Path | None:
-        """A PEM file with the certificate that clients have to trust; None without TLS."""
-        return self.client_settings.ca_file
-
-    @property
-    def ssl_context(self) -> ssl.SSLContext | None:
-        """A context that trusts the registry; None without TLS."""
-        return self.client_settings.ssl_context
-
-    def docker_config(self, folder: str | Path) -> Path:
-        """Write a ``config.json`` with the credentials, as docker, podman and oras read it.
-
-        :param folder: for the environment variable ``DOCKER_CONFIG``; created if it is missing.
-        :returns: the path of the file, for options as ``--authfile`` and ``--registry-config``.
+        :raises RuntimeError: if the registry does not run.
         """
-        return self.client_settings.docker_config(folder)
+        return self.server.client_settings
 
     # What clients did
 
