@@ -115,6 +115,7 @@ class Journal:
 
         :raises AssertionError: with all requests, if the number is another one.
         """
+        __tracebackhide__ = True  # pytest shows the line of the test
         found = self.count(method, path, status=status)
         if found != expected:
             wanted = f"{method} {path or 'any path'}" + ("" if status is None else f" {status}")
