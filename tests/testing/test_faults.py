@@ -205,6 +205,19 @@ def test_a_throttled_upload(registry):
     assert registry.blob("app", body.digest) == body.read()
 
 
+def test_a_throttled_response_without_a_body(registry):
+    registry.faults.throttle(10)
+    with connected(registry) as connection:
+        for _ in range(2):
+            connection.request("HEAD", BLOB)
+            response = connection.getresponse()
+            assert (response.status, response.read()) == (200, b"")
+            assert response.getheader("Content-Length") == str(LAYER.size)
+            connection.request("DELETE", f"/v2/app/blobs/sha256:{'0' * 64}")
+            assert connection.getresponse().read(5) == b'{"err'
+            connection.close()
+
+
 def test_a_throttled_response_does_not_keep_the_registry_running():
     with Registry() as registry:
         registry.push_image("app:1", IMAGE)

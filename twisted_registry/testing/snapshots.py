@@ -12,6 +12,7 @@ from attrs import frozen
 
 from twisted_registry.http.body import BufferedBody
 from twisted_registry.repository import layout
+from twisted_registry.repository.streaming import stream_body
 from twisted_registry.testing.blobs import PIECE_BYTES, Blob, Spool
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ async def _write(driver: IStorageDriver, path: str, content: Blob, clock: IReact
     try:
         with content.open() as file:
             body: Any = BufferedBody(file, clock)  # type: ignore[arg-type]
-            await body.startProducing(writer)
+            await stream_body(body, writer)
         await writer.commit()
     finally:
         await writer.close()
