@@ -136,6 +136,28 @@ def test_a_configuration(config, error, match):
             assert version.headers["X-Test"] == "here"
 
 
+def test_the_configuration_of_a_real_registry(tmp_path):
+    """Two at once: neither addresses nor processes are those of the file."""
+    path = tmp_path / "config.yml"
+    path.write_text(
+        "version: 0.1\nstorage: {filesystem: {rootdirectory: images}}\n"
+        "http: {addr: '/run/registry.sock', net: unix, workers: 4, debug: {addr: ':5001'}}\n"
+    )
+    with (
+        Registry(config=path, storage=tmp_path / "1") as one,
+        Registry(config=path, storage=tmp_path / "2") as two,
+    ):
+        assert ask(one) == ask(two) == (200, b"{}")
+
+
+def test_the_certificate_of_a_configuration(tmp_path):
+    config = {"http": {"tls": {"auto": {"hosts": ["127.0.0.1"], "folder": tmp_path / "tls"}}}}
+    with Registry(config=config) as registry:
+        context = ssl.create_default_context(cafile=tmp_path / "tls/ca.crt")
+        with urllib.request.urlopen(f"{registry.url}/v2/", context=context) as response:
+            assert (registry.url[:5], response.status) == ("https", 200)
+
+
 def begin_upload(registry, auth=None):
     return ask(registry, "/v2/a/blobs/uploads/", "POST", auth, b"")[0]
 

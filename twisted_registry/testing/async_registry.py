@@ -140,8 +140,9 @@ class AsyncRegistry(ClientAttributes, Service):
             else Path()
         )
         try:
+            loaded = options.load(folder, self.reactor.seconds())
             self._service = service = RegistryService(
-                options.load(folder, self.reactor.seconds()),
+                loaded,
                 self.reactor,
                 driver=options.storage(self.reactor) if callable(options.storage) else None,
                 access=self._access,
@@ -156,7 +157,7 @@ class AsyncRegistry(ClientAttributes, Service):
         http = cast("HTTPService", service.getServiceNamed("http"))
         address: Any = http.address
         self._settings = ClientSettings(
-            "https" if options.tls else "http",
+            "https" if loaded.configuration.http.tls.is_enabled else "http",
             f"127.0.0.1:{address.port}",
             options.users,
             folder / CA_FILE if options.tls else None,

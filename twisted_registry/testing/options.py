@@ -76,7 +76,10 @@ class Options:
         document.setdefault("version", 0.1)
         self._set_storage(document)
         http = _section(document, "http")
-        http["addr"] = f"127.0.0.1:{self.port}"
+        # What would collide with another registry, or does not work beside the tests.
+        http.update(addr=f"127.0.0.1:{self.port}", net="tcp", workers=1)
+        if isinstance(http.get("debug"), dict) and http["debug"].get("addr"):
+            http["debug"]["addr"] = "127.0.0.1:0"
         if self.tls:
             http["tls"] = _write_certificate(folder, now)
         if self.users:
@@ -110,7 +113,7 @@ class Options:
 #: The keys of ``storage`` that name no driver.
 _NOT_DRIVERS = frozenset({"cache", "delete", "maintenance", "redirect", "tag"})
 #: Variables without effect.
-_IGNORED = frozenset({"REGISTRY_HTTP_ADDR"})
+_IGNORED = frozenset(f"REGISTRY_HTTP_{name}" for name in ("ADDR", "DEBUG_ADDR", "NET", "WORKERS"))
 
 
 def _read(config: Config) -> dict[str, Any]:

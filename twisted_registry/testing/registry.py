@@ -91,8 +91,8 @@ class Registry(ClientAttributes):
             the reactor and returns an ``IStorageDriver``, or a section ``storage`` of a
             configuration.
         :param config: a configuration of Twisted Registry or of Distribution, as a mapping, as YAML
-            or as the Path of a file. The other options are entered in it; ``http.addr`` is always
-            replaced.
+            or as the Path of a file. The other options are entered in it; addresses and
+            ``http.workers`` are always replaced.
         :param port: the port; 0 for a free one.
         :param environ: ``REGISTRY_*`` variables, which override keys of ``config``.
         :param access: an access controller, in place of ``auth`` and ``token_auth``.
