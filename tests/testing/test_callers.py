@@ -141,6 +141,29 @@ def test_twenty_in_parallel():
     assert len({port for port, _ in answers}) == 20
 
 
+FIRST_IN_PARALLEL = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from twisted_registry.testing import Registry
+
+barrier = threading.Barrier(20)
+
+def serve(_):
+    barrier.wait(60)
+    with Registry() as registry:
+        return registry.port
+
+with ThreadPoolExecutor(20) as pool:
+    print(len(set(pool.map(serve, range(20)))))
+"""
+
+
+def test_the_first_registries_of_a_process_start_in_parallel(tmp_path):
+    """Nothing that Twisted sets up for a process is set up twice, which would be a warning."""
+    status, out = run(sys.executable, "-W", "error", "-c", FIRST_IN_PARALLEL, cwd=tmp_path)
+    assert (status, out) == (0, "20\n")
+
+
 class TestWithTheMixin(RegistryMixin, unittest.TestCase):
     registry_options = {"auth": ("ada", "secret")}  # noqa: RUF012
     ports = set()  # noqa: RUF012

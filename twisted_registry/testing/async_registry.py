@@ -11,6 +11,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from twisted.application.service import Service
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
     from twisted_registry.testing.hooks import RequestHook
     from twisted_registry.testing.options import Auth, Config, Storage
     from twisted_registry.testing.profiles import Profile
+
+
+#: Twisted reserves a descriptor when a port is opened first, for all reactors of the process and
+#: without regard to threads.
+_LISTENING = Lock()
 
 
 class AsyncRegistry(ClientAttributes, Service):
@@ -149,7 +155,8 @@ class AsyncRegistry(ClientAttributes, Service):
                 listener=self._listener,
                 wrap_root=self._wrap_root,
             )
-            service.privilegedStartService()
+            with _LISTENING:
+                service.privilegedStartService()
         except BaseException:
             self._resources.close()
             raise
