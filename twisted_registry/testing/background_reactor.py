@@ -103,7 +103,8 @@ class ReactorThread:
             self.reactor.callFromThread(run)
             return future.result()
         finally:
-            self._pending.discard(future)
+            with self._lock:
+                self._pending.discard(future)
 
     def fail_pending(self) -> None:
         """Fail the calls that wait, after the reactor has stopped."""

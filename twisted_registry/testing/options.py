@@ -28,8 +28,9 @@ Config: TypeAlias = "Mapping[str, Any] | str | Path | None"
 
 #: The user of ``auth=True`` and of ``token_auth=True`` without ``auth``.
 DEFAULT_AUTH = ("user", "password")
-#: The file with the certificate of the authority, in the folder of a registry with TLS.
-CA_FILE = "ca.crt"
+#: The file with the certificate of the authority, in the folder of a registry with TLS. It is alone
+#: in its folder, which skopeo and podman take as ``--cert-dir``.
+CA_FILE = "ca/ca.crt"
 #: The names in the certificate.
 _HOSTS = ("127.0.0.1", "::1", "localhost")
 #: The lowest cost that bcrypt has: passwords of tests need no protection.
@@ -148,6 +149,7 @@ def _write_certificate(folder: Path, now: float) -> dict[str, str]:
 
     authority = CertificateAuthority.make("Twisted Registry in a test", now)
     chain, key = authority.issue(_HOSTS, now)
+    (folder / CA_FILE).parent.mkdir()
     (folder / CA_FILE).write_bytes(authority.pem)
     (folder / "server.crt").write_bytes(chain)
     (folder / "server.key").touch(mode=0o600)
