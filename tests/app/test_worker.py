@@ -9,6 +9,7 @@ import signal
 import socket
 from contextlib import nullcontext
 from http.client import HTTPConnection
+from pathlib import Path
 
 import pytest
 import pytest_twisted
@@ -245,6 +246,9 @@ def test_log_lines_name_the_process_with_several_processes(loaded, tmp_path):
     assert not isinstance(process.make_configured_observer(single), ProcessIdObserver)
 
 
+PROGRAM = Path(process.__file__).with_name("__main__.py")
+
+
 def test_the_worker_program_ignores_signals_of_a_terminal(monkeypatch):
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
     during = []
@@ -257,7 +261,8 @@ def test_the_worker_program_ignores_signals_of_a_terminal(monkeypatch):
     monkeypatch.setattr("twisted_registry.app.standalone.freeze_imports", nullcontext)
     try:
         with pytest.raises(SystemExit) as ended:
-            runpy.run_module("twisted_registry.app", run_name="__main__")
+            # Not run_module: pytest imports the package itself, because it has a plugin.
+            runpy.run_path(PROGRAM, run_name="__main__")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
