@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from uuid import uuid4
 
 import pytest
@@ -61,7 +60,6 @@ def test_oras(registry, sandbox):
     assert (sandbox.home / "out" / "data.bin").read_bytes() == content
 
 
-@pytest.mark.skipif(shutil.which("crane") is None, reason="the program crane is not installed")
 def test_crane(registry, sandbox, tmp_path, large_image):
     layout = write(tmp_path / "layout", {"1": large_image})
     sandbox.run("crane", "push", "--insecure", layout, registry.image("crane"))
