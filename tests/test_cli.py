@@ -54,6 +54,15 @@ def test_an_unknown_command_is_wrong_usage(capsys):
     assert "dance" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["config.yml", "config.yaml"])
+def test_a_configuration_without_a_command_is_served(name, capsys):
+    """As ``docker run registry:2 /config.yml`` does."""
+    with pytest.raises(SystemExit) as stopped:
+        main([name])
+    assert stopped.value.code == 1
+    assert f"{name}: cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["-v", "--version"])
 def test_the_version_is_printed(option, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -1,7 +1,8 @@
 """The ``twisted-registry`` command, also installed as ``registry``.
 
-``serve`` accepts the arguments of Distribution's ``registry serve``, so that existing scripts and
-service files keep working. Only the module of the command that runs is imported.
+``serve`` accepts the arguments of Distribution's ``registry serve``, and a configuration without a
+command is served, as by the entry point of Distribution's image, so that existing scripts, service
+files and containers keep working. Only the module of the command that runs is imported.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usage; others are documented by the commands.
     """
     words = _normalize_flags(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0].endswith((".yml", ".yaml")):
+        words.insert(0, "serve")
     # The first word that is not a flag is the command. If it is none, the parser reports it.
     name = next((word for word in words if not word.startswith("-")), "")
     command = _import_command(name) if name in COMMANDS else None
