@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from twisted_registry.oci.manifest import DOCKER_IMAGE, OCI_IMAGE, OCI_INDEX, parse_pushed
 from twisted_registry.testing.blobs import SPOOL_BYTES, Blob, Spool
 from twisted_registry.testing.images import build_image, build_index
-from twisted_registry.testing.layers import File, Symlink, diff_id_of
+from twisted_registry.testing.layers import File, Folder, Symlink, diff_id_of
 
 
 def sha256(content):
@@ -59,6 +60,31 @@ def test_links_and_folders():
     }
 
 
+def test_owners_and_permissions(tmp_path):
+    (tmp_path / "tool").write_bytes(b"run")
+    image = build_image(
+        files={
+            "srv/tool": File(tmp_path / "tool", 0o755, 1, 2),
+            "srv": Folder(0o750, 3, 4),
+            "tmp": Folder(0o1777),
+        }
+    )
+    with tarfile.open(fileobj=io.BytesIO(image.layers[0].read()), mode="r:gz") as archive:
+        assert [(each.name, each.mode, each.uid, each.gid) for each in archive] == [
+            ("srv", 0o750, 3, 4),
+            ("srv/tool", 0o755, 1, 2),
+            ("tmp", 0o1777, 0, 0),
+        ]
+
+
+def test_the_time_of_an_image():
+    def times(image):
+        return json.loads(image.config.read())["created"]
+
+    assert times(build_image()) == "1970-01-01T00:00:00Z"
+    assert times(build_image(created="2026-01-31T12:00:00Z")) == "2026-01-31T12:00:00Z"
+
+
 def test_the_digest_depends_on_the_content_alone():
     # The digests are those of every version of Python and zlib.
     files = {"b": "2", "a/c": "1" * 70_000}
@@ -80,8 +106,6 @@ def test_the_configuration_names_platform_and_diff_ids():
     )
     config = image.config
     assert config.media_type == "application/vnd.oci.image.config.v1+json"
-    import json
-
     document = json.loads(config.read())
     assert {name: document[name] for name in ("architecture", "os", "variant")} == {
         "architecture": "arm64",

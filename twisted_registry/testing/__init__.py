@@ -13,7 +13,7 @@ from twisted_registry.testing.faults import Fault, Faults
 from twisted_registry.testing.hooks import Proceed, RequestHook
 from twisted_registry.testing.images import Image, Index, build_image, build_index
 from twisted_registry.testing.journal import Journal, RecordedRequest
-from twisted_registry.testing.layers import File, Symlink
+from twisted_registry.testing.layers import File, Folder, Symlink
 from twisted_registry.testing.layouts import LayoutInvalid, read_layout, write_layout
 from twisted_registry.testing.mixins import RegistryMixin
 from twisted_registry.testing.profiles import Behaviour, Profile
@@ -29,6 +29,7 @@ __all__ = [
     "Fault",
     "Faults",
     "File",
+    "Folder",
     "Image",
     "Index",
     "Journal",

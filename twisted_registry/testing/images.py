@@ -36,7 +36,7 @@ DOCKER_LAYERS = {
     OCI_TAR: "application/vnd.docker.image.rootfs.diff.tar",
     OCI_TAR_GZIP: "application/vnd.docker.image.rootfs.diff.tar.gzip",
 }
-_CREATED = "1970-01-01T00:00:00Z"
+_EPOCH = "1970-01-01T00:00:00Z"
 
 
 @frozen
@@ -150,12 +150,13 @@ def build_image(
     artifact_type: str | None = None,
     compress: bool = False,
     docker: bool = False,
+    created: str = _EPOCH,
 ) -> Image:
     """Build an image, or an artifact.
 
     :param files: the content of one layer, above ``layers``: for each path text, bytes, the
-        ``pathlib.Path`` of a file, a ``File`` with permissions, a ``Symlink``, or None for a
-        folder. Folders above a path are added.
+        ``pathlib.Path`` of a file, a ``File`` with permissions, a ``Symlink``, a ``Folder`` with
+        permissions, or None for a folder. Folders above a path are added.
     :param layers: further layers, the lowest first: the files of one by path, bytes or the
         ``pathlib.Path`` of a finished layer, or a ``Blob``.
     :param platform: ``os/architecture`` or ``os/architecture/variant``.
@@ -167,6 +168,7 @@ def build_image(
     :param compress: compress the layers of files with zlib; the digest then depends on its version.
         Otherwise they are gzip files of stored blocks.
     :param docker: use the media types of Docker (image manifest version 2, schema 2).
+    :param created: the time in the configuration of an image, as in RFC 3339.
     :raises ValueError: if the arguments contradict each other, or a path is not inside of a layer.
     :raises OSError: if a file cannot be read.
     """
@@ -192,7 +194,7 @@ def build_image(
         configuration = Blob.from_bytes(b"{}", OCI_EMPTY)
         made = made or [configuration]
     else:
-        configuration = _make_config(made, where, config or {}, docker=docker)
+        configuration = _make_config(made, where, config or {}, created, docker=docker)
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": DOCKER_IMAGE if docker else OCI_IMAGE,
@@ -272,6 +274,7 @@ def _make_config(
     layers: Sequence[Blob],
     platform: Mapping[str, str],
     parameters: Mapping[str, Any],
+    created: str,
     *,
     docker: bool,
 ) -> Blob:
@@ -283,7 +286,7 @@ def _make_config(
                 " a Blob with diff_id, or pass the whole configuration as a Blob"
             )
     document = {
-        "created": _CREATED,
+        "created": created,
         **platform,
         "config": dict(parameters),
         "rootfs": {"type": "layers", "diff_ids": diff_ids},

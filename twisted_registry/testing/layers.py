@@ -56,8 +56,23 @@ class Symlink:
     target: str
 
 
-#: What a path of a layer is: a file, by its content or by more, a link, or None for a folder.
-Entry: TypeAlias = "str | bytes | Path | File | Symlink | None"
+@frozen
+class Folder:
+    """A folder of a layer.
+
+    :ivar mode: permissions.
+    :ivar uid: the number of the owner.
+    :ivar gid: the number of the group.
+    """
+
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+
+
+#: What a path of a layer is: a file, by its content or by more, a link, or a folder; None is a
+#: folder of root.
+Entry: TypeAlias = "str | bytes | Path | File | Symlink | Folder | None"
 #: What a layer is made of: the entries by path, the bytes or the file of a finished layer, a blob.
 LayerSource: TypeAlias = "Mapping[str, Entry] | bytes | Path | Blob"
 
@@ -154,10 +169,10 @@ def _with_folders(entries: Mapping[str, Entry]) -> dict[str, Entry]:
         for parent in path.parents:
             if parent.parts:
                 found.setdefault(str(parent))
-        if not isinstance(entry, str | bytes | Path | File | Symlink | None):
+        if not isinstance(entry, str | bytes | Path | File | Symlink | Folder | None):
             raise TypeError(
-                f"{name!r}: expected str, bytes, pathlib.Path, File, Symlink or None for a folder,"
-                f" not {type(entry).__name__}"
+                f"{name!r}: expected str, bytes, pathlib.Path, File, Symlink, Folder or None for a"
+                f" folder, not {type(entry).__name__}"
             )
         found[str(path)] = entry
     return found
@@ -165,8 +180,10 @@ def _with_folders(entries: Mapping[str, Entry]) -> dict[str, Entry]:
 
 def _add(archive: tarfile.TarFile, path: str, entry: Entry) -> None:
     member = tarfile.TarInfo(path)
-    if entry is None:
-        member.type, member.mode = tarfile.DIRTYPE, 0o755
+    if entry is None or isinstance(entry, Folder):
+        folder = entry or Folder()
+        member.type = tarfile.DIRTYPE
+        member.mode, member.uid, member.gid = folder.mode, folder.uid, folder.gid
         archive.addfile(member)
         return
     if isinstance(entry, Symlink):
