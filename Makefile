@@ -2,6 +2,7 @@
 # make test    run the tests that need no other program
 # make lint    check the style
 # make types   check the types
+# make docs    build the documentation as HTML in dist/docs
 # make bench   measure it beside the registries that are installed; ARGS=--quick for a short look,
 #              ARGS=--help for what can be chosen
 # make requirements  pin what a release installs again; ARGS=--upgrade for newer versions
@@ -20,6 +21,9 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 # One more than there are processors: some tests wait for a while.
 TEST_PROCESSES = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
+# Where make docs writes.
+SITE = dist/docs
+
 # Of the programs that pin, list and audit what a release installs.
 TOOLS = .venv-tools
 RELEASE = .venv-release
@@ -29,7 +33,7 @@ COMPILE = $(TOOLS)/bin/uv pip compile --quiet --python-version 3.11 --generate-h
 SOURCES = $(shell git ls-files twisted_registry twisted 2>/dev/null)
 EXTRAS = --extra acme --extra auth --extra aws --extra metrics --extra redis
 
-.PHONY: serve test lint types bench requirements sbom audit clean
+.PHONY: serve test lint types docs bench requirements sbom audit clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.installed
@@ -46,11 +50,16 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx --quiet --fresh-env --write-all --fail-on-warning --keep-going docs $(SITE)
+	rm -rf $(SITE)/.doctrees
+
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.bench $(ARGS)
 
 requirements: $(TOOLS)/.installed
 	$(COMPILE) --universal requirements/tools.in -o requirements/tools.txt $(ARGS)
+	$(COMPILE) --universal requirements/docs.in -o requirements/docs.txt $(ARGS)
 	$(COMPILE) --universal setup.py $(EXTRAS) -o requirements/release.txt $(ARGS)
 	$(COMPILE) --resolution lowest-direct setup.py $(EXTRAS) -o requirements/oldest.txt $(ARGS)
 
@@ -80,6 +89,10 @@ $(VENV)/.installed-test: setup.py pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-dev: setup.py pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) '.[dev]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+$(VENV)/.installed-docs: requirements/docs.txt | $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 $(TOOLS)/.installed: requirements/tools.txt | $(TOOLS)/bin/python
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<

@@ -88,7 +88,7 @@ def make_resource(
     global state: any number can be made.
 
     :param reactor: where it runs.
-    :param configuration: what :func:`~twisted_registry.config.loading.load` returns, or the
+    :param configuration: what :func:`twisted_registry.load_configuration` returns, or the
         configuration as a mapping or as YAML. The sections about listening and TLS have no effect.
         None for a registry in which everyone may do everything.
     :param storage: a folder or a driver, in place of the one that the configuration names. With

@@ -98,8 +98,7 @@ _MAX_CONNECTIONS = 8192
 class RegistryService(MultiService):
     """A registry with its listener.
 
-    The child ``http`` listens. The child ``maintenance``, a
-    :class:`~twisted_registry.app.maintenance.MaintenanceService`, runs the periodic tasks. With
+    The child ``http`` listens. The child ``maintenance`` runs the periodic tasks. With
     ``http.workers`` above 1 this process is the first of several: the child ``workers`` runs the
     others, each of which is such a service too.
 
@@ -132,8 +131,8 @@ class RegistryService(MultiService):
     ) -> None:
         """Make all parts; nothing is opened yet, except files with users and keys.
 
-        :param configuration: what :func:`~twisted_registry.config.loading.load` returns, or the
-            configuration as a mapping or as YAML.
+        :param configuration: what :func:`twisted_registry.load_configuration` returns, or
+            the configuration as a mapping or as YAML.
         :param environ: environment variables: a socket that systemd passes, and the credentials of
             a store. None for no variables.
         :param access_log: receives the access log, unless it is disabled, and the audit log if that

@@ -40,7 +40,7 @@ class DigestInvalid(ValueError):
 class Digest:
     """A valid digest.
 
-    :ivar algorithm: a key of :data:`ALGORITHMS`.
+    :ivar algorithm: ``sha256``, ``sha384`` or ``sha512``.
     :ivar hex: lower-case hexadecimal digits, of the length that the algorithm has.
     """
 

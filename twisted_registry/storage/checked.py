@@ -42,8 +42,8 @@ _T = TypeVar("_T")
 class CheckedDriver:
     """Passes calls to a driver if their paths are valid, and checks what comes back.
 
-    A path that breaks the grammar fails with :class:`PathInvalid` and never reaches the driver.
-    An exception that drivers must not raise is logged and becomes a :class:`StorageError`. It
+    A path that breaks the grammar fails with ``PathInvalid`` and never reaches the driver.
+    An exception that drivers must not raise is logged and becomes a ``StorageError``. It
     provides the optional interfaces that the driver has, with the same checks.
 
     :ivar driver: the driver.

@@ -5,7 +5,7 @@ methods that every driver needs. What only some stores can do, or do faster, is 
 interfaces: :class:`IFastLookup`, :class:`IBulkLookup`, :class:`IFolders`, :class:`ILeftovers`,
 :class:`IPresigner`, :class:`IHostLock`, :class:`IReserve` and :class:`IMarkerListing`. Users of a
 driver adapt it, ``IBulkLookup(driver, None)``, when they are made;
-:mod:`twisted_registry.storage.fallbacks` does that and has a substitute for each. A driver that
+``twisted_registry.storage.fallbacks`` does that and has a substitute for each. A driver that
 wraps another one answers for it by ``__conform__`` (see :data:`OPTIONAL_INTERFACES`).
 
 A path is relative to the driver's root: components joined by ``/``, without a leading or trailing

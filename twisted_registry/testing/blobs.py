@@ -129,7 +129,7 @@ class Blob:
         )
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the content, at most :data:`PIECE_BYTES` at a time."""
+        """Yield the content, at most 256 KiB at a time."""
         with self.open() as file:
             while piece := file.read(PIECE_BYTES):
                 yield piece

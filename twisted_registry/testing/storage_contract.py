@@ -11,7 +11,7 @@ Authors of drivers run them with a fresh, empty driver and each function of
 
 The optional interfaces of a driver are tested if it provides them. The bulk operations are tested
 in any case, because the registry uses their substitutes
-(:mod:`twisted_registry.storage.fallbacks`) with drivers that have none.
+(``twisted_registry.storage.fallbacks``) with drivers that have none.
 """
 
 from __future__ import annotations
