@@ -7,6 +7,7 @@
 #              ARGS=--help for what can be chosen
 # make requirements  pin what a release installs again; ARGS=--upgrade for newer versions
 # make sbom    list what a release installs in dist/sbom.cdx.json (CycloneDX)
+# make man     write the manual page dist/twisted-registry.1
 # make audit   look for known vulnerabilities of it; this needs a vulnerability database
 #
 # Each makes its virtual environment first, and is quick the second time.
@@ -33,7 +34,10 @@ COMPILE = $(TOOLS)/bin/uv pip compile --quiet --python-version 3.11 --generate-h
 SOURCES = $(shell git ls-files twisted_registry twisted 2>/dev/null)
 EXTRAS = --extra acme --extra auth --extra aws --extra metrics --extra redis
 
-.PHONY: serve test lint types docs bench requirements sbom audit clean
+# The time of the latest change, in seconds since 1970: what is built has this date.
+EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),$(shell date +%s))
+
+.PHONY: serve test lint types docs bench requirements sbom man audit clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.installed
@@ -67,6 +71,11 @@ sbom: $(RELEASE)/.installed
 	mkdir -p dist
 	$(TOOLS)/bin/cyclonedx-py environment --pyproject $(RELEASE)/project.toml \
 		--output-reproducible -o dist/sbom.cdx.json $(RELEASE)
+
+man: $(VENV)/.installed
+	mkdir -p dist
+	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m twisted_registry.commands.manual \
+		>dist/twisted-registry.1
 
 audit: $(TOOLS)/.installed
 	.ci/audit $(TOOLS)/bin/pip-audit requirements/release.txt

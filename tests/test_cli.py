@@ -22,7 +22,8 @@ from tests.support.processes import (
     write_configuration,
 )
 from twisted_registry import __version__
-from twisted_registry.cli import COMMANDS, main
+from twisted_registry.cli import main
+from twisted_registry.commands.parser import COMMANDS
 
 #: A combined log line: host, user, time, request, status, size, referer, agent.
 COMBINED = re.compile(

@@ -44,13 +44,13 @@ LAYERS = {
     ),
     "commands": (
         *("app", "auth", "config", "gc", "integrity", "maintenance", "oci", "repository"),
-        *("storage", "tokens"),
+        *("storage", "tokens", ""),
     ),
     "testing": (
         *("app", "api", "auth", "config", "http", "metrics", "repository", "storage", "tls"),
         "oci",
     ),
-    "cli": ("app.errors", "app.gc_freeze", ""),
+    "cli": ("app.errors", "commands.parser"),
     "tap": ("app", ""),
     "__main__": ("cli",),
     "pytest_plugin": ("testing",),

@@ -7,32 +7,15 @@ files and containers keep working. Only the module of the command that runs is i
 
 from __future__ import annotations
 
-import argparse
 import sys
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from twisted_registry import __version__
 from twisted_registry.app.errors import CommandFailed
-from twisted_registry.app.gc_freeze import freeze_imports
+from twisted_registry.commands.parser import COMMANDS, import_command, make_parser
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-#: The commands. Each is a module of that name in ``commands``, with ``_`` for ``-``.
-COMMANDS: Mapping[str, str] = {
-    "serve": "run the registry",
-    "check": "validate a configuration, and print it with defaults and masked secrets",
-    "garbage-collect": "delete unreferenced content, even while a registry serves",
-    "fsck": "check the store for damage, and repair it where possible",
-    "trash": "list what was removed, restore it, or delete it for good",
-    "delete": "delete a repository, even while a registry serves",
-    "retention": "delete the tags that no rule of storage.maintenance.retention keeps",
-    "maintenance": "print the state of the periodic tasks, or run one",
-    "user": "add, change, remove or list the users of auth.htpasswd",
-    "token": "create, list and revoke tokens for robots, rotate keys",
-    "copy-store": "copy one store into another, even while registries serve",
-}
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,14 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words.insert(0, "serve")
     # The first word that is not a flag is the command. If it is none, the parser reports it.
     name = next((word for word in words if not word.startswith("-")), "")
-    command = _import_command(name) if name in COMMANDS else None
-    parser = _make_parser(name, command)
+    parser = make_parser([name])
     options = _parse(parser, words)
-    if command is None:
+    if name not in COMMANDS:
         parser.print_help()
         return 0 if options.command else 2
     try:
-        status: int = command.run(options)
+        status: int = import_command(name).run(options)
     except CommandFailed as error:
         sys.stderr.write(f"twisted-registry: {error}\n")
         return 1
@@ -70,32 +52,7 @@ def _normalize_flags(words: Sequence[str]) -> list[str]:
     ]
 
 
-def _import_command(name: str) -> Any:
-    with freeze_imports():
-        return import_module(f"twisted_registry.commands.{name.replace('-', '_')}")
-
-
-def _make_parser(name: str, command: Any) -> argparse.ArgumentParser:
-    """Make the parser of all commands, with the arguments of one.
-
-    :param name: the command that runs.
-    :param command: its module, or None.
-    """
-    parser = argparse.ArgumentParser(
-        prog="twisted-registry",
-        description="A container image registry (OCI distribution protocol).",
-    )
-    version = f"twisted-registry {__version__}"
-    parser.add_argument("-v", "--version", action="version", version=version)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for each, text in {**COMMANDS, "help": "print this help"}.items():
-        below = commands.add_parser(each, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        if command is not None and each == name:
-            command.add_arguments(below)
-    return parser
-
-
-def _parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+def _parse(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     """Parse the command line, also with the optional FILE after flags that have a value.
 
     The argparse of Python 3.11 has then already decided that FILE is missing.

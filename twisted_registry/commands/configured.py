@@ -17,15 +17,29 @@ if TYPE_CHECKING:
     from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
 
-_CONFIG_EPILOG = (
+#: The end of the help of commands with the argument FILE.
+CONFIG_EPILOG = (
     "Without FILE: REGISTRY_CONFIGURATION_PATH, /etc/distribution/config.yml, "
     "/etc/docker/registry/config.yml, or a built-in default."
 )
 
 
+def add_actions(parser: ArgumentParser, texts: Mapping[str, str]) -> Mapping[str, ArgumentParser]:
+    """Add the argument ACTION, stored as ``action``.
+
+    :param texts: what each action does, by its name.
+    :returns: the parsers of the actions, by their names.
+    """
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    return {
+        name: actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        for name, text in texts.items()
+    }
+
+
 def add_config_argument(parser: ArgumentParser) -> None:
     """Add the optional argument FILE, stored as ``file``."""
-    parser.epilog = _CONFIG_EPILOG
+    parser.epilog = CONFIG_EPILOG
     parser.add_argument("file", nargs="?", metavar="FILE", help="the configuration file (YAML)")
 
 

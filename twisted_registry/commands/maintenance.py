@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from twisted_registry.app.errors import CommandFailed
 from twisted_registry.app.maintenance import MaintenanceService
 from twisted_registry.commands.configured import (
+    add_actions,
     add_config_argument,
     add_json_argument,
     load_store_or_exit,
@@ -26,14 +27,19 @@ if TYPE_CHECKING:
 #: The exit status if the run was skipped because another process runs the task.
 EXIT_SKIPPED = 3
 
+_ACTIONS = {
+    "status": "print the state of the tasks in all processes",
+    "run": "run one task now, even while a registry serves",
+}
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    status = actions.add_parser("status", help="print the state of the tasks in all processes")
-    run_one = actions.add_parser("run", help="run one task now, even while a registry serves")
-    run_one.add_argument("task", metavar="TASK", help="the name of the task, as status prints it")
-    for action in (status, run_one):
+    parsers = add_actions(parser, _ACTIONS)
+    parsers["run"].add_argument(
+        "task", metavar="TASK", help="the name of the task, as status prints it"
+    )
+    for action in parsers.values():
         add_json_argument(action)
         add_config_argument(action)
 

@@ -11,6 +11,7 @@ from twisted_registry.app.errors import CommandFailed
 from twisted_registry.auth.rules import IMPLIED_ACTIONS, Right, Rights
 from twisted_registry.commands.audit import CommandEntry, audited
 from twisted_registry.commands.configured import (
+    add_actions,
     add_config_argument,
     add_json_argument,
     load_store_or_exit,
@@ -44,9 +45,7 @@ _DEFAULT_LIFETIME_S = 90 * _DAY_S
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, text in _ACTIONS.items():
-        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    for name, action in add_actions(parser, _ACTIONS).items():
         if name == "create":
             action.add_argument(
                 "name", metavar="NAME", type=_parse_name, help="the name of the robot"

@@ -13,6 +13,7 @@ from twisted_registry.app.collector import make_trash_expiry
 from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
+    add_actions,
     add_config_argument,
     add_json_argument,
     load_store_or_exit,
@@ -43,11 +44,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="list what was removed, when and why")
-    history = actions.add_parser("history", help="print the former digests of a tag")
-    history.add_argument("what", metavar="REPO:TAG")
-    restore = actions.add_parser("restore", help="restore content, and everything that it needs")
+    parsers = add_actions(parser, {name: text for name, (text, _) in _ACTIONS.items()})
+    parsers["history"].add_argument("what", metavar="REPO:TAG", help="the tag")
+    restore = parsers["restore"]
     restore.add_argument(
         "what",
         metavar="WHAT",
@@ -59,14 +58,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="restore what the tag named at this time (ISO 8601; UTC without a time zone); by"
         " default what it named before its latest change",
     )
-    empty = actions.add_parser("empty", help="delete the content of the trash for good")
-    empty.add_argument(
+    parsers["empty"].add_argument(
         "--older-than",
         metavar="DURATION",
         default="0",
         help="only content removed longer ago than this, such as 48h",
     )
-    for action in (listing, history, restore, empty):
+    for action in parsers.values():
         add_json_argument(action, "print JSON, one document per line")
         add_config_argument(action)
 
@@ -77,7 +75,7 @@ def run(options: Namespace) -> int:
     :returns: the exit status: 1 if it failed, or if something could not be restored or deleted.
     """
     configuration = load_store_or_exit(options.file)
-    action = _ACTIONS[options.action]
+    _, action = _ACTIONS[options.action]
     return run_on_store(
         configuration, lambda driver, reactor: action(options, configuration, driver, reactor)
     )
@@ -190,7 +188,12 @@ async def _empty(
     return 1 if result.failed else 0
 
 
-_ACTIONS = {"list": _list, "history": _history, "restore": _restore, "empty": _empty}
+_ACTIONS = {
+    "list": ("list what was removed, when and why", _list),
+    "history": ("print the former digests of a tag", _history),
+    "restore": ("restore content, and everything that it needs", _restore),
+    "empty": ("delete the content of the trash for good", _empty),
+}
 
 
 @frozen

@@ -25,6 +25,7 @@ from twisted_registry.auth.htpasswd import (
 )
 from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
+    add_actions,
     add_config_argument,
     add_json_argument,
     load_or_exit,
@@ -48,9 +49,7 @@ _ACTIONS = {
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, text in _ACTIONS.items():
-        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    for name, action in add_actions(parser, _ACTIONS).items():
         if name == "list":
             add_json_argument(action)
         else:
