@@ -7,6 +7,7 @@
 #              ARGS=--help for what can be chosen
 # make requirements  pin what a release installs again; ARGS=--upgrade for newer versions
 # make sbom    list what a release installs in dist/sbom.cdx.json (CycloneDX)
+# make binary  build dist/twisted-registry, one file with everything that a server needs
 # make man     write the manual page dist/twisted-registry.1
 # make audit   look for known vulnerabilities of it; this needs a vulnerability database
 #
@@ -28,6 +29,8 @@ SITE = dist/docs
 # Of the programs that pin, list and audit what a release installs.
 TOOLS = .venv-tools
 RELEASE = .venv-release
+# A release, and what makes one file of it.
+BINARY = .venv-binary
 # What a release installs: all extras that a server can use.
 COMPILE = $(TOOLS)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes \
 	--no-emit-find-links --custom-compile-command 'make requirements'
@@ -37,7 +40,7 @@ EXTRAS = --extra acme --extra auth --extra aws --extra metrics --extra redis
 # The time of the latest change, in seconds since 1970: what is built has this date.
 EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),$(shell date +%s))
 
-.PHONY: serve test lint types docs bench requirements sbom man audit clean
+.PHONY: serve test lint types docs bench requirements sbom binary man audit clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.installed
@@ -65,12 +68,21 @@ requirements: $(TOOLS)/.installed
 	$(COMPILE) --universal requirements/tools.in -o requirements/tools.txt $(ARGS)
 	$(COMPILE) --universal requirements/docs.in -o requirements/docs.txt $(ARGS)
 	$(COMPILE) --universal setup.py $(EXTRAS) -o requirements/release.txt $(ARGS)
+	$(COMPILE) --universal requirements/binary.in -o requirements/binary.txt $(ARGS)
 	$(COMPILE) --resolution lowest-direct setup.py $(EXTRAS) -o requirements/oldest.txt $(ARGS)
 
 sbom: $(RELEASE)/.installed
 	mkdir -p dist
 	$(TOOLS)/bin/cyclonedx-py environment --pyproject $(RELEASE)/project.toml \
 		--output-reproducible -o dist/sbom.cdx.json $(RELEASE)
+
+binary: dist/twisted-registry
+
+# The order of sets is not in the file.
+dist/twisted-registry: $(BINARY)/.installed $(wildcard binary/*)
+	PYTHONHASHSEED=0 PYINSTALLER_CONFIG_DIR=build/pyinstaller \
+		$(BINARY)/bin/python -m PyInstaller --clean --noconfirm --log-level ERROR \
+		--distpath dist --workpath build/binary binary/twisted-registry.spec
 
 man: $(VENV)/.installed
 	mkdir -p dist
@@ -81,7 +93,7 @@ audit: $(TOOLS)/.installed
 	.ci/audit $(TOOLS)/bin/pip-audit requirements/release.txt
 
 clean:
-	rm -rf $(VENV) $(RELEASE) $(TOOLS) build *.egg-info
+	rm -rf $(VENV) $(RELEASE) $(BINARY) $(TOOLS) build *.egg-info
 
 $(VENV)/bin/python $(TOOLS)/bin/python: %/bin/python:
 	@python="$$($(FIND_PYTHON))" || exit 1; echo "$$python -m venv $*"; \
@@ -108,9 +120,21 @@ $(TOOLS)/.installed: requirements/tools.txt | $(TOOLS)/bin/python
 	@touch $@
 
 # As a release is installed: not editable, nothing else beside it.
+INSTALL_RELEASE = rm -rf build/lib && \
+	$(TOOLS)/bin/uv venv --quiet --clear --python $(TOOLS)/bin/python $(@D) && \
+	$(TOOLS)/bin/uv pip install --quiet --python $(@D) --require-hashes -r requirements/release.txt && \
+	$(TOOLS)/bin/uv pip install --quiet --python $(@D) --no-deps .
+
 $(RELEASE)/.installed: requirements/release.txt setup.py $(SOURCES) | $(TOOLS)/.installed
-	$(TOOLS)/bin/uv venv --quiet --clear --python $(TOOLS)/bin/python $(RELEASE)
-	$(TOOLS)/bin/uv pip install --quiet --python $(RELEASE) --require-hashes -r $<
-	$(TOOLS)/bin/uv pip install --quiet --python $(RELEASE) --no-deps .
+	$(INSTALL_RELEASE)
 	$(RELEASE)/bin/python .ci/release-metadata >$(RELEASE)/project.toml
+	@touch $@
+
+# PyInstaller's own loader is compiled, since the one of its wheel needs the system's zlib.
+$(BINARY)/.installed: requirements/release.txt requirements/binary.txt setup.py $(SOURCES) \
+		| $(TOOLS)/.installed
+	$(INSTALL_RELEASE)
+	PYINSTALLER_COMPILE_BOOTLOADER=1 PYI_STATIC_ZLIB=1 \
+		$(TOOLS)/bin/uv pip install --quiet --python $(@D) --no-binary pyinstaller \
+		--build-constraints requirements/binary.txt --require-hashes -r requirements/binary.txt
 	@touch $@
