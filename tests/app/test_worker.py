@@ -26,7 +26,7 @@ from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load
 from twisted_registry.workers.handover import STOP_MESSAGE, Handover, encode_message
 from twisted_registry.workers.logs import ProcessIdObserver
-from twisted_registry.workers.port import LoadTable
+from twisted_registry.workers.port import ProcessTable
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ class Supervisor(Service):
 
     made = None
 
-    def __init__(self, reactor, loaded, listening, loads, counts_receiver=None):
+    def __init__(self, reactor, loaded, listening, table, counts_receiver=None):
         Supervisor.made = self
         self.listening = listening
-        self.loads = loads
+        self.table = table
 
 
 @pytest_twisted.ensureDeferred
@@ -65,7 +65,7 @@ async def test_first_process_and_worker_share_connections_and_drain(loaded, monk
         loaded,
         1,
         os.dup(Supervisor.made.listening.fileno()),
-        os.dup(Supervisor.made.loads.fileno()),
+        os.dup(Supervisor.made.table.fileno()),
     )
     other = RegistryService(loaded, reactor, {}, io.StringIO(), handover=handover)
     assert not other.is_first
@@ -75,7 +75,7 @@ async def test_first_process_and_worker_share_connections_and_drain(loaded, monk
     other.privilegedStartService()
     other.startService()
     # The process with fewer connections accepts the next one.
-    watching = LoadTable(os.dup(Supervisor.made.loads.fileno()), 2, 0)
+    watching = ProcessTable(os.dup(Supervisor.made.table.fileno()), 2, 0)
     made = [HTTPConnection("127.0.0.1", port) for _ in range(2)]
     for each in made:
         each.connect()

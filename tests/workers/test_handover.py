@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted_registry.config.loading import load_text
 from twisted_registry.workers.handover import (
-    LOADS_FD,
+    TABLE_FD,
     Handover,
     encode_message,
     worker_command,
@@ -46,7 +46,7 @@ def test_a_handover_carries_the_configuration_with_overrides_and_hides_it_in_rep
     assert arrived.loaded == loaded
     assert arrived.loaded.configuration.http.secret == "overridden"
     assert arrived.number == 1
-    assert arrived.loads_fd == LOADS_FD
+    assert arrived.table_fd == TABLE_FD
     assert "overridden" not in repr(arrived)
 
 

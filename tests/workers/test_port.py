@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
-from twisted_registry.workers.port import AdoptedEndpoint, LoadTable, SharedPort, SharingEndpoint
+from twisted_registry.workers.port import AdoptedEndpoint, ProcessTable, SharedPort, SharingEndpoint
 
 
 class Reactor(Clock):
@@ -58,12 +58,12 @@ class Shared:
 
     def __init__(self, listening=None):
         self.reactor = Reactor()
-        self.loads = LoadTable.create(2)
-        self.other = LoadTable(os.dup(self.loads.fileno()), 2, 1)
+        self.table = ProcessTable.create(2)
+        self.other = ProcessTable(os.dup(self.table.fileno()), 2, 1)
         self.factory = Factory()
-        self.factory.count = self.loads.publish
+        self.factory.count = self.table.publish
         self.listening = listening or socket.create_server(("127.0.0.1", 0))
-        self.port = SharedPort(self.reactor, self.listening, self.factory, self.loads)
+        self.port = SharedPort(self.reactor, self.listening, self.factory, self.table)
         self.port.startListening()
         self.clients = []
 
@@ -74,7 +74,7 @@ class Shared:
         self.port.stopListening()
         for each in (*self.clients, *self.reactor.adopted):
             each.close()
-        self.loads.close()
+        self.table.close()
         self.other.close()
 
 
@@ -116,7 +116,7 @@ def test_a_connection_is_left_to_a_process_with_fewer_for_a_moment(shared):
 
 def test_a_connection_that_the_other_process_accepted_is_not_waited_for(shared):
     shared.other.register()
-    shared.loads.publish(1)
+    shared.table.publish(1)
     shared.connect()
     shared.port.doRead()
     shared.listening.accept()[0].close()
@@ -127,7 +127,7 @@ def test_a_connection_that_the_other_process_accepted_is_not_waited_for(shared):
 
 def test_a_stop_while_a_connection_is_left_to_another_process(shared):
     shared.other.register()
-    shared.loads.publish(1)
+    shared.table.publish(1)
     shared.connect()
     shared.port.doRead()
     shared.port.stopListening()
@@ -233,10 +233,10 @@ class Endpoint:
 
 
 def test_sharing_endpoint_accepts_from_a_duplicate_and_closes_the_original():
-    reactor, loads, factory = Reactor(), LoadTable.create(2), Factory()
-    factory.count = loads.publish
+    reactor, table, factory = Reactor(), ProcessTable.create(2), Factory()
+    factory.count = table.publish
     opened = Port(socket.create_server(("127.0.0.1", 0)))
-    endpoint = SharingEndpoint(reactor, Endpoint(opened), loads)
+    endpoint = SharingEndpoint(reactor, Endpoint(opened), table)
     verifyObject(IStreamServerEndpoint, endpoint)
     ports = []
     endpoint.listen(factory).addCallback(ports.append)
@@ -249,13 +249,13 @@ def test_sharing_endpoint_accepts_from_a_duplicate_and_closes_the_original():
     assert ended == [None]
     assert opened.listening.fileno() == -1
     assert port.socket.fileno() == -1
-    loads.close()
+    table.close()
 
 
 def test_adopted_endpoint_leaves_the_socket_open_for_other_processes():
-    reactor, loads, factory = Reactor(), LoadTable.create(2), Factory()
+    reactor, table, factory = Reactor(), ProcessTable.create(2), Factory()
     with socket.create_server(("127.0.0.1", 0)) as opened:
-        endpoint = AdoptedEndpoint(reactor, os.dup(opened.fileno()), loads)
+        endpoint = AdoptedEndpoint(reactor, os.dup(opened.fileno()), table)
         verifyObject(IStreamServerEndpoint, endpoint)
         ports = []
         endpoint.listen(factory).addCallback(ports.append)
@@ -263,4 +263,4 @@ def test_adopted_endpoint_leaves_the_socket_open_for_other_processes():
         assert port.getHost().port == opened.getsockname()[1]
         port.stopListening()
         socket.create_connection(opened.getsockname()).close()  # still open
-    loads.close()
+    table.close()

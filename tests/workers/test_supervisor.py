@@ -20,12 +20,12 @@ from twisted_registry.tls.interfaces import CertificateBundle
 from twisted_registry.workers.handover import (
     CONTROL_FD,
     LISTENER_FD,
-    LOADS_FD,
     STOP_MESSAGE,
+    TABLE_FD,
     Handover,
     encode_message,
 )
-from twisted_registry.workers.port import LoadTable
+from twisted_registry.workers.port import ProcessTable
 from twisted_registry.workers.supervisor import WorkerSupervisor
 
 TEXT = """
@@ -96,8 +96,8 @@ def listening():
 
 
 @pytest.fixture
-def loads():
-    made = LoadTable.create(3)
+def table():
+    made = ProcessTable.create(3)
     made.register()
     yield made
     made.close()
@@ -111,34 +111,34 @@ def reactor():
 
 
 @pytest.fixture
-def workers(reactor, listening, loads, log_lines):
-    made = WorkerSupervisor(reactor, load_text(TEXT, {}), listening, loads, {"PATH": "/bin"})
+def workers(reactor, listening, table, log_lines):
+    made = WorkerSupervisor(reactor, load_text(TEXT, {}), listening, table, {"PATH": "/bin"})
     made.startService()
     assert not reactor.processes  # the reactor does not run yet
     reactor.advance(0)
     return made
 
 
-def test_all_workers_are_started_with_handover_and_descriptors(workers, reactor, listening, loads):
+def test_all_workers_are_started_with_handover_and_descriptors(workers, reactor, listening, table):
     first, second = reactor.processes
     assert [process.handover().number for process in (first, second)] == [1, 2]
     assert first.handover().loaded == load_text(TEXT, {})
     assert first.child_fds[1] == 1
     assert first.child_fds[2] == "r"
     assert first.child_fds[LISTENER_FD] == listening.fileno()
-    assert first.child_fds[LOADS_FD] == loads.fileno()
+    assert first.child_fds[TABLE_FD] == table.fileno()
     assert first.environ["PATH"] == "/bin"
 
 
-def test_a_worker_that_ends_is_replaced(workers, reactor, loads, log_lines):
+def test_a_worker_that_ends_is_replaced(workers, reactor, table, log_lines):
     first, _ = reactor.processes
-    theirs = LoadTable(os.dup(loads.fileno()), 3, 1)
+    theirs = ProcessTable(os.dup(table.fileno()), 3, 1)
     theirs.register()
-    loads.publish(1)
-    assert loads.others_have_fewer()
+    table.publish(1)
+    assert table.others_have_fewer()
     reactor.advance(60)
     first.end(status=1)
-    assert not loads.others_have_fewer()
+    assert not table.others_have_fewer()
     reactor.advance(0.09)
     assert len(reactor.processes) == 2
     reactor.advance(0.02)
@@ -166,8 +166,8 @@ def test_the_restart_delay_doubles_while_workers_end_early(workers, reactor, log
     assert any("another one starts in 0.8 s" in line for line in log_lines)
 
 
-def test_a_failed_start_is_retried(reactor, listening, loads, log_lines):
-    workers = WorkerSupervisor(reactor, load_text(TEXT, {}), listening, loads)
+def test_a_failed_start_is_retried(reactor, listening, table, log_lines):
+    workers = WorkerSupervisor(reactor, load_text(TEXT, {}), listening, table)
     reactor.refuse = True
     before = len(list(Path("/proc/self/fd").iterdir()))
     workers.startService()
@@ -230,8 +230,8 @@ def test_a_stop_cancels_a_scheduled_replacement(workers, reactor):
     assert not reactor.getDelayedCalls()
 
 
-def test_a_stop_before_the_reactor_runs_starts_no_worker(reactor, listening, loads):
-    workers = WorkerSupervisor(reactor, load_text(TEXT, {}), listening, loads)
+def test_a_stop_before_the_reactor_runs_starts_no_worker(reactor, listening, table):
+    workers = WorkerSupervisor(reactor, load_text(TEXT, {}), listening, table)
     workers.startService()
     done = []
     workers.stopService().addCallback(done.append)

@@ -25,6 +25,7 @@ from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.repository.trash import IDeleter
     from twisted_registry.storage.interfaces import IStorageDriver
 
 
@@ -38,6 +39,7 @@ def make_collector(
     observer: CollectorObserver | None = None,
     clock_jumps: ClockJumps | None = None,
     worker: ManifestWorker | None = None,
+    deleter: IDeleter | None = None,
 ) -> Collector:
     """Make a collector; the caller closes it.
 
@@ -46,11 +48,12 @@ def make_collector(
     :param dry_run: report what would be deleted, and delete nothing.
     :param clock_jumps: what a longer-lived process knows about the clock.
     :param worker: parses manifests; None parses them on the caller's thread.
+    :param deleter: removes content; None makes one, which a process that serves must not do.
     """
     maintenance = configuration.storage.maintenance
     return Collector(
         Inventory(driver, worker or ManifestWorker()),
-        Sweeper(driver, make_trash(configuration, driver, reactor)),
+        Sweeper(driver, deleter or make_trash(configuration, driver, reactor)),
         _make_references(configuration, reactor),
         monotonic_clock(reactor),
         maintenance.gc.grace,

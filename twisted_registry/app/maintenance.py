@@ -265,6 +265,7 @@ def _make_collection(service: MaintenanceService) -> Work:
         dry_run=gc.dryrun,
         clock_jumps=service.clock_jumps,
         worker=service.registry.worker,
+        deleter=service.registry.deleter,
     )
     service.close_at_stop(collector.close)
     return collector.run

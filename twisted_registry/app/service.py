@@ -45,6 +45,7 @@ from twisted_registry.app.stores import (
     make_driver,
     make_manifest_policy,
     make_quotas,
+    make_recent_links,
     s3_section_name,
 )
 from twisted_registry.auth.access import OpenAccess
@@ -66,7 +67,7 @@ from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.fallbacks import with_reserve
 from twisted_registry.storage.filesystem.permissions import restrict_permissions
 from twisted_registry.storage.threads import Threads
-from twisted_registry.workers.port import AdoptedEndpoint, LoadTable, SharingEndpoint
+from twisted_registry.workers.port import AdoptedEndpoint, ProcessTable, SharingEndpoint
 from twisted_registry.workers.supervisor import WorkerSupervisor
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class RegistryService(MultiService):
         self._observer = observer
         self._handover = handover
         self._elapsed = elapsed
-        self._load_table: LoadTable | None = None
+        self._process_table: ProcessTable | None = None
         self.on_start_error: Callable[[StartError], object] | None = None
 
         self.driver = self._make_driver()
@@ -176,6 +177,7 @@ class RegistryService(MultiService):
             self._configuration, sys.stdout if access_log is None else access_log, reactor.seconds
         )
         self._descriptors = make_descriptor_cache(self._configuration, reactor)
+        self._recent_links = make_recent_links(self._configuration, reactor)
         self._manifest_thread = Threads(reactor, 1, "manifests")
         self.registry = self._make_registry(checked)
         self._by_address = make_rate_limit(
@@ -242,6 +244,7 @@ class RegistryService(MultiService):
             url_lifetime_s=round(storage.redirect.lifetime),
             max_content_bytes=storage.cache.manifestbytes,
             descriptors=self._descriptors,
+            recent_links=self._recent_links,
             worker=ManifestWorker(self._manifest_thread.run_blocking),
             deleter=make_trash(configuration, checked, self._reactor),
             pending_pulls=None if self._is_read_only else make_pull_set(configuration),
@@ -367,8 +370,8 @@ class RegistryService(MultiService):
         listener.setName("http")
         listener.setServiceParent(self)
         super().privilegedStartService()
-        if self.is_first and self._load_table is not None:
-            self._add_workers(cast("SharedPort", listener.port), self._load_table)
+        if self.is_first and self._process_table is not None:
+            self._add_workers(cast("SharedPort", listener.port), self._process_table)
 
     def _make_shared_endpoint(self) -> IStreamServerEndpoint:
         http = self._configuration.http
@@ -376,19 +379,21 @@ class RegistryService(MultiService):
             endpoint = make_endpoint(http.address, self._reactor, self._environ)
             if http.workers == 1:
                 return endpoint
-            loads = LoadTable.create(http.workers)
-            endpoint = SharingEndpoint(self._reactor, endpoint, loads)
+            table = ProcessTable.create(http.workers)
+            endpoint = SharingEndpoint(self._reactor, endpoint, table)
         else:
-            loads = LoadTable(self._handover.loads_fd, http.workers, self._handover.number)
-            endpoint = AdoptedEndpoint(self._reactor, self._handover.listener_fd, loads)
-        self._load_table = loads
-        self.site.on_connection_count = loads.publish
+            table = ProcessTable(self._handover.table_fd, http.workers, self._handover.number)
+            endpoint = AdoptedEndpoint(self._reactor, self._handover.listener_fd, table)
+        self._process_table = table
+        self.site.on_connection_count = table.publish
+        if self._recent_links is not None:
+            self._recent_links.share_removals(table.count_removal, table.removals)
         return endpoint
 
-    def _add_workers(self, port: SharedPort, loads: LoadTable) -> None:
+    def _add_workers(self, port: SharedPort, table: ProcessTable) -> None:
         counts = None if self._debug is None else self._debug.aggregated_counts
         workers = WorkerSupervisor(
-            self._reactor, self._loaded, port.socket, loads, counts_receiver=counts
+            self._reactor, self._loaded, port.socket, table, counts_receiver=counts
         )
         workers.setName("workers")
         if self._tls is not None:
@@ -480,8 +485,8 @@ class RegistryService(MultiService):
         await self.driver.close()
         if self._audit_log is not None:
             self._audit_log.close()
-        if self._load_table is not None:
-            self._load_table.close()
+        if self._process_table is not None:
+            self._process_table.close()
 
     def _store_misconfigured(self, error: StartError) -> None:
         if self.on_start_error is None:

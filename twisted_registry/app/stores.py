@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from twisted_registry.oci.document import DocumentLimits
 from twisted_registry.repository.cache import MemoryDescriptorCache, NullDescriptorCache
+from twisted_registry.repository.clock import monotonic_clock
 from twisted_registry.repository.policy import Policy, TagSelector
 from twisted_registry.repository.quotas import Quota, Quotas
+from twisted_registry.repository.recent_links import MAX_RECENT_LINKS, RecentLinks
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.filesystem.folder_names import MAX_CACHED_NAMES
 from twisted_registry.storage.memory import MemoryDriver
@@ -128,3 +130,16 @@ def make_descriptor_cache(configuration: Configuration, reactor: Any) -> IDescri
 
         return make_redis_cache(configuration, reactor)
     return MemoryDescriptorCache(cache.blobdescriptorsize)
+
+
+def make_recent_links(configuration: Configuration, reactor: Any) -> RecentLinks | None:
+    """Make what remembers links for ``storage.cache.blobdescriptor: inmemory``, otherwise None.
+
+    Redis is for several registries over one store. They read each link, since another one may have
+    removed it.
+    """
+    cache = configuration.storage.cache
+    if cache.kind != "inmemory":
+        return None
+    limit = min(cache.blobdescriptorsize or MAX_RECENT_LINKS, MAX_RECENT_LINKS)
+    return RecentLinks(monotonic_clock(reactor), limit)

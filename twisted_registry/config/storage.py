@@ -131,8 +131,10 @@ class Cache(SectionBase):
 
     blobdescriptor: str = key(
         text("inmemory or redis"),
-        "Where the sizes and media types of blobs are cached: ``inmemory``, or ``redis``, which"
-        " needs the ``redis`` section. Empty: not at all.",
+        "Where the sizes of blobs are cached for pulls from a bucket: ``inmemory``, or ``redis``,"
+        " which needs the ``redis`` section. Empty: not at all. With ``inmemory``, the store is not"
+        " asked again for 30 seconds whether a repository has a blob, so that one that another"
+        " registry or a command removes can be pulled for that long.",
     )
     layerinfo: str = key(text("inmemory or redis"), "The old name of ``blobdescriptor``.")
     blobdescriptorsize: int = key(

@@ -3,7 +3,7 @@
 HEAD and GET, mounts, commits and the references of a manifest all use this module. A blob exists in
 a repository if the repository links it, its bytes are in the store, and the gate admits it. Each
 answer looks at the store: a blob that is gone is missing for the next request, so that the next
-push repairs it.
+push repairs it. Only pulls of blobs may use what was read from a remote store a moment ago.
 
 Pulls tell the gate, but ignore its verdict. A pull makes no client skip a push, and content on a
 collector's list may still be needed, by a manifest that another process has accepted since. Then
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.cache import MetadataCache, StoredManifest
+    from twisted_registry.repository.recent_links import RecentLinks
     from twisted_registry.repository.trash import Trash
     from twisted_registry.storage.interfaces import IReader
 
@@ -94,11 +95,13 @@ class Presence:
 
     :ivar gate: asked before content is reported present.
     :ivar trash: restores collected content that a push needs; None if there is no trash.
+    :ivar recent_links: links to blobs that need not be read again before a pull; None reads each.
     """
 
     cache: MetadataCache
     gate: IPresenceGate = field(factory=NullGate)
     trash: Trash | None = None
+    recent_links: RecentLinks | None = None
 
     async def blob_size(self, repository: str, digest: Digest) -> int | None:
         """Return the size of a blob of a repository in bytes, or None if it has none."""
@@ -140,11 +143,14 @@ class Presence:
         return await self._admitted_size(None, digest)
 
     async def size_for_pull(self, repository: str, digest: Digest) -> int | None:
-        """Return the size of a blob for a pull, or None: the size may be cached, never the link.
+        """Return the size of a blob for a pull, or None if the repository has none.
+
+        The size may be cached, see :class:`~.cache.IDescriptorCache`, and so may the link, see
+        :class:`~.recent_links.RecentLinks`.
 
         :raises LinkDamaged: if it is unknown whether the repository has it.
         """
-        if not await self._is_linked(layout.layer_link(repository, digest), digest):
+        if not await self._is_layer_linked(repository, digest):
             return None
         size = await self.cache.cached_size(digest)
         if size is not None:
@@ -158,7 +164,7 @@ class Presence:
         """
         reader = self.cache.reopen_blob(repository, digest)
         if reader is None:
-            if not await self._is_linked(layout.layer_link(repository, digest), digest):
+            if not await self._is_layer_linked(repository, digest):
                 return None
             reader = await self.cache.open_blob(digest)
             if reader is None:
@@ -210,6 +216,13 @@ class Presence:
                 raise content_unavailable("this content is being removed")
             await self.gate.wait_until_unlisted(repository, [digest])
             has_waited = True
+
+    async def _is_layer_linked(self, repository: str, digest: Digest) -> bool:
+        """Return whether a pull may have a blob of a repository."""
+        link = layout.layer_link(repository, digest)
+        if self.recent_links is None:
+            return await self._is_linked(link, digest)
+        return await self.recent_links.is_valid(link, lambda: self._is_linked(link, digest))
 
     async def _is_linked(self, link: str, digest: Digest, *, is_pull: bool = True) -> bool:
         held = await self.cache.read_link(link, strict=is_pull)

@@ -18,6 +18,7 @@ from twisted_registry.repository.manifests import Manifests
 from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import NullGate, Presence
+from twisted_registry.repository.recent_links import ForgettingDeleter
 from twisted_registry.repository.referrers import (
     OptionalWrites,
     Referrers,
@@ -28,6 +29,7 @@ from twisted_registry.repository.tags import Tags
 from twisted_registry.repository.trash import Deleter, Trash
 from twisted_registry.repository.uploads import RunningHashes, Uploads, UploadSecret
 from twisted_registry.storage.fallbacks import bulk_lookup, find_presigner, host_lock
+from twisted_registry.storage.interfaces import IFastLookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from twisted_registry.repository.cache import IDescriptorCache
     from twisted_registry.repository.interfaces import IPresenceGate, IRegistryListener
     from twisted_registry.repository.quotas import Quotas
+    from twisted_registry.repository.recent_links import RecentLinks
     from twisted_registry.repository.trash import IDeleter
     from twisted_registry.storage.interfaces import IStorageDriver
 
@@ -59,6 +62,7 @@ class Registry:
     :ivar max_content_bytes: bytes of manifests that are cached.
     :ivar worker: hashes and parses manifests.
     :ivar quotas: limits of what is stored; None without any.
+    :ivar deleter: removes content; this process must not remove links to blobs without it.
     :ivar pending_pulls: receives the repository and the tag or digest of each pulled manifest; the
         task that records pulls empties it. None without such a task.
     """
@@ -76,6 +80,7 @@ class Registry:
         pending_pulls: set[tuple[str, Digest | str]] | None = None,
         deleter: IDeleter | None = None,
         descriptors: IDescriptorCache | None = None,
+        recent_links: RecentLinks | None = None,
         worker: ManifestWorker | None = None,
         quotas: Quotas | None = None,
         *,
@@ -87,6 +92,7 @@ class Registry:
         :param url_lifetime_s: lifetime of URLs of the store in seconds.
         :param deleter: removes content; None removes it for good.
         :param descriptors: caches blob sizes for pulls from remote stores.
+        :param recent_links: remembers links to blobs for pulls; unused if ``driver`` can ``peek``.
         :param worker: None hashes and parses manifests on the caller's thread.
         :param read_only: whether requests that read write nothing either.
         """
@@ -100,7 +106,13 @@ class Registry:
         self.pending_pulls = pending_pulls
         self.worker = ManifestWorker() if worker is None else worker
         self.quotas = quotas
+        if IFastLookup(driver, None) is not None:
+            # The cached links are validated at each use.
+            recent_links = None
         deleter = Deleter(driver) if deleter is None else deleter
+        if recent_links is not None:
+            deleter = ForgettingDeleter(deleter, recent_links)
+        self.deleter = deleter
         cache = MetadataCache(
             driver, max_content_bytes, descriptors=descriptors, worker=self.worker
         )
@@ -113,7 +125,7 @@ class Registry:
             presigner=find_presigner(driver),
             cache=cache,
             worker=self.worker,
-            presence=Presence(cache, self.gate, trash),
+            presence=Presence(cache, self.gate, trash, recent_links),
             deleter=deleter,
             policy=self.policy,
             locks=KeyedLock(),

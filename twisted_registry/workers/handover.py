@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: Descriptors of a worker, beside standard input, output and error.
 LISTENER_FD: Final = 3
 CONTROL_FD: Final = 4
-LOADS_FD: Final = 5
+TABLE_FD: Final = 5
 
 #: The message that makes a worker finish its requests and end.
 STOP_MESSAGE: Final = "stop"
@@ -48,7 +48,7 @@ class Handover:
     :ivar loaded: the configuration.
     :ivar number: the number of the worker; the first process is 0.
     :ivar listener_fd: the descriptor of the listening socket.
-    :ivar loads_fd: the descriptor of the table of loads.
+    :ivar table_fd: the descriptor of the table of the processes.
     :ivar bundle: the current certificate and key; None without TLS. A worker cannot read the files
         itself: they may be readable for root only, or have changed since.
     """
@@ -56,7 +56,7 @@ class Handover:
     loaded: LoadedConfiguration = field(repr=False)
     number: int
     listener_fd: int = LISTENER_FD
-    loads_fd: int = LOADS_FD
+    table_fd: int = TABLE_FD
     bundle: CertificateBundle | None = None
 
     @classmethod

@@ -4,9 +4,8 @@ Twisted's own port accepts every waiting connection when it wakes up: of 16 conn
 at once one process would get 15, while another is idle. :class:`SharedPort` accepts one connection
 at a time, and leaves it to other processes for a moment if one of them has fewer connections.
 
-:class:`LoadTable` holds the number of connections of each process, in memory that all of them
-share. The numbers are hints: a stale number makes the spread less even, and nothing else. So there
-is no lock.
+:class:`ProcessTable` holds numbers of each process in memory that all of them share. Each process
+writes only its own, so there is no lock.
 """
 
 from __future__ import annotations
@@ -37,12 +36,17 @@ _YIELD_DELAY_S = 0.005
 _ACCEPT_PAUSE_S = 1
 #: Size of a number in the table: a C int.
 _NUMBER_BYTES = 4
-#: The number of a process that is not running, or accepts no more connections.
-_ABSENT = 2**31 - 1
+_MAX_NUMBER = 2**31 - 1
+#: The connections of a process that is not running, or accepts no more.
+_ABSENT = _MAX_NUMBER
 
 
-class LoadTable:
-    """The number of connections of each process, in shared memory, as one process sees it."""
+class ProcessTable:
+    """Numbers of each process in shared memory, as one process sees it.
+
+    *Connections* are hints: a stale number makes the spread less even, and nothing else.
+    *Removals* count changes that make what other processes remember invalid.
+    """
 
     def __init__(self, descriptor: int, count: int, own: int) -> None:
         """Map the table.
@@ -53,15 +57,17 @@ class LoadTable:
         """
         self._descriptor = descriptor
         self._own = own
-        self._memory = mmap.mmap(descriptor, count * _NUMBER_BYTES)
-        self._numbers: memoryview[int] = memoryview(self._memory).cast("i")
+        self._memory = mmap.mmap(descriptor, _table_bytes(count))
+        numbers = memoryview(self._memory).cast("i")
+        self._connections: memoryview[int] = numbers[:count]
+        self._removals: memoryview[int] = numbers[count:]
         self._is_registered = False
 
     @classmethod
-    def create(cls, count: int) -> LoadTable:
+    def create(cls, count: int) -> ProcessTable:
         """Create a table for ``count`` processes, of which none is registered; for the first."""
-        descriptor = os.memfd_create("loads")
-        os.ftruncate(descriptor, count * _NUMBER_BYTES)
+        descriptor = os.memfd_create("processes")
+        os.ftruncate(descriptor, _table_bytes(count))
         table = cls(descriptor, count, 0)
         for number in range(count):
             table.mark_gone(number)
@@ -79,7 +85,7 @@ class LoadTable:
     def publish(self, connections: int) -> None:
         """Set the number of connections of this process; ignored while it is not registered."""
         if self._is_registered:
-            self._numbers[self._own] = connections
+            self._connections[self._own] = connections
 
     def unregister(self) -> None:
         """Note that this process accepts no more connections."""
@@ -88,17 +94,31 @@ class LoadTable:
 
     def mark_gone(self, number: int) -> None:
         """Note that a process has ended."""
-        self._numbers[number] = _ABSENT
+        self._connections[number] = _ABSENT
 
     def others_have_fewer(self) -> bool:
         """Whether another process should accept the next connection."""
-        return min(self._numbers.tolist()) < self._numbers[self._own]
+        return min(self._connections.tolist()) < self._connections[self._own]
+
+    def count_removal(self) -> None:
+        """Count a removal by this process."""
+        self._removals[self._own] = (self._removals[self._own] + 1) % _MAX_NUMBER
+
+    def removals(self) -> int:
+        """Return a number that differs after a removal by any process."""
+        return sum(self._removals.tolist())
 
     def close(self) -> None:
         """Unmap and close the memory; no other method may be called afterwards."""
-        self._numbers.release()
+        self._connections.release()
+        self._removals.release()
         self._memory.close()
         os.close(self._descriptor)
+
+
+def _table_bytes(count: int) -> int:
+    """Return the size of the table: two numbers for each process."""
+    return 2 * count * _NUMBER_BYTES
 
 
 @implementer(IListeningPort, IReadDescriptor)
@@ -113,7 +133,7 @@ class SharedPort:
         reactor: Any,
         listening: socket.socket,
         factory: IProtocolFactory,
-        loads: LoadTable,
+        table: ProcessTable,
         opened: Any = None,
     ) -> None:
         """Own a listening socket; ``startListening`` begins to accept.
@@ -125,7 +145,7 @@ class SharedPort:
         self.socket = listening
         self._reactor = reactor
         self._factory = factory
-        self._loads = loads
+        self._table = table
         self._opened = opened
         self._resume_call: IDelayedCall | None = None
         self._is_open = False
@@ -135,7 +155,7 @@ class SharedPort:
         self.socket.setblocking(False)
         self._is_open = True
         self._factory.doStart()
-        self._loads.register()
+        self._table.register()
         self._reactor.addReader(self)
 
     def stopListening(self) -> Deferred[None]:
@@ -143,7 +163,7 @@ class SharedPort:
         if not self._is_open:
             return succeed(None)
         self._is_open = False
-        self._loads.unregister()
+        self._table.unregister()
         self._reactor.removeReader(self)
         if self._resume_call is not None:
             self._resume_call.cancel()
@@ -175,7 +195,7 @@ class SharedPort:
 
     def doRead(self) -> None:
         """Accept a waiting connection, or leave it to another process."""
-        if self._loads.others_have_fewer():
+        if self._table.others_have_fewer():
             self._pause_accepting(_YIELD_DELAY_S)
         else:
             self._accept()
@@ -223,7 +243,7 @@ class SharingEndpoint:
 
     _reactor: Any
     _endpoint: IStreamServerEndpoint
-    _loads: LoadTable
+    _table: ProcessTable
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Open the socket, and accept from it; fires with a :class:`SharedPort`."""
@@ -232,7 +252,7 @@ class SharingEndpoint:
     def _share(self, port: Any, factory: IProtocolFactory) -> IListeningPort:
         port.stopReading()
         listening = socket.fromfd(port.fileno(), port.addressFamily, socket.SOCK_STREAM)
-        shared = SharedPort(self._reactor, listening, factory, self._loads, port)
+        shared = SharedPort(self._reactor, listening, factory, self._table, port)
         shared.startListening()
         return shared
 
@@ -247,11 +267,11 @@ class AdoptedEndpoint:
 
     _reactor: Any
     _descriptor: int
-    _loads: LoadTable
+    _table: ProcessTable
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Accept from the socket; fires with a :class:`SharedPort`."""
         listening = socket.socket(fileno=self._descriptor)
-        port = SharedPort(self._reactor, listening, factory, self._loads)
+        port = SharedPort(self._reactor, listening, factory, self._table)
         port.startListening()
         return succeed(port)

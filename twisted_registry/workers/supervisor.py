@@ -15,8 +15,8 @@ from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted_registry.workers.handover import (
     CONTROL_FD,
     LISTENER_FD,
-    LOADS_FD,
     STOP_MESSAGE,
+    TABLE_FD,
     Handover,
     encode_message,
     worker_command,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.metrics.interfaces import ICountsReceiver
     from twisted_registry.tls.interfaces import CertificateBundle
-    from twisted_registry.workers.port import LoadTable
+    from twisted_registry.workers.port import ProcessTable
 
 log = Logger()
 
@@ -73,7 +73,7 @@ class WorkerSupervisor(Service):
         reactor: Any,
         loaded: LoadedConfiguration,
         listening: socket.socket,
-        loads: LoadTable,
+        table: ProcessTable,
         environ: Mapping[str, str] | None = None,
         observer: ILogObserver | None = None,
         counts_receiver: ICountsReceiver | None = None,
@@ -82,7 +82,7 @@ class WorkerSupervisor(Service):
 
         :param loaded: the configuration; ``http.workers`` includes the first process.
         :param listening: the socket to accept from; the caller closes it.
-        :param loads: the table of this process; the caller closes it.
+        :param table: the table of this process; the caller closes it.
         :param environ: the environment of this process; ``os.environ`` by default.
         :param observer: receives the log events of workers; by default all global observers.
         :param counts_receiver: receives the counts of workers; None if metrics are disabled.
@@ -90,7 +90,7 @@ class WorkerSupervisor(Service):
         self._reactor = reactor
         self._loaded = loaded
         self._listening = listening
-        self._loads = loads
+        self._table = table
         self._counts_receiver = counts_receiver
         self._environ = os.environ if environ is None else environ
         self._observer = globalLogPublisher if observer is None else observer
@@ -161,7 +161,7 @@ class WorkerSupervisor(Service):
                     2: "r",
                     LISTENER_FD: self._listening.fileno(),
                     CONTROL_FD: "w",
-                    LOADS_FD: self._loads.fileno(),
+                    TABLE_FD: self._table.fileno(),
                 },
             )
         except OSError as error:
@@ -176,7 +176,7 @@ class WorkerSupervisor(Service):
         """Replace a worker that has ended, unless the service is stopping."""
         slot = process.slot
         slot.process = None
-        self._loads.mark_gone(slot.number)
+        self._table.mark_gone(slot.number)
         if self._counts_receiver is not None:
             self._counts_receiver.process_ended(process.pid)
         if self.running:

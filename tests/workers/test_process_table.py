@@ -4,14 +4,14 @@ import os
 
 import pytest
 
-from twisted_registry.workers.port import LoadTable
+from twisted_registry.workers.port import ProcessTable
 
 
 @pytest.fixture
 def tables():
     """The table, as each of three processes sees it."""
-    first = LoadTable.create(3)
-    made = [first, *(LoadTable(os.dup(first.fileno()), 3, number) for number in (1, 2))]
+    first = ProcessTable.create(3)
+    made = [first, *(ProcessTable(os.dup(first.fileno()), 3, number) for number in (1, 2))]
     yield made
     for each in made:
         each.close()
@@ -59,3 +59,14 @@ def test_a_process_that_is_marked_gone_never_has_fewer(tables):
     first.publish(1)
     first.mark_gone(1)
     assert not first.others_have_fewer()
+
+
+def test_each_process_sees_the_removals_of_all(tables):
+    seen = {each.removals() for each in tables}
+    assert len(seen) == 1
+    for remover in tables:
+        remover.count_removal()
+        numbers = {each.removals() for each in tables}
+        assert len(numbers) == 1
+        assert not numbers & seen
+        seen |= numbers
