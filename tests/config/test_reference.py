@@ -6,7 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from twisted_registry.config.reference import reference
+import pytest
+import yaml
+
+from twisted_registry.config.loading import load_text
+from twisted_registry.config.reference import EXAMPLES, reference
+from twisted_registry.config.schema import Configuration
+from twisted_registry.config.sections import schema_keys
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.rst"
 COMMAND = [sys.executable, "-m", "twisted_registry.config.reference"]
@@ -14,6 +20,16 @@ COMMAND = [sys.executable, "-m", "twisted_registry.config.reference"]
 
 def test_the_reference_in_docs_is_up_to_date():
     assert PAGE.read_text() == reference(), f"regenerate it: {' '.join(COMMAND[1:])} > {PAGE.name}"
+
+
+@pytest.mark.parametrize("section", EXAMPLES)
+def test_an_example_has_its_section_and_is_valid(section):
+    assert section in schema_keys(Configuration)
+    document = yaml.safe_load(EXAMPLES[section])
+    assert section in document
+    document.setdefault("storage", {"filesystem": {}})
+    loaded = load_text(yaml.safe_dump({"version": 0.1, **document}), {})
+    assert not loaded.warnings
 
 
 def test_the_command_writes_the_reference():

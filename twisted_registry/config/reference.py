@@ -65,6 +65,118 @@ Keys
 ----
 """
 
+#: What a part of a configuration with a section looks like.
+EXAMPLES: Final = {
+    "log": """\
+log:
+  level: info
+  formatter: json
+  fields:
+    site: building 7
+  audit: /var/log/registry/audit.log
+""",
+    "storage": """\
+storage:
+  filesystem:
+    rootdirectory: /var/lib/registry
+  delete:
+    enabled: true
+  maintenance:
+    gc:
+      enabled: true
+    trash:
+      keep: 168h
+    retention:
+      enabled: true
+      rules:
+      - repositories: ['ci/**']
+        newest: 10
+    watermark:
+      warn: 85%
+      refuse: 95%
+""",
+    "auth": """\
+auth:
+  htpasswd:
+    realm: Registry
+    path: /etc/registry/users
+""",
+    "access": """\
+auth:
+  htpasswd:
+    realm: Registry
+    path: /etc/registry/users
+access:
+  anonymous: [pull]
+  groups:
+    web: [ada, grace]
+  rules:
+  - repositories: [web/**]
+    groups: [web]
+    allow: [push, delete]
+  quotas:
+  - repositories: [web/**]
+    bytes: 100GiB
+""",
+    "http": """\
+http:
+  addr: :5000
+  tls:
+    auto:
+      hosts: [registry.lan, 10.0.0.7]
+  draintimeout: 30s
+  limits:
+    requestsperaddress: 100
+  debug:
+    addr: 127.0.0.1:5001
+    prometheus:
+      enabled: true
+""",
+    "validation": """\
+validation:
+  manifests:
+    indexes:
+      platforms: list
+      platformlist:
+      - architecture: amd64
+        os: linux
+""",
+    "policy": """\
+policy:
+  repository:
+    classes: [image]
+""",
+    "catalog": """\
+catalog:
+  maxentries: 500
+""",
+    "tags": """\
+tags:
+  maxtags: 500
+""",
+    "redis": """\
+storage:
+  s3:
+    bucket: images
+    region: eu-central-1
+  cache:
+    blobdescriptor: redis
+redis:
+  addr: 127.0.0.1:6379
+""",
+    "middleware": """\
+storage:
+  s3:
+    bucket: images
+    region: eu-central-1
+middleware:
+  storage:
+  - name: redirect
+    options:
+      baseurl: https://cdn.example.com
+""",
+}
+
 
 def reference() -> str:
     """Return the page as reStructuredText."""
@@ -77,6 +189,7 @@ def _section(cls: type, parent: str, *, extension: bool) -> Iterator[str]:
         path = f"{parent}.{name}" if parent else name
         if not parent:
             yield from ("", name, "~" * len(name), "")
+            yield from _example(name)
         yield f"``{path}``" + ("  (*extension*)" if is_extension else "")
         yield f"    {spec.doc}"
         yield from _facts(spec)
@@ -85,6 +198,13 @@ def _section(cls: type, parent: str, *, extension: bool) -> Iterator[str]:
             path, kind = f"{path}[]", kind.item
         if isinstance(kind, Section):
             yield from _section(kind.cls, path, extension=is_extension)
+
+
+def _example(section: str) -> Iterator[str]:
+    if section in EXAMPLES:
+        yield from (".. code-block:: yaml", "")
+        yield from (f"    {line}" for line in EXAMPLES[section].splitlines())
+        yield ""
 
 
 def _facts(spec: Key) -> Iterator[str]:
