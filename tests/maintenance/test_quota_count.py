@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from tests.repository.trash_kit import WORLDS
 from tests.repository.worlds import Body, begin, done, result_of
@@ -173,14 +175,16 @@ def test_without_quotas_nothing_is_counted(world):
 class Synchronized:
     """A service over a world that counts on request."""
 
-    def __init__(self, world, limit=1000):
+    def __init__(self, world, limit=1000, lease=None):
         self.world = world
         self.quotas = Quotas(world.driver, [Quota.parse(["a/**"], limit)])
         self.lease = TaskLease(world.driver, "quotas", world.clock, 86_400.0)
         self.task = PeriodicTask(
             "quotas", make_count(world).run, world.clock, None, lambda: 0.5, self.lease
         )
-        self.service = QuotaSynchronizer(self.quotas, self.task, self.lease, world.clock, 1.0)
+        self.service = QuotaSynchronizer(
+            self.quotas, self.task, lease or self.lease, world.clock, 1.0
+        )
         self.service.startService()
 
     def wait(self, seconds):
@@ -206,6 +210,17 @@ def test_a_registry_counts_when_it_starts_without_a_count(served):
     assert served.quotas.used(A) == 100
     served.wait(2 * MIN_RECOUNT_INTERVAL_S)
     assert served.task.runs == 1
+
+
+def test_a_stop_during_the_first_exchange_stops_the_count_too(world):
+    last_run = Deferred()
+    made = Synchronized(world, lease=SimpleNamespace(last_run=lambda: last_run))
+    stopping = made.service.stopService()
+    last_run.callback(None)
+    result_of(stopping)
+    made.wait(10)
+    assert made.task.last_run.failure == "it was stopped"
+    assert not world.exists(layout.task_running("quotas"))
 
 
 def test_a_refusal_leads_to_a_count_when_the_last_one_is_not_recent(served, world):

@@ -264,9 +264,10 @@ class QuotaSynchronizer(Service):
     async def _stop(self) -> None:
         if self._loop.running:
             self._loop.stop()
-        await self._recount.stopService()
+        # An exchange under way may start a count.
         if self._loop_ended is not None:
             await self._loop_ended
+        await self._recount.stopService()
         await self._synchronize()
 
     async def _synchronize(self) -> None:
