@@ -201,10 +201,18 @@ def test_an_unknown_group_adds_a_warning():
     )
     assert list(result.warnings) == [
         (
-            "access.rules[0].groups: the group 'b' is not in access.groups; it has only"
-            " members whose login names it"
+            "access.rules[0].groups: the group 'b' has no members; neither access.groups nor"
+            " http.tls.clientusers has it"
         )
     ]
+
+
+def test_a_group_of_client_certificates_is_known():
+    result = load_access(
+        "{rules: [{repositories: [x], groups: [robots], allow: [pull]}]}\n"
+        "http: {tls: {certificate: c, key: k, clientcas: [a], clientusers: [{groups: [robots]}]}}"
+    )
+    assert list(result.warnings) == []
 
 
 def test_the_environment_overrides_lists_and_rules():

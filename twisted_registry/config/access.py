@@ -32,7 +32,7 @@ from twisted_registry.config.sections import Section, SectionBase, key
 from twisted_registry.oci.patterns import GLOB_SYNTAX, Glob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from twisted_registry.config.document import Node, Report
 
@@ -347,8 +347,14 @@ def effective_tokens(access: AccessRules | None, auth: Auth) -> Tokens | None:
     return None if tokens is None or tokens.disabled else tokens
 
 
-def check_access(access: AccessRules, auth: Auth, report: Report) -> None:
-    """Report rules without effect, unknown groups, and tokens that cannot work."""
+def check_access(
+    access: AccessRules, auth: Auth, login_groups: Collection[str], report: Report
+) -> None:
+    """Report rules without effect, unknown groups, and tokens that cannot work.
+
+    :param login_groups: groups whose members are not in ``access.groups``, since their logins say
+        that they belong to them.
+    """
     if auth.plugin is not None and not access.has_only_quotas:
         report.add_fault(
             "access", None, "cannot be used with auth.plugin, which decides everything itself"
@@ -371,11 +377,11 @@ def check_access(access: AccessRules, auth: Auth, report: Report) -> None:
         _check_users(path, rule.users, report)
         _check_grant(path, rule, report)
         for group in rule.groups:
-            if group not in access.groups:
+            if group not in access.groups and group not in login_groups:
                 report.add_warning(
                     f"{path}.groups",
-                    f"the group {quote_value(group)} is not in access.groups; it has only members"
-                    " whose login names it",
+                    f"the group {quote_value(group)} has no members; neither access.groups nor"
+                    " http.tls.clientusers has it",
                 )
 
 

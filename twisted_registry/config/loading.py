@@ -377,7 +377,10 @@ def _check_auth(configuration: Configuration, report: Report) -> None:
     if len(auth.schemes) > 1:
         report.add_fault("auth", f"got {', '.join(auth.schemes)}", "one of them")
     if configuration.access is not None:
-        check_access(configuration.access, auth, report)
+        of_certificates = {
+            group for user in configuration.http.tls.clientusers for group in user.groups
+        }
+        check_access(configuration.access, auth, of_certificates, report)
 
 
 def _report_unserved(configuration: Configuration, report: Report) -> None:
