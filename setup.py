@@ -17,6 +17,7 @@ TEST = [
     *AUTH,
     "botocore>=1.34",
     "coverage[toml]>=7.6",
+    "docutils>=0.20",
     "hypothesis>=6.100",
     "klein>=24.8",
     "moto[server]>=5",

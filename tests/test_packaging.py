@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.samples import read_samples
+from tests.documentation.pages import blocks_in
 
 HERE = Path(__file__).parent.parent
 
@@ -103,7 +103,8 @@ def test_a_wheel_has_plugin_and_commands(source, environment, tmp_path):
     # The sample of the README: pytest finds the plugin by its entry point.
     folder = tmp_path / "project"
     folder.mkdir()
-    (folder / "test_pull.py").write_text(read_samples()["README.rst", "test_pull.py"])
+    (sample,) = (block for block in blocks_in("python") if block.file == "test_pull.py")
+    (folder / sample.file).write_text(sample.text)
     out = run(python, "-m", "pytest", "-p", "no:cacheprovider", cwd=folder)
     assert "1 passed" in out
     assert "oci-registry" in run(python, "-m", "pytest", "--help", cwd=folder)

@@ -21,6 +21,7 @@ from uuid import uuid4
 import pytest
 from attrs import frozen
 
+from tests.documentation.pages import blocks_in
 from tests.integration.images import Image, assert_layout_holds, image, write_layout
 from tests.integration.remote import Remote
 from tests.integration.servers import OURS, Bucket, answers, end, program, wait_until
@@ -52,14 +53,9 @@ http {{
   }}
   server {{
     listen 127.0.0.1:{port};
-    client_max_body_size 0;
     location / {{
       proxy_pass http://registries;
-      proxy_request_buffering off;
-      proxy_buffering {buffering};
-      proxy_set_header Host $http_host;
-      proxy_http_version 1.1;
-      proxy_read_timeout 900;
+      {documented}
       {location}
     }}
   }}
@@ -85,13 +81,15 @@ def address(servers, tmp_path):
 
 @contextmanager
 def run_nginx(folder, first, second, *, http="", location=""):
-    """Run nginx in front of two registries, and yield its address.
+    """Run nginx, as documented, in front of two registries, and yield its address.
 
     :param http: further lines of the section ``http``.
     :param location: further lines of the section ``location``.
     """
     port = free_port()
     folder.mkdir()
+    (documented,) = (block.text for block in blocks_in("nginx"))
+    buffering = "on" if http else "off"
     configuration = folder / "nginx.conf"
     configuration.write_text(
         NGINX.format(
@@ -102,7 +100,7 @@ def run_nginx(folder, first, second, *, http="", location=""):
             second=second,
             http=http,
             location=location,
-            buffering="on" if http else "off",
+            documented=documented.replace("proxy_buffering off", f"proxy_buffering {buffering}"),
         )
     )
     log = folder / "nginx.log"

@@ -50,6 +50,15 @@ def settings_of_unit(name):
     return re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
 
 
+def test_systemd_reads_the_unit_without_a_complaint(tmp_path):
+    # The path of the program is that of an installation.
+    text = UNIT.read_text().replace("ExecStart=/opt/twisted-registry/bin/", "ExecStart=/bin/true ")
+    (tmp_path / UNIT.name).write_text(text)
+    command = (program("systemd-analyze"), "verify", "--man=no", str(tmp_path / UNIT.name))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_the_unit_scores_below_3():
     command = (program("systemd-analyze"), "security", "--offline=true", "--no-pager", str(UNIT))
     done = subprocess.run(command, capture_output=True, text=True, check=True)

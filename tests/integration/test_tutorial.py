@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import signal
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
-from docutils import nodes
-from docutils.core import publish_doctree
 
+from tests.documentation.pages import ROOT, blocks_in
+from tests.documentation.shell import matches, read_commands
 from tests.integration.servers import program
 from tests.support.processes import environment, free_port
 from twisted_registry.testing import build_image, write_layout
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "tutorial.rst"
+PAGE = "docs/tutorial.rst"
 #: What the tests cannot do as a reader does it: they have neither internet nor keyboard.
 SUBSTITUTIONS = {
     "docker pull alpine\n": "docker load --input ../alpine.tar\n",
@@ -45,49 +42,29 @@ wait_until_served() { until (: <"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null; do slee
 """
 
 
-def read_page():
-    """Return the commands with the outputs that are shown, and the files by name."""
-    commands, files = [], {}
-    for block in publish_doctree(PAGE.read_text(encoding="utf-8")).findall(nodes.literal_block):
-        text = f"{block.astext()}\n"
-        if "console" in block["classes"]:
-            before, *parts = re.split(r"^\$ (.*\n)", text, flags=re.MULTILINE)
-            assert not before
-            commands += zip(parts[::2], parts[1::2], strict=True)
-        else:
-            files[re.match(r"# (\S+)\n", text)[1]] = text
-    return commands, files
-
-
 def as_script(commands):
     """Return a script that prints a mark after the output of each command."""
     script = FUNCTIONS
-    for command, _ in commands:
+    for command in commands:
+        text = command.text
         for name, replacement in SUBSTITUTIONS.items():
-            command = command.replace(name, replacement)  # noqa: PLW2901
-        script += command
-        script += "wait_until_served\n" if command.endswith("&\n") else ""
+            text = text.replace(name, replacement)
+        script += text
+        script += "wait_until_served\n" if text.endswith("&\n") else ""
         script += "ran\n"
     return script
 
 
-def pattern_of(output):
-    """Return a regular expression in which ``...`` stands for anything; no output matches any."""
-    lines = [
-        r"(?:.*\n)*" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*") + r"\n"
-        for line in output.splitlines()
-    ]
-    return "".join(lines) or r"(?:.*\n)*"
-
-
 def test_the_tutorial_runs_as_printed(tmp_path, docker, shared_sandbox):
     program("curl")
-    commands, files = read_page()
+    blocks = [each for each in blocks_in("console") if each.page == PAGE]
+    commands = [command for block in blocks for command in read_commands(block)]
+    files = [each for each in blocks_in("yaml") if each.page == PAGE]
     port = str(free_port())
     folder = tmp_path / "folder"
     folder.mkdir()
-    for name, text in files.items():
-        (folder / name).write_text(text.replace("5000", port))
+    for block in files:
+        (folder / block.file).write_text(block.text.replace("5000", port))
     write_layout(
         tmp_path / "alpine.tar", {"alpine:latest": build_image(files={"etc/name": "alpine"})}
     )
@@ -121,7 +98,7 @@ def test_the_tutorial_runs_as_printed(tmp_path, docker, shared_sandbox):
             os.killpg(shell.pid, signal.SIGKILL)
     assert shell.returncode == 0, f"{out}\n{err}"
     outputs = out.split("<end>\n")[:-1]
-    for (command, shown), printed in zip(commands, outputs, strict=True):
-        pattern, found = pattern_of(shown.replace("5000", port)), f"{printed.rstrip()}\n"
-        assert re.fullmatch(pattern, found), f"$ {command}{found}is not\n{shown}"
+    for command, printed in zip(commands, outputs, strict=True):
+        shown, found = command.output.replace("5000", port), f"{printed.rstrip()}\n"
+        assert not shown or matches(shown, found), f"$ {command.text}{found}is not\n{shown}"
     assert list(folder.iterdir()) == []
