@@ -19,10 +19,12 @@ from tests.integration.servers import (
     Launcher,
     Served,
     end,
+    missing,
     program,
     tail,
     wait_until,
 )
+from tests.support.processes import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +63,15 @@ def registry(request, tmp_path_factory):
         yield started.start(AGAINST, tmp_path_factory.mktemp("root"), request.param)
     finally:
         started.close()
+
+
+@pytest.fixture(scope="session")
+def binary():
+    """The file that ``make binary`` has built from the sources as they are."""
+    question = (program("make"), "--question", "--directory", str(ROOT), "binary")
+    if subprocess.run(question, capture_output=True, check=False).returncode != 0:
+        missing("dist/twisted-registry is missing or older than the sources: run make binary")
+    return ROOT / "dist/twisted-registry"
 
 
 @pytest.fixture

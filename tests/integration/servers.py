@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from attrs import define, field, frozen
@@ -86,14 +86,18 @@ class Bucket:
         return [each["Key"] for page in found for each in page.get("Contents", [])]
 
 
+def missing(reason: str) -> NoReturn:
+    """Skip a test that this machine cannot run; in CI it fails."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 def program(name: str) -> str:
     """Return the path of a program; without it, the test fails in CI and is skipped elsewhere."""
     path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     if path is None:
-        reason = f"the program {name} is not installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing(f"the program {name} is not installed")
     return path
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from tests.integration.images import image, write_archive
 from tests.integration.remote import Remote
-from tests.integration.servers import program
-from tests.support.processes import ROOT, RegistryProcess
+from tests.integration.servers import missing, program
+from tests.support.processes import RegistryProcess
 from twisted_registry import __version__
 
 pytestmark = pytest.mark.integration
@@ -27,22 +27,6 @@ http: {{addr: "127.0.0.1:0", workers: {workers}}}
 """
 #: Parts of the C library in files of their own.
 C_LIBRARY = re.compile(r"lib(c|m|dl|pthread|resolv|rt|util)\.so\.\d+|ld-linux.*")
-
-
-def missing(reason):
-    """Skip a test that this machine cannot run; in CI it fails."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def binary():
-    """The file that ``make binary`` has built from the sources as they are."""
-    question = (program("make"), "--question", "--directory", str(ROOT), "binary")
-    if subprocess.run(question, capture_output=True, check=False).returncode != 0:
-        missing("dist/twisted-registry is missing or older than the sources: run make binary")
-    return ROOT / "dist/twisted-registry"
 
 
 class EmptyRoot:
