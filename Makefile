@@ -8,6 +8,7 @@
 # make requirements  pin what a release installs again; ARGS=--upgrade for newer versions
 # make sbom    list what a release installs in dist/sbom.cdx.json (CycloneDX)
 # make binary  build dist/twisted-registry, one file with everything that a server needs
+# make image   write a container image of that file to dist/image and an archive beside it
 # make man     write the manual page dist/twisted-registry.1
 # make audit   look for known vulnerabilities of it; this needs a vulnerability database
 #
@@ -40,7 +41,7 @@ EXTRAS = --extra acme --extra auth --extra aws --extra metrics --extra redis
 # The time of the latest change, in seconds since 1970: what is built has this date.
 EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),$(shell date +%s))
 
-.PHONY: serve test lint types docs bench requirements sbom binary man audit clean
+.PHONY: serve test lint types docs bench requirements sbom binary image man audit clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.installed
@@ -71,10 +72,12 @@ requirements: $(TOOLS)/.installed
 	$(COMPILE) --universal requirements/binary.in -o requirements/binary.txt $(ARGS)
 	$(COMPILE) --resolution lowest-direct setup.py $(EXTRAS) -o requirements/oldest.txt $(ARGS)
 
-sbom: $(RELEASE)/.installed
+sbom: dist/sbom.cdx.json
+
+dist/sbom.cdx.json: $(RELEASE)/.installed
 	mkdir -p dist
 	$(TOOLS)/bin/cyclonedx-py environment --pyproject $(RELEASE)/project.toml \
-		--output-reproducible -o dist/sbom.cdx.json $(RELEASE)
+		--output-reproducible -o $@ $(RELEASE)
 
 binary: dist/twisted-registry
 
@@ -83,6 +86,10 @@ dist/twisted-registry: $(BINARY)/.installed $(wildcard binary/*)
 	PYTHONHASHSEED=0 PYINSTALLER_CONFIG_DIR=build/pyinstaller \
 		$(BINARY)/bin/python -m PyInstaller --clean --noconfirm --log-level ERROR \
 		--distpath dist --workpath build/binary binary/twisted-registry.spec
+
+image: dist/twisted-registry dist/sbom.cdx.json $(VENV)/.installed
+	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python .ci/image dist/twisted-registry dist/sbom.cdx.json \
+		dist $(shell git rev-parse HEAD 2>/dev/null)
 
 man: $(VENV)/.installed
 	mkdir -p dist
