@@ -10,7 +10,7 @@ VERSION = re.search(
     r'^__version__ = "([^"]+)"', (HERE / "twisted_registry/__init__.py").read_text(), re.MULTILINE
 ).group(1)
 
-AUTH = ["bcrypt>=4.1", "pyjwt[crypto]>=2.14"]
+AUTH = ["pyjwt[crypto]>=2.14"]
 ACME = ["acme>=4"]
 TEST = [
     *ACME,
@@ -48,6 +48,7 @@ setup(
     package_data={"twisted_registry": ["py.typed"]},
     install_requires=[
         "attrs>=23.2",
+        "bcrypt>=4.1",
         "cryptography>=44",
         "httptools>=0.6.3",
         "pyopenssl>=25",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import requires
+import subprocess
+import sys
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,55 @@ def test_the_oldest_claimed_packages_are_those_that_are_tested():
         assert bound.operator == ">="
         tested = pinned[canonicalize_name(requirement.name)]
         assert tested == bound.version or tested.startswith(f"{bound.version}."), requirement
+
+
+def base_install():
+    """Return the names of the distributions that an installation without extras has."""
+    wanted, found = ["twisted-registry"], set()
+    while wanted:
+        name = wanted.pop()
+        required, _, extras = name.partition("[")
+        if name not in found:
+            found.add(name)
+            for each in map(Requirement, requires(required) or ()):
+                chosen = [*extras.rstrip("]").split(","), ""]
+                if each.marker is None or any(each.marker.evaluate({"extra": e}) for e in chosen):
+                    more = f"[{','.join(sorted(each.extras))}]" if each.extras else ""
+                    wanted.append(canonicalize_name(each.name) + more)
+    return {name.partition("[")[0] for name in found}
+
+
+PASSWORDS = """
+import sys, urllib.error, urllib.request
+sys.modules.update(dict.fromkeys(sys.argv[1:]))  # they cannot be imported
+from twisted_registry.testing import Registry
+
+with Registry(auth=("ada", "secret"), tls=True) as registry:
+    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    passwords.add_password(None, registry.url, "ada", "secret")
+    opener = urllib.request.build_opener(
+        urllib.request.HTTPSHandler(context=registry.ssl_context),
+        urllib.request.HTTPBasicAuthHandler(passwords),
+    )
+    print(opener.open(f"{registry.url}/v2/").read())
+"""
+
+
+def test_an_installation_without_extras_serves_passwords_and_tls(tmp_path):
+    base = base_install()
+    absent = [
+        module
+        for module, distributions in packages_distributions().items()
+        if not base & set(map(canonicalize_name, distributions))
+    ]
+    assert {"jwt", "acme", "botocore", "prometheus_client"} <= set(absent)
+    done = subprocess.run(
+        [sys.executable, "-c", PASSWORDS, *absent],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "b'{}'\n"), done.stderr

@@ -30,7 +30,7 @@ from tests.support.tokens import (
     x5c,
 )
 from twisted_registry import auth
-from twisted_registry.app.errors import StartError
+from twisted_registry.app.errors import StartError, install_command
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load
 
@@ -200,18 +200,15 @@ def test_an_unusable_password_file_ends_the_start(tmp_path):
     assert start_error(tmp_path, guarded(tmp_path)).endswith(": Is a directory")
 
 
-@pytest.mark.parametrize(("package", "ours"), [("bcrypt", ("password_file",)), ("jwt", NEED_JWT)])
-def test_a_missing_extra_ends_the_start(tmp_path, monkeypatch, package, ours):
-    with_jwt = with_tokens(jwks=tmp_path / "keys")
-    text = with_jwt if package == "jwt" else guarded(tmp_path / "users")
-    monkeypatch.setattr(sys, "meta_path", [Without(package), *sys.meta_path])
-    for name in ours:
+def test_a_missing_extra_ends_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", [Without("jwt"), *sys.meta_path])
+    for name in NEED_JWT:
         monkeypatch.delitem(sys.modules, f"{auth.__name__}.{name}", raising=False)
         monkeypatch.delattr(auth, name, raising=False)
-    for name in [each for each in sys.modules if f"{each}.".startswith(f"{package}.")]:
+    for name in [each for each in sys.modules if f"{each}.".startswith("jwt.")]:
         monkeypatch.delitem(sys.modules, name)
-    said = start_error(tmp_path, text)
-    assert said.endswith(f"needs the package {package}: install twisted-registry[auth]")
+    said = start_error(tmp_path, with_tokens(jwks=tmp_path / "keys"))
+    assert said == (f"auth.token: needs the package jwt; to install it: {install_command('auth')}")
 
 
 class Without:

@@ -21,6 +21,7 @@ from tests.support.processes import (
     write_configuration,
 )
 from twisted_registry.app.debug import is_loopback
+from twisted_registry.app.errors import install_command
 from twisted_registry.config.http import parse_address
 
 DEBUG = "  debug: {{addr: '127.0.0.1:0', prometheus: {{enabled: true, path: /a/metrics}}}}\n"
@@ -213,8 +214,8 @@ def test_metrics_without_the_extra_end_the_start(tmp_path):
     assert status == 1
     assert err == [
         (
-            "twisted-registry: http.debug.prometheus.enabled: needs the package prometheus_client:"
-            " install twisted-registry[metrics]"
+            "twisted-registry: http.debug.prometheus.enabled: needs the package prometheus_client;"
+            f" to install it: {install_command('metrics')}"
         )
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from hashlib import sha256
 from urllib.request import urlopen
 from uuid import uuid4
@@ -149,6 +150,13 @@ def test_invalid_address_ends_the_start():
         StartError, match=r"storage\.s3: accelerate cannot be combined with forcepath"
     ):
         made(f"region: us-east-1, accelerate: true, forcepathstyle: true, {KEYS}")
+
+
+def test_missing_botocore_ends_the_start(tmp_path, monkeypatch):
+    name = "twisted_registry.storage.s3.botocore_credentials"
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(StartError, match=r"storage\.s3\.accesskey: no credentials: .* 'botocore>="):
+        made("region: us-east-1", {"HOME": str(tmp_path)})
 
 
 def test_invalid_profile_ends_the_start(tmp_path):

@@ -1,7 +1,7 @@
 """Access control of a configuration: ``auth``, ``access`` and ``http.tls.clientusers``.
 
-The modules of htpasswd and token authentication need the extra ``auth`` (bcrypt, PyJWT). They are
-imported only if they are configured.
+The modules of htpasswd and token authentication are imported only if they are configured; those of
+tokens need the extra ``auth`` (PyJWT).
 """
 
 from __future__ import annotations
@@ -175,8 +175,8 @@ def make_scheme(configuration: Configuration, reactor: Any) -> IScheme:
 
 def _make_htpasswd_scheme(options: Htpasswd, processes: int, reactor: Any) -> IScheme:
     key = "auth.htpasswd"
-    with require_extra("auth", key):
-        from twisted_registry.auth import basic, password_file  # noqa: PLC0415
+    from twisted_registry.auth import basic, password_file  # noqa: PLC0415 - bcrypt
+
     # Half of the processors at most, so that requests of cached logins are not delayed.
     max_running = max(1, (os.cpu_count() or 1) // 2 // processes)
     # The file is read on a thread that no check of a password keeps busy.

@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 
 from twisted_registry import __version__
-from twisted_registry.app.errors import StartError
+from twisted_registry.app.errors import StartError, install_command
 from twisted_registry.repository import layout
 from twisted_registry.storage.s3.address import (
     AddressError,
@@ -23,7 +23,11 @@ from twisted_registry.storage.s3.address import (
 )
 from twisted_registry.storage.s3.client import S3Client
 from twisted_registry.storage.s3.connections import find_proxy
-from twisted_registry.storage.s3.credentials import CredentialsError, find_credentials
+from twisted_registry.storage.s3.credentials import (
+    BotocoreMissing,
+    CredentialsError,
+    find_credentials,
+)
 from twisted_registry.storage.s3.driver import WORKER_THREADS, S3Driver
 from twisted_registry.storage.s3.errors import (
     AccessDenied,
@@ -77,6 +81,8 @@ def make_s3_driver(name: str, options: S3, reactor: Any, environ: Mapping[str, s
         )
     except AddressError as error:
         raise StartError(f"storage.{name}: {error}") from error
+    except BotocoreMissing as error:
+        raise StartError(f"storage.{name}.accesskey: {error}: {install_command('aws')}") from error
     except CredentialsError as error:
         raise StartError(f"storage.{name}.accesskey: {error}") from error
     user_agent = f"twisted-registry/{__version__} {options.useragent}".strip()

@@ -2,8 +2,6 @@
 
 The file is read again when it has changed. Passwords are hashed with bcrypt, as Distribution does;
 the functions that hash take long, so call them on a thread.
-
-This module needs the package ``bcrypt`` (the extra ``auth``).
 """
 
 from __future__ import annotations

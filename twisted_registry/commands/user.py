@@ -111,7 +111,9 @@ def _change_user(path: str, action: str, name: bytes) -> None:
     if action == "remove":
         remove_entry(path, name, check)
         return
-    hashed = _hash_password(_read_password(path, text, check))
+    from twisted_registry.auth.password_file import hash_password  # noqa: PLC0415 - bcrypt
+
+    hashed = hash_password(_read_password(path, text, check))
 
     def change(content: bytes) -> bytes:
         check(content)
@@ -142,16 +144,6 @@ def _read_password(path: str, user: str, check: Callable[[bytes], None]) -> byte
     if b"\0" in password:
         raise CommandFailed("the password contains a null byte")
     return password
-
-
-def _hash_password(password: bytes) -> bytes:
-    try:
-        from twisted_registry.auth.password_file import hash_password  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise CommandFailed(
-            f"requires the package {error.name}; install twisted-registry[auth]"
-        ) from None
-    return hash_password(password)
 
 
 def _print_users(path: str, *, as_json: bool) -> None:

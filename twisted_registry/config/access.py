@@ -155,11 +155,11 @@ class Auth(SectionBase):
     )
     htpasswd: Htpasswd | None = key(
         Section(Htpasswd, allows_empty=True),
-        "Authenticate users by name and password. Needs ``twisted-registry[auth]``.",
+        "Authenticate users by name and password.",
     )
     token: Token | None = key(
         Section(Token, allows_empty=True),
-        "Accept tokens (JWT) of a separate token server. Needs ``twisted-registry[auth]``.",
+        "Accept tokens (JWT) of a separate token server. Needs the extra ``auth``.",
     )
     plugin: Plugin | None = key(
         Section(Plugin, allows_empty=True),
@@ -324,7 +324,7 @@ class AccessRules(SectionBase):
         Section(Tokens, strict=True, allows_empty=True),
         "Issue and accept tokens. The section is implied if ``auth.htpasswd`` is set and anonymous"
         " clients may do something, because docker without a login only sends requests to"
-        " registries that issue tokens. Needs ``twisted-registry[auth]``.",
+        " registries that issue tokens. Needs the extra ``auth``.",
     )
 
     @property

@@ -198,9 +198,7 @@ class Debug(SectionBase):
         "A second address, for operators. It has no authentication: every client that can connect"
         " can read everything there.",
     )
-    prometheus: Prometheus = section(
-        Prometheus, "Prometheus metrics. Needs ``twisted-registry[metrics]``."
-    )
+    prometheus: Prometheus = section(Prometheus, "Prometheus metrics. Needs the extra ``metrics``.")
 
 
 class Http2(SectionBase):

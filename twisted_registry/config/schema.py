@@ -254,8 +254,8 @@ class Configuration(SectionBase):
         Section(Redis),
         "The Redis server of ``storage.cache.blobdescriptor: redis``. The registry uses the"
         " address, ``username``, ``password``, ``db``, ``poolsize``, ``dialtimeout``,"
-        " ``readtimeout`` and ``tls``; the other keys have no effect. Needs"
-        " ``twisted-registry[redis]``.",
+        " ``readtimeout`` and ``tls``; the other keys have no effect. Needs the"
+        " extra ``redis``.",
     )
     health: Health | None = key(
         Section(Health), "Health checks. Not served yet: ignored with a warning."

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import yaml
 from attrs import field, frozen
 
-from twisted_registry.app.errors import require_extra
 from twisted_registry.config.loading import load_text
 
 if TYPE_CHECKING:
@@ -158,8 +157,8 @@ def _write_certificate(folder: Path, now: float) -> dict[str, str]:
 
 
 def _write_passwords(path: Path, users: Mapping[str, str]) -> None:
-    with require_extra("auth", "users of a registry"):
-        from twisted_registry.auth.password_file import hash_password  # noqa: PLC0415 - bcrypt
+    from twisted_registry.auth.password_file import hash_password  # noqa: PLC0415 - bcrypt
+
     lines = [
         f"{name}:{hash_password(password.encode(), _BCRYPT_COST).decode()}\n"
         for name, password in users.items()

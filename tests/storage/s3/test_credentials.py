@@ -9,6 +9,7 @@ from zope.interface.verify import verifyObject
 
 from tests.support.inline_thread import InlineThread
 from twisted_registry.storage.s3.credentials import (
+    BotocoreMissing,
     Credentials,
     CredentialsError,
     ICredentialsProvider,
@@ -179,7 +180,7 @@ def test_missing_extra_is_named_in_the_error(tmp_path, monkeypatch):
     )
     monkeypatch.setitem(sys.modules, "botocore", None)
     monkeypatch.setitem(sys.modules, "botocore.session", None)
-    with pytest.raises(CredentialsError, match=r"twisted-registry\[aws\]"):
+    with pytest.raises(BotocoreMissing, match=r"set accesskey .* install botocore$"):
         find_credentials(None, {"HOME": str(tmp_path)})
 
 

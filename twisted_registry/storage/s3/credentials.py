@@ -43,6 +43,10 @@ class CredentialsError(Exception):
     """Raised if there are no valid credentials. The message never contains any."""
 
 
+class BotocoreMissing(CredentialsError):
+    """Raised if there are no credentials, and sources that need botocore were not tried."""
+
+
 @frozen
 class Credentials:
     """An access key pair.
@@ -355,8 +359,9 @@ def find_credentials(
     This reads files and blocks, so call it at the start only.
 
     :param environ: environment; ``HOME`` and variables that begin with ``AWS_`` are used.
-    :raises CredentialsError: if the first source is invalid, or if there is none and the extra
-        ``aws`` (botocore) is not installed.
+    :raises BotocoreMissing: if there is none of the others, and the extra ``aws`` (botocore) is not
+        installed.
+    :raises CredentialsError: if the first source is invalid.
     """
     if access_key and secret_key:
         return StaticCredentials(Credentials(access_key, secret_key, token))
@@ -374,9 +379,9 @@ def find_credentials(
             make_botocore_credentials,
         )
     except ImportError as error:
-        raise CredentialsError(
+        raise BotocoreMissing(
             "no credentials: set accesskey and secretkey, or AWS_ACCESS_KEY_ID and"
             " AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws/credentials; for roles of machines,"
-            " tasks and pods install twisted-registry[aws]"
+            " tasks and pods install botocore"
         ) from error
     return make_botocore_credentials(reactor, Threads(reactor, 1, "s3-credentials"))
