@@ -17,18 +17,47 @@ Tests that need what only a registry of this process can do are skipped.
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from importlib.machinery import ModuleSpec
 
     from twisted_registry.testing import Registry
 
 _OPTION = "--oci-registry-url"
 _MARKER = "oci_registry"
+
+
+class _PackageFinder:
+    """Finds the modules of this package before pytest does, except the contracts of drivers.
+
+    pytest rewrites the assertions of all modules of a distribution that has a plugin, and compiles
+    them again for that. Only those of the contracts are part of tests.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
+        if name.startswith("twisted_registry.") and not name.endswith("_contract"):
+            return PathFinder.find_spec(name, path, target)
+        return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests() -> None:
+    """Import this package as without pytest from now on."""
+    sys.meta_path.insert(0, _PackageFinder)
+
+
+def pytest_unconfigure() -> None:
+    """Leave imports to Python again."""
+    if _PackageFinder in sys.meta_path:
+        sys.meta_path.remove(_PackageFinder)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -101,6 +101,33 @@ def test_twisted_is_not_imported_without_a_fixture(run_tests):
     assert status == 0
 
 
+REWRITES_ALL = """
+import pytest
+pytest.register_assert_rewrite("twisted_registry.testing")
+"""
+
+NOT_REWRITTEN = """
+import twisted_registry.testing
+from twisted_registry.testing import storage_contract, stream_contract
+
+def rewrites(module):
+    return type(module.__spec__.loader).__name__ == "AssertionRewritingHook"
+
+def test_it():
+    assert not rewrites(twisted_registry.testing)
+    assert not rewrites(twisted_registry.testing.registry)
+    assert rewrites(storage_contract) and rewrites(stream_contract)
+"""
+
+
+def test_only_the_contracts_are_rewritten(run_tests, tmp_path):
+    """pytest marks all packages of an installed plugin, as the other plugin does here."""
+    (tmp_path / "rewrites_all.py").write_text(REWRITES_ALL)
+    status, out = run_tests(NOT_REWRITTEN, "-p", "rewrites_all")
+    assert "1 passed" in out, out
+    assert status == 0
+
+
 EXTERNAL = """
 import pytest, urllib.request
 
