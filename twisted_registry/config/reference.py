@@ -65,7 +65,7 @@ Keys
 ----
 """
 
-#: What a part of a configuration with a section looks like.
+#: A configuration, or a part of one, with a section.
 EXAMPLES: Final = {
     "log": """\
 log:
@@ -155,6 +155,7 @@ tags:
   maxtags: 500
 """,
     "redis": """\
+version: 0.1
 storage:
   s3:
     bucket: images
@@ -165,6 +166,7 @@ redis:
   addr: 127.0.0.1:6379
 """,
     "middleware": """\
+version: 0.1
 storage:
   s3:
     bucket: images
