@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from tests.storage.s3.fake_bucket import MIN_PART_BYTES, FakeBucket
@@ -38,6 +39,16 @@ async def test_another_process_continues_and_small_pieces_are_joined_once(bucket
     assert bucket.objects["root/blob"].content == content
     assert bucket.count("upload_part_copy") == 3
     await machines[0].delete("blob")
+
+
+@pytest_twisted.ensureDeferred
+async def test_file_is_continued_after_one_request(bucket, driver):
+    for start in (0, 5):
+        bucket.asked.clear()
+        writer = await driver.writer("up/data", start)
+        assert bucket.asked == [("read_object", "root/up/data")]
+        writer.write(b"bytes")
+        await writer.close()
 
 
 @pytest_twisted.ensureDeferred
@@ -291,6 +302,21 @@ async def test_close_waits_for_pending_chunks(bucket, driver):
     assert await closing == await again == 5
     assert isinstance(await error_of(writer.flush()), StorageError)
     assert await driver.get("up/data", 5) == b"12345"
+
+
+@pytest_twisted.ensureDeferred
+async def test_close_that_is_cancelled_releases_the_path(bucket, driver):
+    held = Deferred()
+    bucket.hooks["put_object"] = lambda key: held if "/.data/" in key else None
+    writer = await driver.writer("up/data", 0)
+    writer.write(b"12345")
+    closing = writer.close()
+    closing.cancel()
+    with pytest.raises(CancelledError):
+        await closing
+    assert isinstance(await error_of(driver.writer("up/data", 0)), WriterBusy)
+    held.callback(None)
+    assert await (await driver.writer("up/data", 5)).close() == 5
 
 
 def test_minimum_chunk_is_the_minimum_part():

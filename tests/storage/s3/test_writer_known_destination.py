@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
@@ -64,6 +65,20 @@ async def test_failed_part_leaves_no_object_and_no_upload(bucket, driver):
     await writer.close()
     assert bucket.objects == {}
     assert bucket.uploads == {}
+
+
+@pytest.mark.parametrize("size", [5, CHUNK])
+@pytest_twisted.ensureDeferred
+async def test_failed_observer_leaves_nothing_in_store_and_memory(bucket, driver, size):
+    def observe(data):
+        raise RuntimeError("no")
+
+    writer = await driver.writer("up/data", 0, observe, destination="blob")
+    writer.write(noise(size))
+    assert "no" in str(await error_of(writer.commit()))
+    assert await writer.close() == 0
+    assert driver.memory.used == 0
+    assert (bucket.objects, bucket.uploads) == ({}, {})
 
 
 @pytest_twisted.ensureDeferred

@@ -17,8 +17,7 @@ from tests.storage.s3.upload_helpers import CHUNK, MIB, Source, noise
 from tests.support.inline_thread import InlineThread
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.s3.driver import S3Driver
-from twisted_registry.storage.s3.upload_memory import PATIENCE_S, BlockBuffer
-from twisted_registry.storage.s3.writer import READ_BYTES
+from twisted_registry.storage.s3.upload_memory import PATIENCE_S, READ_BYTES, BlockBuffer
 from twisted_registry.testing.stream_contract import error_of
 
 LIMIT = 40 * MIB

@@ -32,6 +32,7 @@ from twisted_registry.storage.interfaces import (
     PathExists,
     PathNotFound,
     Remove,
+    StorageError,
 )
 from twisted_registry.storage.s3.errors import (
     NotFound,
@@ -50,7 +51,6 @@ from twisted_registry.storage.s3.files import (
     ObjectDeleter,
     StoredFile,
     gather_limited,
-    too_large_error,
 )
 from twisted_registry.storage.s3.listing import (
     MarkerListing,
@@ -61,8 +61,8 @@ from twisted_registry.storage.s3.listing import (
 )
 from twisted_registry.storage.s3.pieces import MIN_PART_BYTES, unfinished_size
 from twisted_registry.storage.s3.reader import ObjectReader
-from twisted_registry.storage.s3.upload_memory import UploadMemory
-from twisted_registry.storage.s3.writer import READ_BYTES, UploadTools
+from twisted_registry.storage.s3.upload_memory import READ_BYTES, UploadMemory
+from twisted_registry.storage.s3.writer import UploadTools
 from twisted_registry.storage.s3.writers import OpenWriters
 from twisted_registry.storage.threads import Threads
 from twisted_registry.storage.writers import trim_heap
@@ -165,10 +165,10 @@ class S3Driver:
         if found is None:
             found, content = yield self._lookup.read_file(path, limit)
             assert found is not None
+        if found.size > limit:
+            raise StorageError(path, f"has {found.size} bytes, more than {limit}")
         if found.piece_list is None:
             return content
-        if found.size > limit:
-            raise too_large_error(path, found.size, limit)
         ranges = self._lookup.ranges(found, 0, None)
         blocks: list[bytes] = []
         yield ObjectReader(self.client, self.threads, path, ranges).feed(blocks.append)

@@ -155,11 +155,6 @@ class StoredFile:
         return self.info.size if self.piece_list is None else self.piece_list.size
 
 
-def too_large_error(path: str, size: int, limit: int) -> StorageError:
-    """Return the error for a file that is larger than the caller accepts."""
-    return StorageError(path, f"has {size} bytes, more than {limit}")
-
-
 @define(eq=False)
 class FileLookup:
     """Finds files, complete or unfinished."""
@@ -169,10 +164,8 @@ class FileLookup:
 
     @inlineCallbacks
     def read_file(self, path: str, limit: int) -> DeferredGenerator[tuple[StoredFile, bytes]]:
-        """Fire with a file, and the content if it is complete.
+        """Fire with a file, and the content if it is complete and has at most ``limit`` bytes.
 
-        :param limit: maximum number of bytes of a complete file.
-        :raises StorageError: if a complete file is larger.
         :raises PieceListDamaged: if the piece list of an unfinished file is damaged.
         """
         key = self._keys.object_key(path)
@@ -185,7 +178,7 @@ class FileLookup:
                 raise
             info = yield self._client.head_object(key)
             if unfinished_size(info.metadata) is None:
-                raise too_large_error(path, info.size, limit) from error
+                return StoredFile(path, info), b""
             info, content = yield self._client.read_object(key, MAX_PIECE_LIST_BYTES)
         if unfinished_size(info.metadata) is None:
             return StoredFile(path, info), content
@@ -384,13 +377,15 @@ class Copier:
             parts.append(rest)
         if len(parts) == 1 and not upload_id:
             if len(parts[0]) > 1:
-                return self._put_joined(parts[0], prefix, destination)
+                put = partial(self._client.put_object, destination)
+                return self._store_joined(parts[0], prefix, put)
             (only,) = parts[0]
             return self.copy(ObjectInfo(prefix + only.name, only.size, only.etag), destination)
 
         def make_part(pieces: Sequence[Piece], upload_id: str, number: int) -> Deferred[Part]:
             if len(pieces) > 1:
-                return self._upload_joined(pieces, prefix, destination, upload_id, number)
+                upload_part = partial(self._client.upload_part, destination, upload_id, number)
+                return self._store_joined(pieces, prefix, upload_part)
             (piece,) = pieces
             part = partial(Part, number, size=piece.size)
             if not piece.name:
@@ -436,30 +431,17 @@ class Copier:
         raise StorageError(key, "is damaged: its size or checksum is wrong")
 
     @inlineCallbacks
-    def _put_joined(
-        self, pieces: Sequence[Piece], prefix: str, destination: str
-    ) -> DeferredGenerator[str]:
-        """Store pieces as one object."""
+    def _store_joined(
+        self, pieces: Sequence[Piece], prefix: str, store: Callable[[Sequence[bytes]], Deferred[_T]]
+    ) -> DeferredGenerator[_T]:
+        """Read pieces, and store them as one by calling ``store``; fire with its result."""
         size: int = yield self._memory.acquire(lambda: size_of(pieces))
         try:
             content: Sequence[bytes] = yield self.read_pieces(pieces, prefix)
-            etag: str = yield self._client.put_object(destination, content)
+            result: _T = yield store(content)
         finally:
             self._memory.release(size)
-        return etag
-
-    @inlineCallbacks
-    def _upload_joined(
-        self, pieces: Sequence[Piece], prefix: str, destination: str, upload_id: str, number: int
-    ) -> DeferredGenerator[Part]:
-        """Store pieces as one part."""
-        size: int = yield self._memory.acquire(lambda: size_of(pieces))
-        try:
-            content: Sequence[bytes] = yield self.read_pieces(pieces, prefix)
-            part: Part = yield self._client.upload_part(destination, upload_id, number, content)
-        finally:
-            self._memory.release(size)
-        return part
+        return result
 
     @inlineCallbacks
     def _complete(
@@ -550,7 +532,7 @@ class FileMover:
             return
         found: StoredFile
         if writer is not None and not writer.is_gone:
-            found = self._writers.stored_file(writer)
+            found = writer.stored_file
         else:
             found = yield self._lookup.find(source)
         if source == destination:

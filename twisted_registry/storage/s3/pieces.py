@@ -18,7 +18,7 @@ import re
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from twisted_registry.storage.s3.errors import PieceListDamaged
 
@@ -56,6 +56,47 @@ class Piece:
 
 
 @frozen
+class NextPart:
+    """The part of the finished object to which the next bytes of a file belong.
+
+    :ivar number: from 1.
+    :ivar first_bytes: size of the first part.
+    :ivar chunk_bytes: configured size of parts.
+    :ivar tail: the pieces of the part that are stored.
+    """
+
+    number: int
+    first_bytes: int
+    chunk_bytes: int
+    tail: tuple[Piece, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the part, if it is not the last."""
+        return part_bytes(self.number, self.first_bytes, self.chunk_bytes)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the file begins with the next bytes."""
+        return self.number == 1 and not self.tail
+
+    @property
+    def missing(self) -> int:
+        """Bytes that complete the part."""
+        return self.size - size_of(self.tail)
+
+    def beginning_with(self, size: int) -> NextPart:
+        """Return the part as it is if the file begins with a piece of ``size`` bytes here."""
+        if not self.is_first:
+            return self
+        return evolve(self, first_bytes=_first_bytes(size, self.chunk_bytes))
+
+    def following(self) -> NextPart:
+        """Return the part after this one."""
+        return evolve(self, number=self.number + 1, tail=())
+
+
+@frozen
 class PieceList:
     """The pieces of an unfinished file.
 
@@ -87,14 +128,8 @@ class PieceList:
         return f"unfinished {self.size}"
 
     def first_bytes(self, chunk_bytes: int) -> int:
-        """Return the size of the parts of the finished object.
-
-        It is ``chunk_bytes``, or less if the first piece is smaller, because a client sends small
-        chunks or memory was short: parts that small pieces are joined to should be small.
-        """
-        if not self.pieces:
-            return chunk_bytes
-        return min(max(self.pieces[0].size, MIN_PART_BYTES), chunk_bytes)
+        """Return the size of the parts of the finished object."""
+        return _first_bytes(self.pieces[0].size, chunk_bytes) if self.pieces else chunk_bytes
 
     def parts(self, chunk_bytes: int) -> tuple[list[tuple[Piece, ...]], tuple[Piece, ...]]:
         """Group the pieces by the parts of the finished object.
@@ -113,6 +148,11 @@ class PieceList:
                 rest.clear()
                 size = 0
         return parts, tuple(rest)
+
+    def next_part(self, chunk_bytes: int) -> NextPart:
+        """Return the part to which the next bytes of the file belong."""
+        parts, rest = self.parts(chunk_bytes)
+        return NextPart(len(parts) + 1, self.first_bytes(chunk_bytes), chunk_bytes, rest)
 
     def with_piece(self, piece: Piece, replaced: tuple[Piece, ...] = ()) -> PieceList:
         """Return the list with one more piece, which contains the bytes of the last few."""
@@ -148,6 +188,15 @@ class PieceList:
 def size_of(pieces: Sequence[Piece]) -> int:
     """Return the number of bytes of some pieces."""
     return sum(piece.size for piece in pieces)
+
+
+def _first_bytes(size: int, chunk_bytes: int) -> int:
+    """Return the size of the first part of a file whose first piece has ``size`` bytes.
+
+    It is less than ``chunk_bytes`` if the piece is smaller, because a client sends small chunks or
+    memory was short: parts that small pieces are joined to should be small.
+    """
+    return min(max(size, MIN_PART_BYTES), chunk_bytes)
 
 
 def part_bytes(number: int, first_bytes: int, chunk_bytes: int) -> int:

@@ -1,9 +1,9 @@
 """The memory that all uploads of a process share: a hard bound, given in order of request.
 
-A writer may accept bytes only if they fit into memory that it was given before. It asks for the
-rest of its piece, or for less if its client is slow. A writer that has to wait stores what it has
-and returns the memory, unless that is little, so that those who wait cannot block each other.
-Memory that becomes free goes to the first in the queue.
+A writer may accept bytes only if they fit into memory that its buffer was given before. The buffer
+asks for the rest of the piece, or for less if the client is slow. A writer that has to wait stores
+what it has and returns the memory, unless that is little, so that those who wait cannot block each
+other. Memory that becomes free goes to the first in the queue.
 
 While others wait, a writer whose client does not fill its memory in :data:`PATIENCE_S` seconds
 gives it back.
@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import Interface
 
 from twisted_registry.storage.writers import TRIM_THRESHOLD_BYTES
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 # ruff: noqa: N805
 # mypy: disable-error-code="empty-body"
 
+#: Bytes that a producer may write at once: one read of a socket.
+READ_BYTES: Final = 1024 * 1024
+#: Seconds in which a client should fill the memory that its buffer asks for.
+_FILL_S: Final = 1.0
 #: Seconds for which a writer may keep memory that it does not fill while others wait.
 PATIENCE_S: Final = 1.0
 #: The part of the memory that those who wait may keep.
@@ -120,7 +124,7 @@ class UploadMemory:
 
         If all that wait keep as many, most of the memory is left for others.
         """
-        return size * (len(self._requests) + 1) <= self.limit // _KEPT_FRACTION
+        return size * len(self._requests) <= self.limit // _KEPT_FRACTION
 
     def release(self, size: int) -> None:
         """Return bytes."""
@@ -209,3 +213,119 @@ class BlockBuffer:
         if self._small:
             self._blocks.append(bytes(self._small))
             self._small.clear()
+
+
+@define(eq=False)
+class UploadBuffer(BlockBuffer):
+    """The bytes that a writer collects, in memory that was given for them.
+
+    :ivar most: returns the most bytes that the writer can collect at the moment; 0 if it has them.
+    :ivar on_grant: called when memory was given.
+    """
+
+    _memory: UploadMemory
+    _most: Callable[[], int]
+    _on_grant: Callable[[], object]
+    _granted: int = field(init=False, default=0)
+    _granted_at: float = field(init=False, default=0.0)
+    #: bytes since the last grant, and how many are expected in the next seconds
+    _received: int = field(init=False, default=0)
+    _fill_bytes: int = field(init=False, default=READ_BYTES)
+    _request: Deferred[int] | None = field(init=False, default=None)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the next bytes of a producer fit."""
+        return self._granted - self.size >= READ_BYTES
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end. They are counted even if they do not fit."""
+        super().append(data)
+        self._received += len(data)
+        excess = self.size - self._granted
+        if excess > 0:
+            self._memory.take_excess(excess)
+            self._granted += excess
+
+    def take(self, size: int) -> list[bytes]:
+        """Remove and return the first bytes. The caller has to release their memory."""
+        self._granted -= size
+        return super().take(size)
+
+    def take_room(self, size: int) -> bool:
+        """Take memory for other bytes, and return whether there is enough.
+
+        The caller has to release it.
+        """
+        if self._granted - self.size >= size:
+            self._granted -= size
+            return True
+        return self._memory.take(size)
+
+    def clear(self) -> None:
+        """Remove all bytes, and release their memory."""
+        size = self.size
+        super().clear()
+        self._memory.release(size)
+
+    def ask(self) -> bool:
+        """Ask for memory for the next bytes, unless the writer has all that it can collect.
+
+        :returns: whether the writer should store what it has, because others need the memory.
+        """
+        if self._request is not None or not self._wanted():
+            return False
+        self._measure_client()
+        self._request = request = self._memory.acquire(self._wanted)
+        request.addCallbacks(self._grant, lambda failure: failure.trap(CancelledError))
+        if request.called:
+            return False
+        self.return_unused()
+        return not self._memory.may_keep(self.size)
+
+    def is_slow(self, before: float) -> bool:
+        """Return whether the client has not filled the memory that was given before a time.
+
+        The next request is then for less.
+
+        :param before: seconds, by the clock of the memory.
+        """
+        if not self._granted or self._granted_at > before or not self._most():
+            return False
+        if self._request is None:
+            self._measure_client()
+        return True
+
+    def return_unused(self) -> None:
+        """Return the memory that is not filled."""
+        unused = self._granted - self.size
+        self._granted -= unused
+        self._memory.release(unused)
+
+    def stop_asking(self) -> None:
+        """Return the memory that is not filled, and do not wait for more."""
+        request, self._request = self._request, None
+        if request is not None:
+            request.cancel()
+        self.return_unused()
+
+    def _measure_client(self) -> None:
+        """Estimate what the client sends in :data:`_FILL_S` seconds by what it has sent."""
+        if self._granted:
+            elapsed_s = self._memory.clock.seconds() - self._granted_at
+            sent = self._received * _FILL_S / max(elapsed_s, 0.001)
+            self._fill_bytes = max(int(sent), READ_BYTES)
+
+    def _wanted(self) -> int:
+        """Return how many more bytes to ask for, with the overshoot of a read."""
+        most = self._most()
+        if not most:
+            return 0
+        wanted = min(most, self.size + self._fill_bytes) + READ_BYTES
+        return max(wanted - self._granted, 0)
+
+    def _grant(self, size: int) -> None:
+        self._request = None
+        self._granted += size
+        self._granted_at, self._received = self._memory.clock.seconds(), 0
+        self._on_grant()

@@ -7,8 +7,16 @@ observer, on a thread. A piece that fails discards all pieces after it, and ``si
 accordingly.
 
 A piece is an object beside the file. If the later name of the file is known from the start, a piece
-that completes a part is a part of a multipart upload to that name instead, which needs no copy. If
-such a file is a single part, it stays in memory until it is moved, and is stored by one request.
+that is a whole part becomes a part of a multipart upload to that name instead, which needs no copy.
+If such a file is a single part, it stays in memory until it is moved, and is stored by one request.
+
+The way of the bytes::
+
+    write()    the buffer collects them, in memory that it was given before
+    _cut()     takes a piece if its part is complete, all has to be stored, or memory is short
+    _store()   as an object, as a part of the multipart upload, or not yet
+    _accept()  in order, after the observer: the piece counts, and its memory is returned
+    _save()    stores the list of pieces, so that any process can continue
 """
 
 from __future__ import annotations
@@ -17,35 +25,29 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import uuid4
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import (
-    CancelledError,
     Deferred,
+    DeferredList,
     DeferredLock,
-    fail,
     inlineCallbacks,
-    maybeDeferred,
     succeed,
 )
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_registry.storage.interfaces import FileTooLarge, IWriter, PathNotFound, StorageError
 from twisted_registry.storage.s3.errors import to_storage_error
-from twisted_registry.storage.s3.pieces import (
-    MAX_PARTS,
-    MIN_PART_BYTES,
-    Piece,
-    PieceList,
-    part_bytes,
-    size_of,
-)
-from twisted_registry.storage.s3.upload_memory import BlockBuffer, IMemoryUser
+from twisted_registry.storage.s3.files import StoredFile
+from twisted_registry.storage.s3.interfaces import ObjectInfo
+from twisted_registry.storage.s3.pieces import MAX_PARTS, NextPart, Piece, PieceList, size_of
+from twisted_registry.storage.s3.upload_memory import IMemoryUser, UploadBuffer
 from twisted_registry.storage.writers import PushConsumer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from twisted.python.failure import Failure
 
     from twisted_registry.storage.interfaces import Change
     from twisted_registry.storage.s3.files import Copier
@@ -60,10 +62,6 @@ log = Logger()
 
 #: Pieces of a writer that are stored at the same time.
 _MAX_PIECE_UPLOADS: Final = 2
-#: Bytes that a producer may write at once: one read of a socket.
-READ_BYTES: Final = 1024 * 1024
-#: Seconds in which a client should fill the memory that its writer asks for.
-_FILL_S: Final = 1.0
 #: Superseded pieces to keep until the end of the upload, in case an older list is still in use.
 MAX_SUPERSEDED_PIECES: Final = 1000
 
@@ -88,39 +86,35 @@ class UploadTools:
 class _PieceUpload:
     """A piece that is being stored.
 
-    :ivar size: bytes of the content.
-    :ivar number: number of the part of the object that it belongs to.
-    :ivar completes: whether the part is complete with it.
-    :ivar is_last: whether nothing follows, as far as is known.
-    :ivar is_whole_part: whether it is, with the joined pieces, all of its part.
-    :ivar joined: stored pieces to which the content is appended.
-    :ivar memory: bytes that are returned when it is stored.
-    :ivar stored: the new piece, once it is stored.
+    :ivar content: bytes that the client has sent.
+    :ivar size: of the content.
+    :ivar part: the part of the object that it belongs to.
+    :ivar completes: whether the part has its full size with it.
+    :ivar is_last: whether it ends the file, as far as is known.
+    :ivar joined: stored pieces before it that are stored again together with it.
+    :ivar is_held: whether it is the whole file, and stays in memory until the file is moved.
+    :ivar piece: the new piece, once it is stored.
     """
 
     content: Sequence[bytes]
     size: int
-    number: int
+    part: NextPart
     completes: bool
     is_last: bool
-    is_whole_part: bool = False
     joined: tuple[Piece, ...] = ()
-    memory: int = 0
-    stored: Piece | None = field(init=False, default=None)
+    is_held: bool = False
+    piece: Piece | None = None
     deferred: Deferred[None] = field(init=False, factory=Deferred)
 
+    @property
+    def full_size(self) -> int:
+        """Bytes of the new piece, and of the memory that is used for it."""
+        return self.size + size_of(self.joined)
 
-@define(eq=False)
-class _PendingSync:
-    """A caller that waits until all bytes written so far are stored.
-
-    :ivar size: size of the file up to which bytes must be stored.
-    :ivar must_save: whether later writers must find them.
-    """
-
-    size: int
-    must_save: bool
-    deferred: Deferred[int] = field(factory=Deferred)
+    @property
+    def is_joined(self) -> bool:
+        """Whether the new piece begins where its part begins."""
+        return self.joined == self.part.tail
 
 
 @implementer(IWriter, IMemoryUser)
@@ -146,49 +140,39 @@ class ObjectWriter(PushConsumer):
     _is_saved: bool
     _release: Callable[[], object]
     _observe: Callable[[bytes], object] | None = None
-    _was_removed: bool = field(init=False, default=False)
-    _was_moved: bool = field(init=False, default=False)
-    _buffer: BlockBuffer = field(init=False, factory=BlockBuffer)
+    #: the part that the next piece belongs to, if those that are being stored succeed
+    _next_part: NextPart = field(init=False)
+    _buffer: UploadBuffer = field(init=False)
     _uploads: deque[_PieceUpload] = field(init=False, factory=deque)
-    _syncs: list[_PendingSync] = field(init=False, factory=list)
     _observing: bool = field(init=False, default=False)
-    _saving: bool = field(init=False, default=False)
-    #: complete parts among the pieces that count, and the pieces of the part after them
-    _part_count: int = field(init=False)
-    _tail: tuple[Piece, ...] = field(init=False)
-    _first_bytes: int = field(init=False)
+    #: fire when all bytes are stored or discarded
+    _settling: list[Deferred[None]] = field(init=False, factory=list)
+    #: whether to store what is collected, because others need the memory
+    _sending_early: bool = field(init=False, default=False)
     #: objects that were stored or may have been, and do not count yet
     _unaccepted: list[str] = field(init=False, factory=list)
     _create_lock: DeferredLock = field(init=False, factory=DeferredLock)
     _upload_id: str = field(init=False, default="")
-    _published: bool = field(init=False, default=False)
-    #: a file of one part, before it is moved
-    _held: Sequence[bytes] = field(init=False, default=())
-    _held_memory: int = field(init=False, default=0)
-    #: memory for what is collected; when it was given, what arrived since, and how much of it the
-    #: client is expected to fill in time
-    _granted: int = field(init=False, default=0)
-    _granted_at: float = field(init=False, default=0.0)
-    _received: int = field(init=False, default=0)
-    _fill_bytes: int = field(init=False, default=READ_BYTES)
-    _request: Deferred[Any] | None = field(init=False, default=None)
-    _sending_early: bool = field(init=False, default=False)
+    #: the content of a file of one part, before it is moved
+    _held: _PieceUpload | None = field(init=False, default=None)
+    _save_lock: DeferredLock = field(init=False, factory=DeferredLock)
     #: whether to create the file even if it is empty
     _must_exist: bool = field(init=False, default=False)
+    _was_removed: bool = field(init=False, default=False)
+    _was_moved: bool = field(init=False, default=False)
+    _was_cancelled: bool = field(init=False, default=False)
     _failure_reported: bool = field(init=False, default=False)
-    _removing: bool = field(init=False, default=False)
     _ended: bool = field(init=False, default=False)
-    _closing: list[Deferred[int]] = field(init=False, factory=list)
 
     def __attrs_pre_init__(self) -> None:
         super().__init__()
 
     def __attrs_post_init__(self) -> None:
         """Find where the file continues."""
-        parts, self._tail = self.piece_list.parts(self._tools.chunk_bytes)
-        self._part_count = len(parts)
-        self._first_bytes = self.piece_list.first_bytes(self._tools.chunk_bytes)
-        self._tools.memory.add_user(self)
+        memory = self._tools.memory
+        self._next_part = self.piece_list.next_part(self._tools.chunk_bytes)
+        self._buffer = UploadBuffer(memory, self._collectable_bytes, self._pause_if_full)
+        memory.add_user(self)
 
     @property
     def size(self) -> int:
@@ -207,6 +191,11 @@ class ObjectWriter(PushConsumer):
         return not (self._buffer.size or self._uploads)
 
     @property
+    def stored_file(self) -> StoredFile:
+        """The unfinished file. Its list of pieces may be newer than that in the store."""
+        return StoredFile(self.path, ObjectInfo(self.key, 0, ""), self.piece_list)
+
+    @property
     def is_gone(self) -> bool:
         """Whether the file was moved or deleted."""
         return self._was_moved or self._was_removed
@@ -216,48 +205,57 @@ class ObjectWriter(PushConsumer):
         if self._failure is not None or self._ending or not data:
             return
         self._buffer.append(data)
-        self._received += len(data)
-        self._count_excess()
         self._advance()
         self._pause_if_full()
 
     def unregisterProducer(self) -> None:
         """Forget the producer, and return the memory that it does not need."""
         super().unregisterProducer()
-        self._leave_queue()
-        self._return_unused()
+        self._buffer.stop_asking()
 
-    def flush(self) -> Deferred[int]:
+    @inlineCallbacks
+    def flush(self) -> DeferredGenerator[int]:
         """Fire with the size when later writers find all bytes written so far."""
-        if not self.destination or self._failure is not None:
-            return self._sync(must_save=True)
-        # Nobody can continue this file, and the rest of it will not be written.
-        self._ending = True
-        self._discard_unstored()
-        return succeed(0)
+        if self.destination and self._failure is None:
+            # Nobody can continue this file, and the rest of it will not be written.
+            self._abandon(StorageError(self.path, "the upload is incomplete"))
+            return 0
+        size: int = yield self.commit()
+        saving = self._save_lock.run(self._save).addErrback(to_storage_error, self.path)
+        error: StorageError | None = yield saving
+        if error is not None:
+            self._failure_reported = True
+            self._fail(error)
+            raise error
+        return size
 
-    def commit(self) -> Deferred[int]:
+    @inlineCallbacks
+    def commit(self) -> DeferredGenerator[int]:
         """Fire with the size when all bytes written so far are stored, or kept for ``publish``."""
-        return self._sync(must_save=False)
+        if self._ending and self._failure is None:
+            raise StorageError(self.path, "the writer is closed")
+        self._must_exist = True
+        yield self._settle()
+        if self._failure is not None:
+            self._failure_reported = True
+            raise self._failure
+        return self.piece_list.size
 
     def finalize(self, decide: ChangesFor) -> Deferred[int]:
         """Commit, make the changes that ``decide`` returns, and close."""
         return self._tools.apply_changes(self, decide)
 
     def close(self) -> Deferred[int]:
-        """Stop writing, keep the stored bytes, and release the path."""
-        if self._ended:
-            return succeed(self.piece_list.size)
+        """Stop writing, keep the stored bytes, and release the path, even if that is cancelled."""
         self._ending = True
-        deferred_close: Deferred[int] = Deferred()
-        self._closing.append(deferred_close)
-        self._advance()
-        return deferred_close
+        closed: Deferred[int] = Deferred()
+        self._close().chainDeferred(closed)
+        return closed
 
     def cancel(self) -> Deferred[None]:
         """Stop writing, remove the file, and release the path."""
-        self._removing = self._failure_reported = True
-        self._discard_unstored(StorageError(self.path, "the writer is cancelled"))
+        self._was_cancelled = True
+        self._abandon(StorageError(self.path, "the writer is cancelled"))
         return self.close().addCallback(lambda _: None)
 
     @inlineCallbacks
@@ -266,14 +264,15 @@ class ObjectWriter(PushConsumer):
 
         :param sha256: hexadecimal SHA-256 of the file, if it is known.
         """
-        tools = self._tools
-        if self._held or not self.piece_list.pieces:
-            yield tools.client.put_object(self.destination, self._held, sha256=sha256)
+        tools, held = self._tools, self._held
+        if held is not None or not self.piece_list.pieces:
+            content = () if held is None else held.content
+            yield tools.client.put_object(self.destination, content, sha256=sha256)
         else:
             yield tools.copier.join_pieces(
                 self.piece_list, self.prefix, self.destination, upload_id=self._upload_id
             )
-        self._published, self._upload_id = True, ""
+        self._was_moved, self._upload_id = True, ""
 
     def mark_removed(self) -> None:
         """Record that the file was deleted, so that it is not saved again."""
@@ -285,101 +284,67 @@ class ObjectWriter(PushConsumer):
 
     def give_up(self, before: float) -> None:
         """Return memory that a slow client does not fill; what it has sent is stored."""
-        waits_for_store = self._paused and self._request is None
-        if self._granted and self._granted_at <= before and not waits_for_store:
-            if self._request is None:
-                self._estimate_fill()
+        if self._buffer.is_slow(before):
             self._store_early()
             self._pause_if_full()
 
-    def _sync(self, *, must_save: bool) -> Deferred[int]:
-        if self._failure is not None:
-            self._failure_reported = True
-            return fail(self._failure)
-        if self._ending:
-            return fail(StorageError(self.path, "the writer is closed"))
-        self._must_exist = True
-        sync = _PendingSync(self.size, must_save)
-        self._syncs.append(sync)
+    @inlineCallbacks
+    def _close(self) -> DeferredGenerator[int]:
+        yield self._settle()
+        yield self._save_lock.run(self._finish)
+        return self.piece_list.size
+
+    def _settle(self) -> Deferred[None]:
+        """Store all bytes written so far; fire when they are stored or discarded."""
+        settling: Deferred[None] = Deferred()
+        self._settling.append(settling)
         self._advance()
-        return sync.deferred
+        return settling
 
     def _advance(self) -> None:
         """Start all work that is possible now."""
-        while not (self._ended or self._saving):
-            try:
-                upload = self._cut()
-            except StorageError as error:
-                self._fail(error)
-                return
-            if upload is None:
-                break
-            self._start(upload)
-        # This method is called recursively if a piece is stored at once.
-        if self._ended or self._saving:
-            return
-        due = [sync for sync in self._syncs if sync.size <= self.piece_list.size]
-        if due:
-            self._syncs = [sync for sync in self._syncs if sync not in due]
-            must_save = any(sync.must_save for sync in due) and not self._is_saved
-            self._save_for(due, must_save=must_save)
-        elif self._ending and self.is_settled:
-            self._finish()
-
-    def _next_part(self) -> tuple[int, int, tuple[Piece, ...]]:
-        """Return number, size and stored pieces of the part that the next bytes belong to."""
-        completing = sum(upload.completes for upload in self._uploads)
-        number = self._part_count + completing + 1
-        size = part_bytes(number, self._first_bytes, self._tools.chunk_bytes)
-        return number, size, () if completing else self._tail
+        try:
+            while (upload := self._cut()) is not None:
+                self._start(upload)
+        except StorageError as error:
+            self._fail(error)
+        if self.is_settled:
+            # This method is called again while it runs: pieces may be stored at once.
+            settling, self._settling = self._settling, []
+            for deferred in settling:
+                deferred.callback(None)
 
     def _cut(self) -> _PieceUpload | None:
         """Take a piece from the buffer if it is time to store one.
 
         :raises FileTooLarge: if the file has too many parts.
         """
-        uploads, buffer = self._uploads, self._buffer
+        uploads, buffer, part = self._uploads, self._buffer, self._next_part
         if not buffer.size or len(uploads) >= _MAX_PIECE_UPLOADS:
             return None
         if uploads and not uploads[-1].completes:
             return None  # it must be stored before the piece that completes the part
-        number, part_size, tail = self._next_part()
-        missing = part_size - size_of(tail)
-        size = min(buffer.size, missing)
-        completes = size == missing
-        is_last = size == buffer.size and (self._ending or bool(self._syncs))
-        if not (completes or is_last or self._sending_early):
+        size = min(buffer.size, part.missing)
+        is_last = size == buffer.size and bool(self._settling)
+        if not (size == part.missing or is_last or self._sending_early):
             return None
-        if number > MAX_PARTS:
+        if part.number > MAX_PARTS:
             raise FileTooLarge(
                 self.path,
                 f"is larger than {MAX_PARTS} parts of {self._tools.chunk_bytes} bytes:"
                 " raise chunksize",
             )
-        if number == 1 and not tail:
-            self._first_bytes = max(size, MIN_PART_BYTES)
-            completes = size == self._first_bytes
         if size == buffer.size:
             self._sending_early = False
-        upload = _PieceUpload(buffer.take(size), size, number, completes, is_last)
-        self._move_memory(upload, size)
-        if tail and (completes or (is_last and self.destination)):
-            self._join(upload, tail)
-        upload.is_whole_part = (completes or is_last) and (not tail or bool(upload.joined))
+        part = part.beginning_with(size)
+        completes = size == part.missing
+        self._next_part = part.following() if completes else part
+        upload = _PieceUpload(buffer.take(size), size, part, completes, is_last)
+        # Otherwise, or without memory for them, pieces are joined when the file is moved.
+        is_time_to_join = completes or (is_last and self.destination)
+        if is_time_to_join and buffer.take_room(size_of(part.tail)):
+            upload.joined = part.tail
         return upload
-
-    def _join(self, upload: _PieceUpload, tail: tuple[Piece, ...]) -> None:
-        """Store pieces again with the one that follows them, if there is memory for them.
-
-        Otherwise they are joined when the file is moved.
-        """
-        size = size_of(tail)
-        if self._granted - self._buffer.size < size:
-            if not self._tools.memory.take(size):
-                return
-            self._granted += size
-        self._move_memory(upload, size)
-        upload.joined = tail
 
     def _start(self, upload: _PieceUpload) -> None:
         self._uploads.append(upload)
@@ -389,29 +354,28 @@ class ObjectWriter(PushConsumer):
 
     @inlineCallbacks
     def _store(self, upload: _PieceUpload) -> DeferredGenerator[None]:
-        tools, blocks, size = self._tools, upload.content, upload.size
+        tools, size = self._tools, upload.full_size
+        if self.destination and upload.is_last and upload.part.is_first:
+            upload.is_held, upload.piece = True, Piece("", size, "")
+            return
+        blocks = upload.content
         if upload.joined:
             before: Sequence[bytes] = yield tools.copier.read_pieces(upload.joined, self.prefix)
-            blocks = [*before, *blocks]
-            size += size_of(upload.joined)
-        if self.destination and upload.is_whole_part:
-            if upload.is_last and upload.number == 1:
-                self._held, self._held_memory, upload.memory = blocks, upload.memory, 0
-                upload.stored = Piece("", size, "")
-                return
+            blocks = (*before, *blocks)
+        if self.destination and upload.is_joined and (upload.completes or upload.is_last):
             yield self._create_lock.run(self._create_upload)
             part: Part = yield tools.client.upload_part(
-                self.destination, self._upload_id, upload.number, blocks
+                self.destination, self._upload_id, upload.part.number, blocks
             )
-            upload.stored = Piece("", size, part.etag)
+            upload.piece = Piece("", size, part.etag)
             return
         name = uuid4().hex
         self._unaccepted.append(name)
         crc: int | None = None
-        if not (upload.completes and upload.is_whole_part):
+        if not (upload.is_joined and upload.completes):
             crc = yield tools.copier.crc_of(blocks)  # it will be read to be joined with others
         etag: str = yield tools.client.put_object(self.prefix + name, blocks)
-        upload.stored = Piece(name, size, etag, crc)
+        upload.piece = Piece(name, size, etag, crc)
 
     @inlineCallbacks
     def _create_upload(self) -> DeferredGenerator[None]:
@@ -420,37 +384,33 @@ class ObjectWriter(PushConsumer):
 
     def _accept_next(self) -> None:
         """Accept the first piece if it was stored. Pieces are accepted in order."""
-        if self._observing or not self._uploads or self._uploads[0].stored is None:
+        if self._observing or not self._uploads or self._uploads[0].piece is None:
             return
-        upload = self._uploads[0]
-        if self._observe is None:
+        upload, observe = self._uploads[0], self._observe
+        if observe is None:
             self._accept(None, upload)
-        else:
-            self._observing = True
-            observing = self._tools.threads.run_blocking(self._observe_blocks, upload.content)
-            observing.addCallbacks(self._accept, self._failed, (upload,), errbackArgs=(upload,))
-
-    def _observe_blocks(self, blocks: Sequence[bytes]) -> None:
-        assert self._observe is not None
-        for block in blocks:
-            self._observe(block)
+            return
+        self._observing = True
+        observing = self._tools.threads.run_blocking(_observe_blocks, observe, upload.content)
+        observing.addCallbacks(self._accept, self._failed, (upload,), errbackArgs=(upload,))
 
     def _accept(self, _: None, upload: _PieceUpload) -> None:
-        piece = upload.stored
+        piece = upload.piece
         assert piece is not None
         self._observing = False
         self._uploads.popleft()
-        upload.content = ()
         if piece.name:
             self._unaccepted.remove(piece.name)
         self.piece_list = self.piece_list.with_piece(piece, upload.joined)
         self._is_saved = False
-        if upload.completes:
-            self._part_count += 1
-            self._tail = ()
+        if not upload.completes:
+            kept = () if upload.joined else upload.part.tail
+            self._next_part = evolve(upload.part, tail=(*kept, piece))
+        if upload.is_held:
+            self._held = upload
         else:
-            self._tail = (*(() if upload.joined else self._tail), piece)
-        self._tools.memory.release(upload.memory)
+            upload.content = ()
+            self._tools.memory.release(upload.full_size)
         self._accept_next()
         self._advance()
         self._pause_if_full()
@@ -464,13 +424,16 @@ class ObjectWriter(PushConsumer):
 
     def _fail(self, error: StorageError) -> None:
         self._failure = error
-        self._failure_reported = self._failure_reported or bool(self._syncs)
-        self._discard_unstored(error)
+        self._discard_unstored()
         if self._producer is not None:
             self._producer.stopProducing()
-        self._advance()
 
-    def _discard_unstored(self, error: StorageError | None = None) -> None:
+    def _abandon(self, error: StorageError) -> None:
+        """Discard what is not stored on the caller's behalf; later calls raise ``error``."""
+        self._failure, self._failure_reported = error, True
+        self._discard_unstored()
+
+    def _discard_unstored(self) -> None:
         """Discard bytes that are not stored, except the piece that is being observed."""
         uploads = list(self._uploads)
         self._uploads.clear()
@@ -478,111 +441,82 @@ class ObjectWriter(PushConsumer):
             self._uploads.append(uploads.pop(0))
         for upload in uploads:
             upload.deferred.cancel()
-            self._tools.memory.release(upload.memory)
+            self._tools.memory.release(upload.full_size)
         self._buffer.clear()
-        self._leave_queue()
-        self._return_unused()
-        syncs, self._syncs = self._syncs, []
-        for sync in syncs:
-            sync.deferred.errback(error or StorageError(self.path, "the upload is incomplete"))
-
-    def _save_for(self, due: Sequence[_PendingSync], *, must_save: bool) -> None:
-        self._saving = True
-        saving: Deferred[Any] = self._save() if must_save else succeed(None)
-
-        def saved(_: object) -> None:
-            self._saving = False
-            for sync in due:
-                sync.deferred.callback(sync.size)
-            self._advance()
-
-        def failed(failure: Failure) -> None:
-            self._saving = False
-            self._syncs = [*due, *self._syncs]
-            self._fail(to_storage_error(failure, self.path))
-
-        saving.addCallbacks(saved, failed)
+        self._buffer.stop_asking()
+        self._advance()
 
     @inlineCallbacks
     def _save(self) -> DeferredGenerator[None]:
         """Store the list, so that later writers find the pieces that count."""
+        if self._is_saved:
+            return
         if self._was_removed:
             raise PathNotFound(self.key, "was removed while it was being written")
         client, piece_list = self._tools.client, self.piece_list
         yield client.put_object(self.key, piece_list.to_bytes(), metadata=piece_list.metadata)
         self._is_saved = piece_list is self.piece_list
-        if self._is_saved and len(piece_list.superseded) > MAX_SUPERSEDED_PIECES:
+        superseded = piece_list.superseded
+        if self._is_saved and len(superseded) > MAX_SUPERSEDED_PIECES:
             # A process that still uses an older list fails now, as it would at the end.
-            yield client.delete_objects([self.prefix + name for name in piece_list.superseded])
-            self.piece_list = PieceList(piece_list.pieces)
+            yield client.delete_objects(self._object_keys(superseded))
+            now = self.piece_list
+            self.piece_list = PieceList(now.pieces, now.superseded[len(superseded) :])
 
-    def _finish(self) -> None:
-        self._saving = True  # no other work may start
-        ending: Deferred[Any] = succeed(None)
-        if not self.destination and self._removing and not self._was_moved:
-            ending = self._delete([self.key, *self._object_keys(self.piece_list.names)])
-        elif not self.destination and not self._is_saved and self._is_worth_saving:
-            ending = self._save()
-        ending.addBoth(self._clean_up)
+    @inlineCallbacks
+    def _finish(self) -> DeferredGenerator[None]:
+        """Save or remove the file, delete what no later writer can use, and free everything."""
+        if self._ended:
+            return
+        error = None if self._failure_reported else self._failure
+        result: object = yield self._keep_or_remove().addErrback(to_storage_error, self.path)
+        if isinstance(result, StorageError):
+            error = result
+        yield self._delete_unused()
+        if self.destination and not self._was_moved:
+            self.piece_list = PieceList()
+        self._ended = True
+        if self._held is not None:
+            self._tools.memory.release(self._held.full_size)
+            self._held = None
+        self._buffer.stop_asking()
+        self._tools.memory.remove_user(self)
+        self._release()
+        if error is not None:
+            raise error
 
-    @property
-    def _is_worth_saving(self) -> bool:
-        if self.is_gone:
-            return False
-        return bool(self.piece_list.pieces) or (self._must_exist and self._failure is None)
+    def _keep_or_remove(self) -> Deferred[Any]:
+        """Save the file, or delete it if the writer was cancelled."""
+        if self.destination or self._was_moved:
+            return succeed(None)
+        if self._was_cancelled:
+            keys = [self.key, *self._object_keys(self.piece_list.names)]
+            return self._tools.client.delete_objects(keys)
+        has_content = self.piece_list.pieces or (self._must_exist and self._failure is None)
+        return self._save() if has_content and not self._was_removed else succeed(None)
+
+    def _delete_unused(self) -> Deferred[Any]:
+        """Delete what no later writer can use. What remains is deleted with the upload's folder."""
+        client, names = self._tools.client, list(self._unaccepted)
+        if self.destination or (self._was_removed and not self._was_moved):
+            names += self.piece_list.names
+        deletions: list[Deferred[Any]] = []
+        if names:
+            deletions.append(client.delete_objects(self._object_keys(names)))
+        if self._upload_id:
+            deletions.append(client.abort_multipart_upload(self.destination, self._upload_id))
+        for deletion in deletions:
+            deletion.addErrback(self._log_deletion_error)
+        return DeferredList(deletions)
+
+    def _log_deletion_error(self, failure: Failure) -> None:
+        log.warn(
+            "cannot delete unused pieces of an upload: path={path} error={error}",
+            path=self.path, error=failure.getErrorMessage(),
+        )  # fmt: skip
 
     def _object_keys(self, names: Sequence[str]) -> list[str]:
         return [self.prefix + name for name in names]
-
-    def _delete(self, keys: Sequence[str]) -> Deferred[Any]:
-        return self._tools.client.delete_objects(keys) if keys else succeed(None)
-
-    def _clean_up(self, result: Failure | None) -> None:
-        """Delete what no later writer can use, and close."""
-
-        def log_error(failure: Failure) -> None:
-            # They use space until the folder of the upload is deleted.
-            log.warn(
-                "cannot delete unused pieces of an upload: path={path} error={error}",
-                path=self.path, error=failure.getErrorMessage(),
-            )  # fmt: skip
-
-        names = [*self._unaccepted]
-        if self.destination or (self._was_removed and not self._was_moved):
-            names += self.piece_list.names
-        if self.destination and not self._published:
-            self.piece_list = PieceList()
-        cleaning = maybeDeferred(self._delete, self._object_keys(names)).addErrback(log_error)
-        if self._upload_id:
-            cleaning.addCallback(
-                lambda _: self._tools.client.abort_multipart_upload(
-                    self.destination, self._upload_id
-                )
-            )
-        cleaning.addErrback(log_error)
-        cleaning.addCallback(lambda _: self._close(result))
-
-    def _close(self, result: Failure | None) -> None:
-        self._ended = True
-        memory = self._tools.memory
-        memory.remove_user(self)
-        self._held = ()
-        memory.release(self._held_memory)
-        self._held_memory = 0
-        self._leave_queue()
-        self._return_unused()
-        self._release()
-        error: BaseException | None = None
-        if isinstance(result, Failure):
-            error = to_storage_error(result, self.path)
-        elif not self._failure_reported:
-            error = self._failure
-        closing, self._closing = self._closing, []
-        for deferred_close in closing:
-            if error is None:
-                deferred_close.callback(self.piece_list.size)
-            else:
-                deferred_close.errback(error)
 
     # Memory. What is collected always fits into what was granted.
 
@@ -590,88 +524,30 @@ class ObjectWriter(PushConsumer):
         """Pause or resume the producer, as there is memory for its next bytes or not."""
         if self._producer is None or self._ending or self._failure is not None:
             return
-        if not self._has_room and self._request is None:
-            self._request_memory()
-        if self._has_room is self._paused and self._producer is not None:
-            self._paused = not self._paused
+        if not self._buffer.has_room and self._buffer.ask():
+            self._store_early()
+        has_room = self._buffer.has_room
+        if has_room is self._paused and self._producer is not None:
+            self._paused = not has_room
             if self._paused:
                 self._producer.pauseProducing()
             else:
                 self._producer.resumeProducing()
 
-    @property
-    def _has_room(self) -> bool:
-        return self._granted - self._buffer.size >= READ_BYTES
+    def _collectable_bytes(self) -> int:
+        """Return how many bytes the next piece may have, with those that it may be joined to.
 
-    def _wanted_bytes(self) -> int:
-        """Return how many more bytes to ask for.
-
-        They are enough for the rest of the part, with its pieces that are stored already and the
-        overshoot of a read; or for what the client sends in :data:`_FILL_S` seconds.
+        :returns: 0 if it is complete, and waits until others are stored.
         """
-        _, part_size, tail = self._next_part()
-        collected = self._buffer.size
-        if collected >= part_size - size_of(tail):
-            return 0  # two pieces are being stored, and this one waits for them
-        wanted = min(part_size, collected + self._fill_bytes) + READ_BYTES
-        return max(wanted - self._granted, 0)
-
-    def _request_memory(self) -> None:
-        memory = self._tools.memory
-        wanted = self._wanted_bytes()
-        if not wanted:
-            return
-        self._estimate_fill()
-        wanted = self._wanted_bytes()
-        if memory.take(wanted):
-            self._add_granted(wanted)
-            return
-        if not memory.may_keep(self._buffer.size):
-            self._store_early()
-        self._return_unused()
-        if self._request is None:
-            self._request = request = memory.acquire(self._wanted_bytes)
-            request.addCallbacks(self._served, lambda failure: failure.trap(CancelledError))
-
-    def _served(self, size: int) -> None:
-        self._request = None
-        self._add_granted(size)
-        self._pause_if_full()
-
-    def _add_granted(self, size: int) -> None:
-        self._granted += size
-        self._granted_at, self._received = self._tools.memory.clock.seconds(), 0
-
-    def _estimate_fill(self) -> None:
-        """Estimate what the client sends in :data:`_FILL_S` seconds by what it has sent."""
-        if self._granted:
-            elapsed_s = self._tools.memory.clock.seconds() - self._granted_at
-            sent = self._received * _FILL_S / max(elapsed_s, 0.001)
-            self._fill_bytes = max(int(sent), READ_BYTES)
+        part = self._next_part
+        return part.size if self._buffer.size < part.missing else 0
 
     def _store_early(self) -> None:
         self._sending_early = bool(self._buffer.size)
         self._advance()
-        self._return_unused()
+        self._buffer.return_unused()
 
-    def _count_excess(self) -> None:
-        """Count bytes that were written although they do not fit."""
-        excess = self._buffer.size - self._granted
-        if excess > 0:
-            self._tools.memory.take_excess(excess)
-            self._granted += excess
 
-    def _move_memory(self, upload: _PieceUpload, size: int) -> None:
-        self._granted -= size
-        upload.memory += size
-
-    def _leave_queue(self) -> None:
-        request, self._request = self._request, None
-        if request is not None:
-            request.cancel()
-
-    def _return_unused(self) -> None:
-        """Return the memory that is not filled."""
-        unused = self._granted - self._buffer.size
-        self._granted -= unused
-        self._tools.memory.release(unused)
+def _observe_blocks(observe: Callable[[bytes], object], blocks: Sequence[bytes]) -> None:
+    for block in blocks:
+        observe(block)

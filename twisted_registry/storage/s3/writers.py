@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from attrs import define, field
@@ -16,9 +16,8 @@ from twisted_registry.storage.interfaces import (
     WriterBusy,
 )
 from twisted_registry.storage.s3.errors import NotFound, none_if_missing
-from twisted_registry.storage.s3.files import FileLookup, StoredFile, gather_limited
-from twisted_registry.storage.s3.interfaces import ObjectInfo
-from twisted_registry.storage.s3.pieces import Piece, PieceList, unfinished_size
+from twisted_registry.storage.s3.files import gather_limited
+from twisted_registry.storage.s3.pieces import Piece, PieceList
 from twisted_registry.storage.s3.writer import ObjectWriter, UploadTools
 
 if TYPE_CHECKING:
@@ -27,8 +26,11 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from twisted_registry.storage.interfaces import IWriter
-    from twisted_registry.storage.s3.files import KeyMapping
-    from twisted_registry.storage.s3.interfaces import DeferredGenerator
+    from twisted_registry.storage.s3.files import FileLookup, KeyMapping, StoredFile
+    from twisted_registry.storage.s3.interfaces import DeferredGenerator, ObjectInfo
+
+#: Maximum size of a piece list that is read by one request; one of 700 pieces has as much.
+_MAX_QUICK_LIST_BYTES: Final = 64 * 1024
 
 
 @define(eq=False)
@@ -58,15 +60,11 @@ class OpenWriters:
         if path in self._open:
             raise WriterBusy(path)
         self._open[path] = None
+        is_direct = destination is not None and offset == 0
         try:
-            if present is not None or absent is not None:
-                yield self._check_preconditions(path, present, absent)
-            piece_list, is_saved = PieceList(), False
-            if destination is None or offset != 0:
-                destination = None
-                piece_list, is_saved = yield self._continue(path, offset)
-            else:
-                yield self._require_empty(path)
+            yield self._check_preconditions(path, present, absent)
+            found: StoredFile | None = yield self._find(path, offset, is_new=is_direct)
+            piece_list: PieceList = yield self._pieces_of(found)
         except BaseException:
             del self._open[path]
             raise
@@ -76,9 +74,9 @@ class OpenWriters:
             path,
             keys.object_key(path),
             keys.pieces_prefix(path),
-            "" if destination is None else keys.object_key(destination),
+            keys.object_key(destination) if is_direct and destination else "",
             piece_list,
-            is_saved,
+            found is not None,
             partial(self._open.pop, path),
             observe,
         )
@@ -95,36 +93,17 @@ class OpenWriters:
         return writer
 
     def find_unfinished(self, path: str) -> StoredFile | None:
-        """Return the file of an open writer, unless it was moved, deleted or is empty.
-
-        Its list of pieces may be newer than that in the store.
-        """
+        """Return the file of an open writer, unless it was moved, deleted or is empty."""
         writer = self._open.get(path)
         if writer is None or writer.destination or writer.is_gone or not writer.piece_list.pieces:
             return None
-        return self.stored_file(writer)
-
-    def stored_file(self, writer: ObjectWriter) -> StoredFile:
-        """Return the unfinished file of a writer."""
-        return StoredFile(writer.path, ObjectInfo(writer.key, 0, ""), writer.piece_list)
+        return writer.stored_file
 
     def mark_removed(self, path: str) -> None:
         """Mark the writers of a deleted file or folder, so that they do not save their files."""
         for other, writer in self._open.items():
             if writer is not None and (other == path or other.startswith(f"{path}/")):
                 writer.mark_removed()
-
-    @inlineCallbacks
-    def _require_empty(self, path: str) -> DeferredGenerator[None]:
-        """Check that a file is missing or empty."""
-        info: ObjectInfo | None = yield self._tools.client.head_object(
-            self._keys.object_key(path)
-        ).addErrback(none_if_missing)
-        if info is not None:
-            size = unfinished_size(info.metadata)
-            size = info.size if size is None else size
-            if size:
-                raise OffsetInvalid(path, f"ends at {size}", size=size)
 
     @inlineCallbacks
     def _check_preconditions(
@@ -139,7 +118,7 @@ class OpenWriters:
             )
 
         infos: Sequence[ObjectInfo | None] = yield gather_limited(
-            len(conditions), [partial(head, name) for name, _ in conditions]
+            2, [partial(head, name) for name, _ in conditions]
         )
         for info, (name, wanted) in zip(infos, conditions, strict=True):
             if (info is not None) != wanted:
@@ -147,28 +126,36 @@ class OpenWriters:
                 raise PathNotFound(path, f"cannot be written: {name} {state}")
 
     @inlineCallbacks
-    def _continue(self, path: str, offset: int | None) -> DeferredGenerator[tuple[PieceList, bool]]:
-        """Fire with the pieces of a file, and whether it exists.
+    def _find(
+        self, path: str, offset: int | None, *, is_new: bool
+    ) -> DeferredGenerator[StoredFile | None]:
+        """Fire with the file that a writer continues, or None if there is none.
 
         :param offset: required size of the file; None accepts any.
+        :param is_new: whether the file is expected to be missing.
         """
-        found: StoredFile | None = None
+        found: StoredFile | None
         try:
-            found, _ = yield self._lookup.read_file(path, 0)
+            if is_new:
+                found = yield self._lookup.find(path)
+            else:
+                found, _ = yield self._lookup.read_file(path, _MAX_QUICK_LIST_BYTES)
         except NotFound:
-            pass
-        except StorageError:
-            found = yield self._lookup.find(path)
+            found = None
         size = 0 if found is None else found.size
         if offset is not None and offset != size:
             raise OffsetInvalid(path, f"ends at {size}", size=size)
-        if found is not None and found.piece_list is not None:
-            return found.piece_list, True
-        if found is None or not size:
-            return PieceList(), found is not None
-        # A complete object becomes the first piece of the unfinished file.
+        return found
+
+    @inlineCallbacks
+    def _pieces_of(self, found: StoredFile | None) -> DeferredGenerator[PieceList]:
+        """Fire with the pieces of a file. A complete file is copied, and is the first piece."""
+        if found is None or not found.size:
+            return PieceList()
+        if found.piece_list is not None:
+            return found.piece_list
         name = uuid4().hex
-        key = self._keys.pieces_prefix(path) + name
+        key = self._keys.pieces_prefix(found.path) + name
         yield self._tools.copier.copy(found.info, key)
         info: ObjectInfo = yield self._tools.client.head_object(key)
-        return PieceList((Piece(name, size, info.etag),)), True
+        return PieceList((Piece(name, found.size, info.etag),))
