@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from threading import Event, current_thread
 from threading import enumerate as all_threads
@@ -113,6 +115,37 @@ async def test_callbacks_can_make_calls_while_closing(threads):
     assert ours() == []
     with pytest.raises(StorageError, match="closed"):
         await threads.run_blocking(lambda: None)
+
+
+#: Closes a pool after the reactor has stopped its threads, and once more after the reactor's end.
+CLOSE_AFTER_SHUTDOWN = """
+from twisted.internet import reactor
+from twisted_registry.storage.threads import Threads
+
+threads = Threads(reactor, 1, "test-storage")
+
+def close():
+    print("closed" if threads.close().called else "waiting")
+
+def stop(_):
+    reactor.addSystemEventTrigger("after", "shutdown", close)
+    reactor.stop()
+
+reactor.callWhenRunning(lambda: threads.run_blocking(int).addCallback(stop))
+reactor.run()
+close()
+"""
+
+
+def test_close_after_the_shutdown_of_the_reactor():
+    ended = subprocess.run(
+        [sys.executable, "-c", CLOSE_AFTER_SHUTDOWN],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.stdout.split(), ended.stderr) == (["closed", "closed"], "")
 
 
 @pytest.mark.parametrize("method", ["open", "writer"])

@@ -93,17 +93,22 @@ class Threads:
             self._pool.start()
             # Threads that are not stopped would keep the process running.
             self._trigger = self._reactor.addSystemEventTrigger(
-                "after", "shutdown", self._pool.stop
+                "after", "shutdown", self._stop_pool
             )
         return self._pool
+
+    def _stop_pool(self) -> None:
+        """Stop the threads. The pool remains, so that no later call starts other threads."""
+        self._trigger = None
+        assert self._pool is not None
+        self._pool.stop()
 
     def _stop_if_idle(self) -> None:
         if not self._closed or self._running:
             return
-        pool, self._pool = self._pool, None
-        if pool is not None:
+        if self._trigger is not None:  # otherwise the reactor was stopped, and the pool with it
             self._reactor.removeSystemEventTrigger(self._trigger)
-            pool.stop()
+            self._stop_pool()
         waiting, self._closing = self._closing, []
         for one in waiting:
             one.callback(None)
