@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from uuid import uuid4
 
 import pytest
@@ -85,6 +86,22 @@ def requests_of(remote, digest):
     ]
 
 
+def attempt(remote, request):
+    """Return method and path of a request, its status, and the seconds that it took."""
+    began = time.monotonic()
+    try:
+        status = remote.request(*request).status
+    except OSError:
+        status = 0
+    return request[:2], status, time.monotonic() - began
+
+
+def assert_refused_in_time(attempts):
+    for request, status, seconds in (each.result() for each in attempts):
+        assert status in REFUSED, request
+        assert seconds < LIMIT_S + SLACK_S, request
+
+
 @pytest_twisted.ensureDeferred
 async def test_requests_to_a_store_that_stalls_end_within_30_seconds(object_stores, proxy):
     """The stall begins when an upload has read what it needs, and stores a piece."""
@@ -92,28 +109,44 @@ async def test_requests_to_a_store_that_stalls_end_within_30_seconds(object_stor
     async with serve(reactor, driver=driver, settings=APISettings(redirect=False)) as served:
         remote = Remote(served.host, timeout_s=120)
 
-        def attempt(request):
-            began = time.monotonic()
-            try:
-                status = remote.request(*request).status
-            except OSError:
-                status = 0
-            return request[:2], status, time.monotonic() - began
-
         def run_clients():
             remote.push("a", IMAGE, "t")
             digest = remote.push_blob("a", LARGE)
             requests = requests_of(remote, digest)
             proxy.choose = lambda method, _: "stall" if method == "PUT" or proxy.injected else None
             with ThreadPoolExecutor(len(requests)) as pool:
-                attempts = [pool.submit(attempt, requests[0])]
+                attempts = [pool.submit(attempt, remote, requests[0])]
                 while not proxy.injected:
                     time.sleep(0.01)
-                attempts += [pool.submit(attempt, request) for request in requests[1:]]
-            for request, status, seconds in (each.result() for each in attempts):
-                assert status in REFUSED, request
-                assert seconds < LIMIT_S + SLACK_S, request
+                attempts += [pool.submit(attempt, remote, request) for request in requests[1:]]
+            assert_refused_in_time(attempts)
             proxy.choose = lambda *_: None
             remote.assert_holds("a", IMAGE, "t")
+
+        await deferToThread(run_clients)
+
+
+@pytest.mark.nightly
+@pytest_twisted.ensureDeferred
+async def test_writes_to_a_store_that_answers_only_reads_end_within_30_seconds(
+    object_stores, proxy
+):
+    """The first piece of each upload is stored, so that the list of pieces has to be saved."""
+    driver = make_driver(object_stores.get("ceph"), proxy.endpoint)
+    async with serve(reactor, driver=driver, settings=APISettings(redirect=False)) as served:
+        remote = Remote(served.host, timeout_s=120)
+
+        def run_clients():
+            remote.push("a", IMAGE, "t")
+            requests = [("PATCH", remote.start_upload("a"), LARGE) for _ in range(4)]
+            stored = count()
+            proxy.choose = lambda method, _: (
+                "stall" if method == "PUT" and next(stored) >= len(requests) else None
+            )
+            with ThreadPoolExecutor(len(requests)) as pool:
+                attempts = [pool.submit(attempt, remote, request) for request in requests]
+                while not all(each.done() for each in attempts):
+                    remote.assert_holds("a", IMAGE, "t")
+            assert_refused_in_time(attempts)
 
         await deferToThread(run_clients)

@@ -186,7 +186,8 @@ class Sender:
 
     An operation is given up when it has stalled twice. What follows in the same request, such as
     saving and cleaning up, would stall as well and hold the client for minutes. So for some seconds
-    operations have to be answered quickly, until the store responds to one.
+    operations have to be answered quickly, until the store responds to one of the same method: it
+    may answer reads while writes stall.
 
     :ivar address: of the bucket.
     :ivar credentials: source of the credentials; closed with the sender.
@@ -209,9 +210,10 @@ class Sender:
     sign_payloads: bool = True
     clock_offset_s: float = 0.0
     _signer: Signer | None = field(init=False, default=None)
-    #: when the store responded last, and when an operation was given up because it did not
-    _responded_at: float = field(init=False, default=-inf)
-    _stalled_at: float = field(init=False, default=-inf)
+    #: when the store responded last, by method
+    _responded_at: dict[str, float] = field(init=False, factory=dict)
+    #: when the last attempt of an operation began and ended, without any response to its method
+    _stall: tuple[float, float] = field(init=False, default=(-inf, -inf))
 
     @inlineCallbacks
     def send(
@@ -232,6 +234,7 @@ class Sender:
         timeout_s, stalls_left = self._patience(operation)
         while True:
             attempt += 1
+            began = self._clock.seconds()
             signer: Signer = yield self._current_signer(self._operation_name(operation))
             try:
                 response: S3Response = yield self._attempt(
@@ -246,8 +249,8 @@ class Sender:
                 delay_s = None
                 if stalls_left:
                     delay_s = self._backoff.retry_delay_s(error, attempt, elapsed_s)
-                elif self._responded_at < started:
-                    self._stalled_at = self._clock.seconds()
+                elif self._last_response(operation) < began:
+                    self._stall = (began, self._clock.seconds())
                 self._request_log.log_failure(error, attempt, delay_s)
                 if delay_s is None:
                     if may_have_applied:
@@ -307,7 +310,7 @@ class Sender:
         response: S3Response = yield self._transport.send(
             operation_name, operation.method, url, headers, operation.content, timeout_s
         )  # fmt: skip
-        self._responded_at = self._clock.seconds()
+        self._responded_at[operation.method] = self._clock.seconds()
         self._request_log.log_response(response, attempt, self._clock.seconds() - started)
         if response.status // 100 == 2:
             return response
@@ -327,13 +330,15 @@ class Sender:
 
     def _patience(self, operation: Operation) -> tuple[float | None, int]:
         """Return how long to wait for a response, None as usual, and how often it may stall."""
-        is_suspect = (
-            self._stalled_at > self._responded_at
-            and self._clock.seconds() - self._stalled_at < _SUSPECT_S
-        )
-        if is_suspect:
+        began, ended = self._stall
+        is_recent = self._clock.seconds() - ended < _SUSPECT_S
+        if is_recent and self._last_response(operation) < began:
             return _PROBE_S, 1
         return (operation.slow_s, 1) if operation.slow_s else (None, _MAX_STALLS)
+
+    def _last_response(self, operation: Operation) -> float:
+        """Return when the store last responded to an operation of the same method."""
+        return self._responded_at.get(operation.method, -inf)
 
     def _operation_name(self, operation: Operation) -> str:
         """Return the name of an operation and its object, for errors."""
