@@ -9,6 +9,7 @@ import pytest
 from tests.gc.collected_store import UNTAGGED, Store
 from tests.repository.trash_kit import WEEK, KeptStore
 from tests.repository.worlds import World
+from twisted_registry.gc.expire_trash import TrashExpiryResult
 from twisted_registry.oci.digest import Digest
 from twisted_registry.repository import layout
 from twisted_registry.repository.trash import TrashedKind, TrashReason
@@ -123,3 +124,24 @@ def test_no_blob_expires_while_a_needed_one_cannot_be_restored():
         store.world.driver.before = lambda *_: None
         assert (store.empty().failed, store.trash(TrashedKind.BLOB)) == (0, [])
         assert all(map(store.is_whole, store.kept, ("a/b", "other")))
+
+
+def test_expiry_counts_the_items_that_remain_and_no_others():
+    """An object that cannot be deleted is one failure, not one for each object of its batch."""
+    with closing(stocked(KeptStore)) as store:
+        store.collect(**UNTAGGED)
+        store.age(2 * WEEK)
+        doomed, blobs = store.trash(), store.trash(TrashedKind.BLOB)
+        (kept,) = (entry for entry in blobs if entry.digest == Digest.of(GARBAGE[0]))
+        size = sum(entry.size for entry in blobs)
+
+        def delete_others(_number, action, called):
+            if action == "delete_many" and kept.path in called:
+                for path in set(called) - {kept.path}:
+                    store.world.remove(path)
+                raise StorageError(kept.path, "broken")
+
+        store.world.driver.before = delete_others
+        assert store.empty() == TrashExpiryResult(len(doomed) - 1, size - kept.size, 0, 1)
+        store.world.driver.before = lambda *_: None
+        assert store.empty() == TrashExpiryResult(1, kept.size, 0)

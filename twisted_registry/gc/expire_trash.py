@@ -110,9 +110,10 @@ class TrashExpiry:
                     self.jumps.check_unset(known_jumps)
                     await self.trash.remove_entries(doomed)
             except RegistryError:
-                # The storage error is logged already. Some of them may be removed.
-                failed += len(doomed)
-                continue
+                # The storage error is logged already. All others were tried.
+                remaining = await self.trash.remaining_entries(doomed)
+                failed += len(remaining)
+                doomed = [item for item in doomed if item not in remaining]
             removed += len(doomed)
             size += sum(item.size for item in doomed if item.kind is TrashedKind.BLOB)
         log.info(

@@ -29,11 +29,12 @@ from twisted_registry.oci.digest import Digest, DigestInvalid
 from twisted_registry.oci.media_types import is_media_type
 from twisted_registry.oci.names import is_name, is_tag
 from twisted_registry.repository import layout
+from twisted_registry.repository.concurrency import map_concurrently
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.inventory import iterate_files
 from twisted_registry.repository.links import read_link, write_link
 from twisted_registry.storage.fallbacks import bulk_lookup, folders
-from twisted_registry.storage.interfaces import MoveRefused, PathNotFound
+from twisted_registry.storage.interfaces import MoveRefused, PathNotFound, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -398,6 +399,21 @@ class Trash:
         await bulk_lookup(self.driver).delete_many(paths)
         parents = {folder for path in paths for folder in _parent_folders(path)}
         await folders(self.driver).prune(sorted(parents, key=len, reverse=True))
+
+    async def remaining_entries(self, entries: Sequence[TrashEntry]) -> set[TrashEntry]:
+        """Return the entries that exist, or may exist because the store does not tell."""
+
+        async def exists(entry: TrashEntry) -> bool:
+            try:
+                await self.driver.stat(entry.path)
+            except PathNotFound:
+                return False
+            except StorageError:
+                return True
+            return True
+
+        found = await map_concurrently(exists, entries)
+        return {entry for entry, remains in zip(entries, found, strict=True) if remains}
 
     @translate_storage_errors
     async def blob_size(self, digest: Digest) -> int | None:
