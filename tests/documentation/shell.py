@@ -46,7 +46,10 @@ SUBSTITUTIONS = {
     ".ci/": "test -x {root}/.ci/",
 }
 #: Pages whose commands are one session, with the module that runs it.
-SESSIONS = {"docs/tutorial.rst": "tests/integration/test_tutorial.py"}
+SESSIONS = {
+    "docs/container.rst": "tests/integration/test_image.py",
+    "docs/tutorial.rst": "tests/integration/test_tutorial.py",
+}
 #: Programs that run as they are.
 REAL = ("cp", "cut", "install", "mkdir", "mv")
 #: Programs that run as they are in the tests with real programs, which require them.

@@ -14,6 +14,8 @@ import pytest
 import yaml
 from attrs import frozen
 
+from tests.documentation.pages import blocks_in
+from tests.documentation.shell import read_commands
 from tests.integration.containers import INSECURE, UID, push_and_pull, run_podman, users_of
 from tests.integration.images import sha256, write_archive
 from tests.integration.remote import Remote
@@ -247,37 +249,75 @@ def test_podman_runs_it(built, sandbox, archive):
         assert "0 manifests eligible" in collected
 
 
-def test_docker_runs_it_with_compose(built, docker, sandbox, archive):
-    program("docker-compose")
+#: The commands of the page are run without a network for containers, and clients without TLS.
+SUBSTITUTIONS = {
+    "--publish 127.0.0.1:5000:5000": "--network host --env REGISTRY_HTTP_ADDR={address}",
+    "registry.example.com": "{address}",
+    "oras cp": "oras cp --to-plain-http",
+    "skopeo copy": "skopeo copy --dest-tls-verify=false",
+    "make image": ":",
+}
+
+
+def test_docker_runs_it_as_the_page_says(built, docker, shared_sandbox, archive, tmp_path):
+    """All commands of ``docs/container.rst``; the last one starts ``compose.yml``."""
+    for name in ("docker-compose", "oras", "skopeo"):
+        program(name)
+    address, composed = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    (tmp_path / "dist").symlink_to(built.folder)
+    (tmp_path / "override.yml").write_text(
+        "services:\n  registry:\n    network_mode: host\n    ports: !reset []\n"
+        f"    environment:\n      REGISTRY_HTTP_ADDR: {composed}\n"
+    )
+    environment = {
+        **shared_sandbox.environment,
+        "DOCKER_HOST": f"unix://{shared_sandbox.home}/docker.sock",
+        "COMPOSE_FILE": f"{ROOT}/compose.yml:{tmp_path}/override.yml",
+    }
+
+    def run(text):
+        for shown, replacement in SUBSTITUTIONS.items():
+            text = text.replace(shown, replacement.format(address=address))
+        done = subprocess.run(
+            ["sh", "-e", "-c", text],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+
+    for block in blocks_in("console"):
+        if block.page == "docs/container.rst":
+            for command in read_commands(block):
+                run(command.text)
+                if "docker run" in command.text:
+                    wait_until(lambda: answers(address))
+    assert len(Remote(address).referrers("twisted-registry", built.digest)) == 1
+    assert sha256(Remote(address).manifest("tools/registry", __version__).body) == built.digest
+
+    wait_until(lambda: answers(composed))
+    push_and_pull(shared_sandbox, composed, archive)
+    run("docker compose restart")
+    wait_until(lambda: answers(composed))
+    # The volume has kept the image; what compose.yml sets allows deletes.
+    digest = Remote(composed).manifest("app", "1").headers["docker-content-digest"]
+    assert Remote(composed).request("DELETE", f"/v2/app/manifests/{digest}").status == 202
+    for name in ("registry", "twisted-registry-registry-1"):
+        (container,) = json.loads(docker("inspect", name))
+        assert users_of(container["State"]["Pid"]) == {UID}
+    host = container["HostConfig"]
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    run("docker stop registry; docker compose stop")
+    for name in ("registry", "twisted-registry-registry-1"):
+        (container,) = json.loads(docker("inspect", name))
+        assert container["State"]["ExitCode"] == 0
+
+
+def test_compose_publishes_to_this_machine_only():
     (port,) = yaml.safe_load((ROOT / "compose.yml").read_text())["services"]["registry"]["ports"]
     assert port.startswith("127.0.0.1:"), "the registry has no access control"
-    assert f"Loaded image: {NAME}" in docker("load", "--input", built.archive)
-    address = f"127.0.0.1:{free_port()}"
-    # The daemon of the tests has no networks but that of the machine.
-    (sandbox.home / "override.yml").write_text(
-        "services:\n  registry:\n    network_mode: host\n    ports: !reset []\n"
-        f"    environment:\n      REGISTRY_HTTP_ADDR: {address}\n"
-    )
-    compose = (
-        *("compose", f"--file={ROOT / 'compose.yml'}", f"--file={sandbox.home / 'override.yml'}"),
-    )
-    docker(*compose, "up", "--detach")
-    try:
-        wait_until(lambda: answers(address))
-        push_and_pull(sandbox, address, archive)
-        docker(*compose, "restart")
-        wait_until(lambda: answers(address))
-        # The volume has kept the image; what compose.yml sets allows deletes.
-        digest = Remote(address).manifest("app", "1").headers["docker-content-digest"]
-        assert Remote(address).request("DELETE", f"/v2/app/manifests/{digest}").status == 202
-        (container,) = json.loads(docker("inspect", "twisted-registry-registry-1"))
-        assert users_of(container["State"]["Pid"]) == {UID}
-        host = container["HostConfig"]
-        assert host["ReadonlyRootfs"]
-        assert host["CapDrop"] == ["ALL"]
-        assert host["SecurityOpt"] == ["no-new-privileges:true"]
-        docker(*compose, "stop")
-        (container,) = json.loads(docker("inspect", "twisted-registry-registry-1"))
-        assert container["State"]["ExitCode"] == 0
-    finally:
-        docker(*compose, "down", "--volumes")
