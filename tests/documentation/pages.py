@@ -1,11 +1,13 @@
 """The blocks of the documentation: code, configurations, commands, drawings, by page and line.
 
-Pages are parsed with docutils. A block is what ``.. code-block::`` contains, or the file that
-``.. literalinclude::`` names; its language says which test runs it.
+Pages are parsed with docutils. A block is what ``.. code-block::`` contains, the file that
+``.. literalinclude::`` names, or code in a docstring that the reference of the API shows. Its
+language says which test runs it.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from functools import cache
 from pathlib import Path
@@ -27,7 +29,7 @@ RUNNERS = {
     "python": "tests/documentation/test_python.py",
     "sh": "tests/documentation/shell.py",
     "text": "tests/documentation/test_drawings.py",
-    "toml": "tests/documentation/test_python.py",
+    "toml": "tests/documentation/test_configurations.py",
     "yaml": "tests/documentation/test_configurations.py",
 }
 #: Directives and roles of Sphinx, and of the extensions in ``docs/``, without a block.
@@ -103,7 +105,7 @@ class _IncludedPage(Directive):
 
     def run(self):
         page = Path(self.state.document["source"])
-        if (page.parent / self.arguments[0]).resolve() not in _paths():
+        if (page.parent / self.arguments[0]).resolve() not in paths_of_pages():
             raise self.error(f"{self.arguments[0]} is no page, so its blocks would not be found")
         return []
 
@@ -121,7 +123,10 @@ def _role(_role, _raw, text, *_):
 
 @cache
 def _document(path: Path):
-    text = path.read_text(encoding="utf-8")
+    return _parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _parse(text, path=None):
     for name in ("code-block", "sourcecode", "code"):
         directives.register_directive(name, _CodeBlock)
     directives.register_directive("literalinclude", _Include)
@@ -131,17 +136,18 @@ def _document(path: Path):
     for name in _ROLE.findall(text):
         roles.register_local_role(name, _role)
     settings = {"report_level": 5, "halt_level": 5, "keep_warnings": True}
-    return publish_doctree(text, source_path=str(path), settings_overrides=settings)
+    return publish_doctree(text, source_path=path, settings_overrides=settings)
 
 
-def _paths():
+def paths_of_pages() -> list[Path]:
+    """Return the paths of all pages."""
     return [*sorted(ROOT.glob("*.rst")), *sorted((ROOT / "docs").rglob("*.rst"))]
 
 
 def read_mistakes():
     """Return what docutils complains about in all pages: an unknown directive hides its blocks."""
     found = []
-    for path in _paths():
+    for path in paths_of_pages():
         for message in _document(path).findall(nodes.system_message):
             if message["level"] > 1:
                 text = message.astext().partition("\n")[0]
@@ -149,18 +155,51 @@ def read_mistakes():
     return found
 
 
+def _docstrings():
+    """Yield path, line and text of the docstrings with blocks that the reference of the API shows.
+
+    It names their modules, classes and functions after ``auto...``.
+    """
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in paths_of_pages())
+    modules = set(re.findall(r"^\.\. automodule:: ([\w.]+)", pages, re.MULTILINE))
+    names = set(re.findall(r"^\.\. auto\w+:: (?:\w+\.)*(\w+)", pages, re.MULTILINE))
+    for path in sorted((ROOT / "twisted_registry").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if "::\n" not in text:
+            continue
+        tree = ast.parse(text)
+        found = []
+        if ".".join(path.relative_to(ROOT).with_suffix("").parts) in modules:
+            found.append(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in names:
+                found += [node, *(each for each in node.body if isinstance(each, ast.FunctionDef))]
+        for node in found:
+            docstring = ast.get_docstring(node) or ""
+            if "::\n" in docstring:
+                yield path, node.body[0].lineno, docstring
+
+
+def _docstring_blocks():
+    """Yield the blocks of docstrings, which are Python if they name no language, as in Sphinx."""
+    for path, line, text in _docstrings():
+        for node in _parse(text).findall(nodes.literal_block):
+            place = str(path.relative_to(ROOT)), line + node.line - 1
+            yield Block(*place, node.get("language", "python"), node.astext())
+
+
 @cache
 def read_blocks() -> tuple[Block, ...]:
     """Return all blocks of all pages, in order."""
     found = []
-    for path in _paths():
+    for path in paths_of_pages():
         page = str(path.relative_to(ROOT))
         for node in _document(path).findall(nodes.FixedTextElement):
             if isinstance(node, nodes.literal_block | nodes.doctest_block):
                 if isinstance(node.parent, nodes.system_message):
                     continue
                 found.append(Block(page, node.line or 0, node.get("language", ""), node.astext()))
-    return tuple(found)
+    return (*found, *_docstring_blocks())
 
 
 def blocks_in(*languages: str) -> list[Block]:
@@ -177,6 +216,6 @@ def read_literals() -> list[tuple[str, str]]:
     """Return what is in double backquotes in the text, with its page."""
     return [
         (str(path.relative_to(ROOT)), " ".join(node.astext().split()))
-        for path in _paths()
+        for path in paths_of_pages()
         for node in _document(path).findall(nodes.literal)
     ]

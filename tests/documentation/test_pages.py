@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
+import shlex
 
 import pytest
 
@@ -11,10 +14,17 @@ from tests.documentation.pages import (
     RUNNERS,
     blocks_in,
     each_block,
+    paths_of_pages,
     read_blocks,
     read_literals,
     read_mistakes,
 )
+from twisted_registry.commands.parser import make_parser
+from twisted_registry.config.schema import Configuration
+from twisted_registry.config.sections import schema_keys
+
+#: Fields of lines of the log that begin like keys of the configuration.
+LOG_FIELDS = {"http.request.peer", "http.request.remoteaddr"}
 
 
 @each_block(read_blocks())
@@ -56,9 +66,47 @@ def test_the_make_targets_exist():
 
 def test_the_extras_exist():
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
-    named = set(re.findall(r"twisted-registry\[(\w+)\]", " ".join(t for _, t in read_literals())))
+    pages = "".join(path.read_text(encoding="utf-8") for path in paths_of_pages())
+    named = set(re.findall(r"\bextras?\s+``(\w+)``|twisted-registry\[(\w+)\]", pages))
+    named = {name for either in named for name in either if name}
     assert named >= {"auth", "acme", "metrics"}
     assert all(f'"{name}": ' in setup for name in named), named
+
+
+def reject(text):
+    """Return why the command line does not accept what the text names; empty if it does.
+
+    The text may leave arguments out, and give alternatives (``status|run``) and names in capitals.
+    """
+    words = shlex.split(re.sub(r"(\w)\|\S+", r"\1", text).partition(" | ")[0])
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.suppress(SystemExit):
+        make_parser().parse_args(words[1:])
+    error = errors.getvalue().rpartition("error: ")[2]
+    is_short = error.startswith("the following arguments are required")
+    return "" if is_short or re.search(r"invalid choice: '[A-Z]+'", error) else error
+
+
+def test_the_command_lines_in_the_text_are_accepted():
+    named = {text for _, text in read_literals() if text.startswith("twisted-registry ")}
+    assert len(named) > 10
+    assert {text: error for text in named if (error := reject(text))} == {}
+    assert "unrecognized arguments" in reject("twisted-registry fsck --heal FILE")
+
+
+def test_the_keys_in_the_text_exist():
+    """A dotted name that begins like a section is a key, a module or a field of the log."""
+    literals = [(page, re.sub(r"\[\d*\]", "", text)) for page, text in read_literals()]
+    keys = {text for page, text in literals if page == "docs/configuration.rst"}
+    sections = "|".join(schema_keys(Configuration))
+    unknown = set()
+    for page, text in literals:
+        found = re.match(rf"((?:{sections})(?:\.[a-z0-9]+)+)(?=:|$)", text)
+        if found and found[1] not in keys | LOG_FIELDS:
+            path = ROOT / "twisted_registry" / found[1].replace(".", "/")
+            if not path.is_dir() and not path.with_suffix(".py").exists():
+                unknown.add((page, text))
+    assert unknown == set()
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.rst", "docs/design.rst"])

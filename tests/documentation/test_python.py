@@ -31,6 +31,70 @@ ENVIRONMENT = {
     # The plugin is named below, so that an installation without its entry point passes as well.
     "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
 }
+#: What code in a docstring needs, and what is done with it: ``{}`` is the code.
+AROUND = {
+    "twisted_registry/app/embedding.py": """
+from tempfile import TemporaryDirectory
+from twisted.internet import reactor
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from twisted_registry import make_resource
+root, folder = Resource(), TemporaryDirectory()
+path = folder.name
+{}
+assert sorted(root.children) == [b"images", b"v2"]
+reactor.callWhenRunning(reactor.stop)
+reactor.run()
+folder.cleanup()
+""",
+    "twisted_registry/testing/hooks.py": """
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+from twisted_registry.testing import Registry
+{}
+with Registry() as registry:
+    registry.hooks.append(refuse_pushes)
+    assert urlopen(f"{{registry.url}}/v2/").read() == b"{{}}"
+    try:
+        urlopen(Request(f"{{registry.url}}/v2/app/manifests/1", method="PUT"))
+    except HTTPError as error:
+        error.close()
+        assert error.code == 503
+""",
+    "twisted_registry/testing/mixins.py": """
+import unittest
+from twisted_registry.testing import RegistryMixin
+pushed = []
+def push(url, auth):
+    pushed.append(auth)
+{}
+ended = unittest.main(argv=[""], exit=False, verbosity=0).result
+assert ended.wasSuccessful() and pushed == [("ada", "secret")]
+""",
+    "twisted_registry/testing/profiles.py": """
+from twisted_registry.testing import Registry, profiles
+{}
+""",
+    "twisted_registry/testing/storage_contract.py": """
+import pytest
+import pytest_twisted
+from twisted_registry.testing.storage_contract import STORAGE_CONTRACT, check_contract
+{}
+(mark,) = test_storage_contract.pytestmark
+assert mark.args == ("test", STORAGE_CONTRACT)
+""",
+    "twisted_registry/testing/testcontainers.py": """
+from urllib.error import HTTPError
+from urllib.request import urlopen
+def push(host):
+    try:
+        urlopen(f"http://{{host}}/v2/")
+    except HTTPError as error:
+        error.close()
+        assert error.code == 401
+{}
+""",
+}
 #: Requests to programs that do not answer 200 to everybody: a name and a password, the status.
 ANSWERS = {
     "readers_app.py": [("POST", "/v2/a/blobs/uploads/", "", 403), ("GET", "/v2/", "", 200)],
@@ -40,8 +104,13 @@ ANSWERS = {
 
 @each_block(SCRIPTS)
 def test_a_script_ends_without_an_error(block, tmp_path):
-    ended = run(sys.executable, "-W", "error", "-c", block.text, cwd=tmp_path, **ENVIRONMENT)
-    assert ended == (0, "", [])
+    text = AROUND.get(block.page, "{}").format(block.text)
+    status, out, errors = run(
+        sys.executable, "-W", "error", "-c", text, cwd=tmp_path, **ENVIRONMENT
+    )
+    assert status == 0, errors
+    if block.page not in AROUND:
+        assert (out, errors) == ("", [])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -121,3 +190,4 @@ def test_a_program_serves(block, tmp_path):
 
 def test_no_program_is_tested_that_is_not_shown():
     assert ANSWERS.keys() <= {block.file for block in PROGRAMS}
+    assert AROUND.keys() <= {block.page for block in SCRIPTS}
