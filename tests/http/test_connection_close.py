@@ -248,6 +248,7 @@ def test_draining_closes_idle_connections_and_waits_for_busy_ones(wire, kit):
     idle = wire.site.buildProtocol(None)
     transport = type(wire.transport)()
     idle.makeConnection(transport)
+    idle.dataReceived(get(b"/a"))
     wire.send(get(b"/wait") + get(b"/never"))
     done = wire.site.drain()
     assert transport.disconnecting
@@ -257,6 +258,34 @@ def test_draining_closes_idle_connections_and_waits_for_busy_ones(wire, kit):
     assert wire.transport.disconnecting
     assert done.called
     assert wire.site.drain().called
+
+
+def test_draining_answers_the_first_request_of_a_new_connection(wire):
+    done = wire.site.drain()
+    assert not wire.transport.disconnecting
+    assert not done.called
+    wire.send(get(b"/a"))
+    assert b"HTTP/1.1 200" in wire.sent()
+    assert wire.transport.disconnecting
+    assert done.called
+
+
+def test_draining_closes_a_new_connection_without_a_request_after_two_seconds(wire):
+    done = wire.site.drain()
+    wire.clock.pump([1, 1])
+    assert wire.transport.disconnecting
+    assert done.called
+
+
+def test_draining_does_not_hurry_a_request_that_has_begun(wire):
+    request = get(b"/a")
+    wire.send(request[:5])
+    done = wire.site.drain()
+    wire.clock.pump([1, 1, 1])
+    assert not done.called
+    wire.send(request[5:])
+    assert b"HTTP/1.1 200" in wire.sent()
+    assert done.called
 
 
 def test_abort_ends_draining(wire, kit):
@@ -274,6 +303,7 @@ def test_disconnect_resets_only_unanswered_connections(wire, kit):
     answered = wire.site.buildProtocol(None)
     transport = type(wire.transport)()
     answered.makeConnection(transport)
+    answered.dataReceived(get(b"/a"))
     wire.site.drain()
     left = wire.site.disconnect()
     assert wire.transport.aborting

@@ -609,6 +609,11 @@ class HTTPConnection(Protocol):
         )
 
     @property
+    def is_new(self) -> bool:
+        """Whether no byte of a first request has arrived."""
+        return self._head is None and self._waiting_for == _WAIT_IDLE and not self._write_closed
+
+    @property
     def idle_since(self) -> float:
         """When the connection began to wait for a request, for the rest of its head, or to close.
 

@@ -34,6 +34,8 @@ log = Logger()
 
 # A deadline is noticed up to so many seconds late, and never early.
 _DEADLINE_CHECK_INTERVAL_S = 1
+#: Seconds for the first request of a connection that is new when the site drains.
+_FIRST_REQUEST_S = 1
 # The time between two warnings that headers of proxies are ignored.
 _IGNORED_HEADERS_INTERVAL_S = 3600
 # Threads that send files over TLS at a time: more would only wait for processors, and the pool has
@@ -126,10 +128,13 @@ class HTTPSite(Site):
     def drain(self) -> Deferred[None]:
         """Accept no further requests: close idle connections now, busy ones after their response.
 
-        :returns: fires with None when no connection is busy.
+        A new connection gets a second or two for its first request: unlike that of an idle one, its
+        client does not expect that it is closed without a response.
+
+        :returns: fires with None when no connection is busy or new.
         """
         self._begin_to_drain()
-        if not any(connection.busy for connection in self.connections):
+        if self._is_drained():
             return succeed(None)
         done: Deferred[None] = Deferred(self._drain_waiters.remove)
         self._drain_waiters.append(done)
@@ -216,13 +221,20 @@ class HTTPSite(Site):
 
     def connection_idle(self) -> None:
         """Check whether all connections are idle, after one may have become idle."""
-        if self._drain_waiters and not any(connection.busy for connection in self.connections):
+        if self._drain_waiters and self._is_drained():
             _fire_all(self._drain_waiters)
+
+    def _is_drained(self) -> bool:
+        return not any(connection.busy or connection.is_new for connection in self.connections)
 
     def _begin_to_drain(self) -> None:
         self.draining = True
+        first_request_due = self.clock.seconds() + _FIRST_REQUEST_S
         for connection in list(self.connections):
-            connection.close_if_idle()
+            if connection.is_new:
+                connection.deadline = min(connection.deadline, first_request_due)
+            else:
+                connection.close_if_idle()
 
     def _check_deadlines(self) -> None:
         # One pass over all deadlines costs less than a delayed call for each connection.
