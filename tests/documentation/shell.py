@@ -88,7 +88,7 @@ STAND_INS = {
     "groupadd": ('test "$1" = --system', "would change this machine"),
     "systemctl": (
         """case "$1" in
-        enable) test -f "etc/systemd/system/$3.service";;
+        enable) test -f "etc/systemd/system/$3.service" || test -f "etc/systemd/system/$3";;
         *) test "$1" = restart;;
         esac""",
         "there is no systemd in a container; tests/integration/test_systemd_unit.py runs the unit",
