@@ -34,7 +34,8 @@ class Options(usage.Options):
     synopsis = "[--config FILE]"
     longdesc = (
         "A container-image registry. Without --config: REGISTRY_CONFIGURATION_PATH, "
-        "/etc/distribution/config.yml, /etc/docker/registry/config.yml, or a built-in default. "
+        "/etc/twisted-registry/config.yml, /etc/distribution/config.yml, "
+        "/etc/docker/registry/config.yml, or a built-in default. "
         "REGISTRY_* variables override single keys."
     )
     optParameters = [["config", "c", None, "The configuration file (YAML)."]]  # noqa: RUF012

@@ -43,8 +43,21 @@ def test_the_file_of_the_environment_is_read_second(config_file: Path, tmp_path:
 
 def test_the_default_paths_are_read_in_order(config_file: Path, tmp_path: Path):
     result = load_first(None, {}, tmp_path / "missing", config_file)
-    assert result.source == f"{config_file}, a default path of Distribution"
-    assert DEFAULT_PATHS[0] == "/etc/distribution/config.yml"
+    assert result.source == f"{config_file}, a default path"
+    assert DEFAULT_PATHS == (
+        "/etc/twisted-registry/config.yml",
+        "/etc/distribution/config.yml",
+        "/etc/docker/registry/config.yml",
+    )
+
+
+def test_a_default_path_that_may_not_be_looked_at_is_not_passed_over(
+    config_file: Path, tmp_path: Path
+):
+    """As for a user who is not in the group of /etc/twisted-registry."""
+    closed = tmp_path / ("x" * 300)  # a name that no user may look at: it is too long
+    with pytest.raises(ConfigurationError, match="cannot be read: File name too long"):
+        load_first(None, {}, closed, config_file)
 
 
 def test_the_environment_overrides_the_built_in_default(tmp_path: Path):

@@ -137,7 +137,7 @@ def sandbox(state, *command):
             lines += [f"mkdir -p {path}", f"mount --bind {state}.{number} {path}"]
     lines += ["mount -o remount,bind,ro /"]
     setpriv = (
-        program("setpriv"), f"--reuid={USER}", f"--regid={USER}", f"--groups={GROUP}",
+        program("setpriv"), f"--reuid={USER}", f"--regid={GROUP}", "--clear-groups",
         "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", *command,
     )  # fmt: skip
     (umask,) = settings_of_unit("UMask")
@@ -161,7 +161,7 @@ def install_as_documented(place):
     os.chown(etc, 0, GROUP)
     etc.chmod(0o2750)
     state.mkdir(mode=0o700)
-    os.chown(state, USER, USER)
+    os.chown(state, USER, GROUP)
     pair = self_signed("127.0.0.1")
     for name, content in (
         ("registry.yml", CONFIGURATION.format(etc=etc, state=state).encode()),
@@ -216,7 +216,7 @@ def test_the_sandbox_of_the_test_refuses_what_the_unit_refuses(place):
     secret.chmod(0o600)
     script = f"touch {state}/file; cat {secret}; touch {place}/file /tmp/file-of-unit; id -u"
     command = sandbox(state, "sh", "-c", script)
-    os.chown(state, USER, USER)
+    os.chown(state, USER, GROUP)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == f"{USER}\n"
     assert done.stderr.count("Permission denied") + done.stderr.count("Read-only") == 3

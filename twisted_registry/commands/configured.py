@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 #: The end of the help of commands with the argument FILE.
 CONFIG_EPILOG = (
-    "Without FILE: REGISTRY_CONFIGURATION_PATH, /etc/distribution/config.yml, "
-    "/etc/docker/registry/config.yml, or a built-in default."
+    "Without FILE: REGISTRY_CONFIGURATION_PATH, /etc/twisted-registry/config.yml, "
+    "/etc/distribution/config.yml, /etc/docker/registry/config.yml, or a built-in default."
 )
 
 

@@ -48,8 +48,9 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.s3 import S3
 
-#: Where the images of Distribution 3 and 2.8 have their file.
+#: The file of our service, and of the images of Distribution 3 and 2.8.
 DEFAULT_PATHS: Final = (
+    "/etc/twisted-registry/config.yml",
     "/etc/distribution/config.yml",
     "/etc/docker/registry/config.yml",
 )
@@ -150,9 +151,20 @@ def _find_file(
     if variable:
         return variable, f"{variable}, named by {FILE_VARIABLE}"
     for candidate in default_paths:
-        if Path(candidate).exists():
-            return candidate, f"{candidate}, a default path of Distribution"
+        if _exists(candidate):
+            return candidate, f"{candidate}, a default path"
     return None, "the built-in default, because no file was named or found"
+
+
+def _exists(path: str) -> bool:
+    """Return whether there is a file, also where this user may not look for it."""
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass  # reading it fails, too, and tells the reason
+    return True
 
 
 def _read_text(path: str) -> str:

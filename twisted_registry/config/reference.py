@@ -34,7 +34,8 @@ The first of these that exists is read:
 
 1. the file named on the command line;
 2. the file named by ``REGISTRY_CONFIGURATION_PATH``;
-3. ``/etc/distribution/config.yml``, then ``/etc/docker/registry/config.yml``;
+3. ``/etc/twisted-registry/config.yml``, ``/etc/distribution/config.yml``,
+   ``/etc/docker/registry/config.yml``, in this order;
 4. a built-in default: the registry listens on 127.0.0.1:5000, stores content in
    ``./registry-data`` and allows deletes.
 
