@@ -9,6 +9,7 @@
 # make sbom    list what a release installs in dist/sbom.cdx.json (CycloneDX)
 # make binary  build dist/twisted-registry, one file with everything that a server needs
 # make image   write a container image of that file to dist/image and an archive beside it
+# make deb     build a Debian package of that file in dist
 # make man     write the manual page dist/twisted-registry.1
 # make audit   look for known vulnerabilities of it; this needs a vulnerability database
 #
@@ -41,7 +42,7 @@ EXTRAS = --extra acme --extra auth --extra aws --extra metrics --extra redis
 # The time of the latest change, in seconds since 1970: what is built has this date.
 EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),$(shell date +%s))
 
-.PHONY: serve test lint types docs bench requirements sbom binary image man audit clean
+.PHONY: serve test lint types docs bench requirements sbom binary image deb man audit clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.installed
@@ -90,6 +91,9 @@ dist/twisted-registry: $(BINARY)/.installed $(wildcard binary/*)
 image: dist/twisted-registry dist/sbom.cdx.json $(VENV)/.installed
 	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python .ci/image dist/twisted-registry dist/sbom.cdx.json \
 		dist $(shell git rev-parse HEAD 2>/dev/null)
+
+deb: dist/twisted-registry
+	SOURCE_DATE_EPOCH=$(EPOCH) deb/build dist/twisted-registry $(BINARY)/bin/python dist
 
 man: $(VENV)/.installed
 	mkdir -p dist

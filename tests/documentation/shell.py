@@ -36,9 +36,10 @@ SUBSTITUTIONS = {
     "registry.example.com": "{host}",
     "127.0.0.1:5000": "{host}",
     "/etc/": "{folder}/etc/",
+    "/srv/": "{folder}/srv/",
     "/opt/": "{folder}/opt/",
     "/usr/local/": "{folder}/usr/local/",
-    "twisted-registry-etc": "{group}",
+    " -g twisted-registry ": " -g {group} ",
     "sha256:...": "{digest}",
     "2026-01-31T12:00:00Z": "{between}",
     "0123456789abcdef": '"$(twisted-registry token list registry.yml | cut -d " " -f 1)"',
@@ -85,10 +86,19 @@ STAND_INS = {
     ),
     "scp": ('test "${2%%:*}" = appliance', "there is no other machine"),
     "ssh": ('test "$1" = appliance; shift; exec "$@"', "there is no other machine"),
-    "groupadd": ('test "$1" = --system', "would change this machine"),
+    "systemd-sysusers": (
+        "test -f etc/sysusers.d/twisted-registry.conf",
+        "would change this machine; tests/integration/test_deb.py makes the user",
+    ),
+    "apt": (
+        'test "$1" = install',
+        "would change this machine; tests/integration/test_deb.py installs the package",
+    ),
+    "chown": ('test "$1" = -R', "this machine does not have the users"),
     "systemctl": (
         """case "$1" in
         enable) test -f "etc/systemd/system/$3.service" || test -f "etc/systemd/system/$3";;
+        edit) test "$2" = twisted-registry;;
         *) test "$1" = restart;;
         esac""",
         "there is no systemd in a container; tests/integration/test_systemd_unit.py runs the unit",
@@ -201,6 +211,7 @@ def write_files(folder, page):
     """Write what the commands of a page read: configurations, certificates, images, the unit."""
     configuration = (CONFIGURATION + MORE.get(page, "")).format(folder=folder)
     (folder / "registry.yml").write_text(configuration)
+    (folder / "config.yml").write_text(configuration)
     (folder / "disk.yml").write_text(configuration)
     (folder / "bucket.yml").write_text(configuration.replace(f"{folder}/store", f"{folder}/bucket"))
     pair = self_signed("127.0.0.1")
@@ -210,7 +221,7 @@ def write_files(folder, page):
     write_layout(folder / "alpine.tar", {"alpine:latest": build_image(files={"name": "alpine"})})
     (folder / ".curlrc").write_text("fail-with-body\nno-progress-meter\n")
     (folder / "docs").mkdir()
-    for path in ("etc/twisted-registry", "etc/systemd/system", "usr/local/bin"):
+    for path in ("etc/twisted-registry", "etc/systemd/system", "etc/sysusers.d", "usr/local/bin"):
         (folder / path).mkdir(parents=True)
     (folder / "etc/twisted-registry/registry.yml").write_text(configuration)
     (folder / "twisted-registry.new").write_text("a new version\n")
