@@ -7,6 +7,7 @@
 #              ARGS=--help for what can be chosen
 # make requirements  pin what a release installs again; ARGS=--upgrade for newer versions
 # make sbom    list what a release installs in dist/sbom.cdx.json (CycloneDX)
+# make wheel   build wheel and source distribution in dist, and check what they say of themselves
 # make binary  build dist/twisted-registry, one file with everything that a server needs
 # make image   write a container image of that file to dist/image and an archive beside it
 # make deb     build a Debian package of that file in dist
@@ -42,7 +43,7 @@ EXTRAS = --extra acme --extra auth --extra aws --extra metrics --extra redis
 # The time of the latest change, in seconds since 1970: what is built has this date.
 EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),$(shell date +%s))
 
-.PHONY: serve test lint types docs bench requirements sbom binary image deb man audit clean
+.PHONY: serve test lint types docs bench requirements sbom wheel binary image deb man audit clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.installed
@@ -79,6 +80,18 @@ dist/sbom.cdx.json: $(RELEASE)/.installed
 	mkdir -p dist
 	$(TOOLS)/bin/cyclonedx-py environment --pyproject $(RELEASE)/project.toml \
 		--output-reproducible -o $@ $(RELEASE)
+
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' twisted_registry/__init__.py)
+PACKAGES = dist/twisted_registry-$(VERSION)
+SHIPPED = $(shell git ls-files . ':!twisted_registry' ':!twisted' 2>/dev/null)
+
+wheel: $(PACKAGES).tar.gz
+
+# The wheel is built from the source distribution.
+$(PACKAGES).tar.gz: $(SOURCES) $(SHIPPED) | $(TOOLS)/.installed
+	rm -rf build/lib *.egg-info/SOURCES.txt
+	$(TOOLS)/bin/uv build --quiet --out-dir dist .
+	$(TOOLS)/bin/twine --no-color check --strict $(PACKAGES).tar.gz $(PACKAGES)-*.whl
 
 binary: dist/twisted-registry
 
