@@ -283,7 +283,10 @@ def run_block(block, folder, **environ):
             check=False,
             timeout=100,
         )
-    assert done.returncode == 0, f"{block.place}: exit {done.returncode}\n{script}\n{done.stdout}"
+    hint = f" (enter the program in a table of {__name__})" if done.returncode == 127 else ""
+    assert done.returncode == 0, (
+        f"{block.place}: exit {done.returncode}{hint}\n{script}\n{done.stdout}"
+    )
     for command, output in zip(commands, done.stdout.split(f"{_END}\n"), strict=True):
         if command.output:
             assert matches(scene.substitute(command.output), output), (
