@@ -208,6 +208,38 @@ def test_python_oras_pulls_after_a_broken_download(registry, tmp_path, monkeypat
     assert registry.journal.count("GET", "manifests") == 2
 
 
+def test_python_oras_pushes_with_a_token_for_both_actions(tmp_path, monkeypatch):
+    """Without a given token it fetches one for its first request, a HEAD, which needs to pull.
+
+    It sends that one again when a push is answered 401 and the challenge asks for both actions.
+    """
+    provider, requests = library("oras.provider"), library("requests")
+    (tmp_path / "a.txt").write_text("content")
+    monkeypatch.chdir(tmp_path)
+    with Registry(token_auth=True) as registry:
+        client = provider.Registry(insecure=True)
+        url = f"{registry.url}/v2/app/blobs/uploads/"
+        challenge = requests.post(url, timeout=20).headers["WWW-Authenticate"]
+        assert 'scope="repository:app:pull,push"' in challenge
+        query = {"service": "twisted-registry", "scope": "repository:app:pull,push"}
+        token_url = f"{registry.url}/auth/token"
+        answer = requests.get(token_url, query, auth=registry.auth, timeout=20)
+        client.auth.set_token_auth(answer.json()["token"])
+        client.push(f"{registry.host}/app:1", files=["a.txt:text/plain"], quiet=True)
+        assert registry.pushed("app:1")
+
+
+def test_python_oras_pushes_with_a_password(tmp_path, monkeypatch):
+    provider = library("oras.provider")
+    (tmp_path / "a.txt").write_text("content")
+    monkeypatch.chdir(tmp_path)
+    with Registry(token_auth=True) as registry:
+        client = provider.Registry(insecure=True, auth_backend="basic")
+        client.auth.set_basic_auth(*registry.auth)
+        client.push(f"{registry.host}/app:1", files=["a.txt:text/plain"], quiet=True)
+        assert registry.pushed("app:1")
+
+
 # python-dxf
 
 
