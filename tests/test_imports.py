@@ -65,7 +65,7 @@ LAYERS = {
 PURE = {"__future__", "attrs", "collections", "enum", "hashlib", "json", "re", "typing"}
 
 #: The package's own imports inside functions: of optional extras, of the modules of commands, and
-#: of modules that import something heavy which few installations use.
+#: of modules that are heavy and that few installations, or registries in tests, use.
 LATE = {
     ("tap", "app.process"): "inside freeze_imports, and not for twistd --help",
     ("app.standalone", "app.process"): "inside freeze_imports",
@@ -82,7 +82,16 @@ LATE = {
     ("app.service", "app.middleware"): "cryptography and an HTTP client, for middleware only",
     ("app.stores", "app.s3"): "as in app.service",
     ("app.stores", "app.redis"): "the extra redis",
+    ("app.service", "app.access"): "for registries with access control only",
+    ("app.service", "app.debug"): "for http.debug.addr only",
+    ("app.service", "workers"): "for several processes only",
+    ("app.service", "maintenance.pull_times"): "for retention by pulls only",
+    ("app.stores", "storage.filesystem"): "not for buckets and memory",
     ("app.maintenance", "app.collector"): "SQLite, for collections only",
+    ("app.maintenance", "app.integrity"): "for scrubs only",
+    ("app.maintenance", "maintenance.pull_times"): "for retention only",
+    ("app.maintenance", "maintenance.retention"): "for retention only",
+    ("app.maintenance", "maintenance.quota_count"): "for quotas only",
     ("app.maintenance", "tokens.records"): "for registries with tokens only",
     ("storage.s3.credentials", "storage.s3.botocore_credentials"): "the extra aws",
     ("commands.store", "app.s3"): "for buckets only",
@@ -93,6 +102,8 @@ LATE = {
     ("commands.user", "auth.password_file"): "bcrypt, for new passwords only",
     ("commands.serve", "app.standalone"): "it installs the reactor",
     ("pytest_plugin", "testing"): "Twisted, for tests that use a fixture only",
+    ("testing.server", "tls"): "cryptography's modules for X.509, for TLS only",
+    ("testing.server", "auth.basic"): "twisted.cred, for servers with users only",
     ("testing.options", "tls.authority"): "cryptography's modules for X.509, for TLS only",
     ("testing.options", "auth.password_file"): "bcrypt, for registries with users only",
 }

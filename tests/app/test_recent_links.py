@@ -118,7 +118,7 @@ async def test_a_remembered_redirect_must_not_be_cached_and_ends_with_a_delete(t
 @pytest.mark.parametrize("deleter", [0, 1])
 @pytest_twisted.ensureDeferred
 async def test_a_delete_by_one_process_ends_redirects_by_the_other(deleter, monkeypatch, tmp_path):
-    monkeypatch.setattr("twisted_registry.app.service.WorkerSupervisor", Supervisor)
+    monkeypatch.setattr("twisted_registry.workers.supervisor.WorkerSupervisor", Supervisor)
     bucket = FakeBucket()
     first = make_service(tmp_path, bucket, workers=2)
     made = Supervisor.made

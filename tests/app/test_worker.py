@@ -53,7 +53,7 @@ class Supervisor(Service):
 
 @pytest_twisted.ensureDeferred
 async def test_first_process_and_worker_share_connections_and_drain(loaded, monkeypatch):
-    monkeypatch.setattr("twisted_registry.app.service.WorkerSupervisor", Supervisor)
+    monkeypatch.setattr("twisted_registry.workers.supervisor.WorkerSupervisor", Supervisor)
     first = RegistryService(loaded, reactor, {}, io.StringIO())
     assert first.is_first
     first.privilegedStartService()
@@ -95,7 +95,7 @@ async def test_first_process_and_worker_share_connections_and_drain(loaded, monk
 
 @pytest_twisted.ensureDeferred
 async def test_a_single_process_starts_no_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr("twisted_registry.app.service.WorkerSupervisor", None)
+    monkeypatch.setattr("twisted_registry.workers.supervisor.WorkerSupervisor", None)
     service = RegistryService(load(write_configuration(tmp_path), {}), reactor, {}, io.StringIO())
     service.privilegedStartService()
     assert service.is_first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.gc.collected_store import DAY, Store, drive
 from tests.repository.worlds import descriptor, image, index
-from twisted_registry.app.maintenance import make_fsck
+from twisted_registry.app.integrity import make_fsck
 from twisted_registry.config.loading import load_text
 from twisted_registry.integrity.fsck import FsckObserver
 from twisted_registry.oci.digest import Digest

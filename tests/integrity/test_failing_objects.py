@@ -7,7 +7,7 @@ import pytest
 from tests.gc.collected_store import drive
 from tests.integrity.checked_store import CHILD, CONFIGURATION, CheckedStore, path_of, revision_of
 from tests.repository.worlds import World
-from twisted_registry.app.maintenance import make_scrub
+from twisted_registry.app.integrity import make_scrub
 from twisted_registry.repository import layout
 from twisted_registry.storage.interfaces import StorageError
 

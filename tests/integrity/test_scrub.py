@@ -16,7 +16,7 @@ from tests.repository.worlds import (
     image,
     index,
 )
-from twisted_registry.app.maintenance import make_scrub
+from twisted_registry.app.integrity import make_scrub
 from twisted_registry.config.loading import load_text
 from twisted_registry.integrity import blobs as blobs_module
 from twisted_registry.integrity import fsck

@@ -7,7 +7,6 @@ and a function that makes one run.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from random import random
 from typing import TYPE_CHECKING, Any
 
@@ -18,28 +17,14 @@ from twisted.internet.defer import Deferred
 from twisted_registry.app.stores import immutable_tags, quota_areas
 from twisted_registry.gc.delete_list import SETTLE_S
 from twisted_registry.gc.gate import CollectorGate, GateHeartbeat
-from twisted_registry.integrity.affected import AffectedTags
-from twisted_registry.integrity.blobs import BlobCheck, BlobSizes, Quarantine
-from twisted_registry.integrity.fsck import Fsck, Repairer
-from twisted_registry.integrity.leftovers import LeftoverCheck, TrashCheck
-from twisted_registry.integrity.links import LinkCheck
-from twisted_registry.integrity.manifests import ManifestCheck
-from twisted_registry.integrity.repositories import RepositoryCheck
-from twisted_registry.integrity.scrub import Scrub
 from twisted_registry.maintenance.lease import RunSkipped, TaskLease
-from twisted_registry.maintenance.pull_times import PullTimes
 from twisted_registry.maintenance.purge import UploadPurge
-from twisted_registry.maintenance.quota_count import QuotaCount, QuotaSynchronizer
 from twisted_registry.maintenance.reserve import ReserveKeeper
-from twisted_registry.maintenance.retention import RetentionRule, TagRetention
 from twisted_registry.maintenance.task import PeriodicTask
 from twisted_registry.maintenance.watermark import FillLevel, Watermark, used_fraction
-from twisted_registry.oci.errors import RegistryError
 from twisted_registry.oci.patterns import Glob, GlobSet
 from twisted_registry.repository.clock import ClockJumps, monotonic_clock
-from twisted_registry.repository.concurrency import RateLimiter
-from twisted_registry.repository.inventory import Inventory, store_time
-from twisted_registry.repository.parsing import ManifestWorker
+from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.policy import TagSelector
 from twisted_registry.repository.trash import Deleter, IDeleter, TrashDeleter
 from twisted_registry.storage.fallbacks import with_reserve
@@ -47,17 +32,15 @@ from twisted_registry.storage.interfaces import IReserve
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from twisted_registry.api.resource import RegistryResource
     from twisted_registry.config.schema import Configuration
     from twisted_registry.config.storage import Maintenance
-    from twisted_registry.integrity.fsck import FsckObserver
-    from twisted_registry.integrity.scrub import ScrubResult
     from twisted_registry.maintenance.lease import Work
-    from twisted_registry.maintenance.retention import Decision
+    from twisted_registry.maintenance.quota_count import QuotaCount, QuotaSynchronizer
+    from twisted_registry.maintenance.retention import Decision, TagRetention
     from twisted_registry.oci.digest import Digest
-    from twisted_registry.repository.policy import Policy
     from twisted_registry.repository.quotas import Quotas
     from twisted_registry.repository.registry import Registry
     from twisted_registry.storage.interfaces import IStorageDriver
@@ -303,6 +286,8 @@ def _make_quota_count(service: MaintenanceService) -> Work:
 
 
 def _make_scrub_run(service: MaintenanceService) -> Work:
+    from twisted_registry.app.integrity import make_scrub  # noqa: PLC0415 - for scrubs only
+
     worker = service.registry.worker
     return make_scrub(service.configuration, service.driver, service.reactor, worker)
 
@@ -328,6 +313,12 @@ def make_retention(
     :param on_decision: called for every tag that a rule covers.
     :param clock_jumps: what a longer-lived process knows about the clock.
     """
+    from twisted_registry.maintenance.pull_times import PullTimes  # noqa: PLC0415 - rare
+    from twisted_registry.maintenance.retention import (  # noqa: PLC0415 - rare
+        RetentionRule,
+        TagRetention,
+    )
+
     clock_jumps = clock_jumps or ClockJumps.unwatched()
     rules = [
         RetentionRule(
@@ -358,6 +349,8 @@ def make_quota_count(
 
     :param driver: of the store of the configuration.
     """
+    from twisted_registry.maintenance.quota_count import QuotaCount  # noqa: PLC0415 - rare
+
     settle_s = _QUOTA_SETTLE_EXCHANGES * _quota_exchange_s(configuration)
     return QuotaCount(driver, quota_areas(configuration), reactor, settle_s)
 
@@ -369,6 +362,8 @@ def make_quota_synchronizer(
 
     :param driver: of the store of the configuration.
     """
+    from twisted_registry.maintenance.quota_count import QuotaSynchronizer  # noqa: PLC0415 - rare
+
     count = make_quota_count(configuration, driver, reactor)
     settings = repr(sorted(quota_areas(configuration)))
     interval_s = configuration.storage.maintenance.quotas.interval
@@ -424,78 +419,6 @@ def make_trash(configuration: Configuration, driver: IStorageDriver, reactor: An
     if configuration.storage.maintenance.trash.keep:
         return TrashDeleter(driver, reactor)
     return Deleter(driver)
-
-
-def make_scrub(
-    configuration: Configuration,
-    driver: IStorageDriver,
-    reactor: Any,
-    worker: ManifestWorker | None = None,
-) -> Callable[[], Coroutine[Any, Any, ScrubResult]]:
-    """Return a function that runs a scrub: reads all blobs again and verifies their digests.
-
-    :param driver: of the store of the configuration.
-    :param worker: parses manifests; None parses them on the caller's thread.
-    """
-    inventory = Inventory(driver, worker or ManifestWorker())
-
-    def run() -> Coroutine[Any, Any, ScrubResult]:
-        # A quarantine for each run: its paths contain the time at which it was made.
-        rate_limiter = RateLimiter(reactor, configuration.storage.maintenance.scrub.rate)
-        quarantine = Quarantine(driver, reactor)
-        affected_tags = AffectedTags(LinkCheck(driver, quarantine), inventory)
-        return Scrub(
-            BlobCheck(driver, quarantine, rate_limiter.throttle),
-            Repairer(driver, monotonic_clock(reactor)),
-            affected_tags,
-            reactor,
-        ).run()
-
-    return run
-
-
-def make_fsck(
-    configuration: Configuration,
-    driver: IStorageDriver,
-    reactor: Any,
-    *,
-    policy: Policy,
-    repair: bool,
-    observer: FsckObserver,
-) -> Fsck:
-    """Make one check of the whole store.
-
-    :param driver: of the store of the configuration.
-    :param policy: decides which children of an index must be present.
-    :param repair: repair findings where that is possible.
-    """
-    quarantine = Quarantine(driver, reactor)
-    links = LinkCheck(driver, quarantine)
-    corrupt: set[Digest] = set()
-    manifest_check = ManifestCheck(links, BlobSizes(driver, corrupt), policy, corrupt)
-    grace_s = configuration.storage.maintenance.gc.grace
-
-    async def find_before() -> float:
-        now: float = reactor.seconds()
-        if repair:
-            # A file has it, which a check that only reads must not write, and a full disk refuses.
-            with suppress(RegistryError):
-                now = await store_time(driver)
-        return now - grace_s
-
-    fsck = Fsck(
-        BlobCheck(driver, quarantine, RateLimiter(reactor, 0).throttle),
-        corrupt,
-        Repairer(driver, monotonic_clock(reactor), repair),
-        observer,
-    )
-    repositories = RepositoryCheck(
-        links, manifest_check, Inventory(driver), fsck.repository_started, fsck.tags.append
-    )
-    trash = TrashCheck(driver, quarantine, fsck.blobs.throttle)
-    fsck.checks += [repositories.findings, LeftoverCheck(driver, find_before).findings]
-    fsck.checks.append(trash.findings)
-    return fsck
 
 
 @define(eq=False)

@@ -19,9 +19,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted_registry.api.context import APISettings, URLBuilder
 from twisted_registry.api.resource import RegistryResource
 from twisted_registry.api.root import make_error_body, make_root
-from twisted_registry.app.access import AccessControl, make_access
 from twisted_registry.app.audit import open_audit_log, record_change_of_rules
-from twisted_registry.app.debug import DebugAddress
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import (
     HTTPService,
@@ -57,7 +55,6 @@ from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.proxies import TrustedProxies
 from twisted_registry.http.site import AccessLog, HTTPSite
 from twisted_registry.maintenance.clock_watch import ClockWatch
-from twisted_registry.maintenance.pull_times import PullRecorder, PullTimes
 from twisted_registry.repository import layout
 from twisted_registry.repository.clock import ClockJumps, seconds_since_boot
 from twisted_registry.repository.parsing import ManifestWorker
@@ -67,8 +64,6 @@ from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.fallbacks import with_reserve
 from twisted_registry.storage.filesystem.permissions import restrict_permissions
 from twisted_registry.storage.threads import Threads
-from twisted_registry.workers.port import AdoptedEndpoint, ProcessTable, SharingEndpoint
-from twisted_registry.workers.supervisor import WorkerSupervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,6 +72,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamServerEndpoint
     from twisted.web.resource import Resource
 
+    from twisted_registry.app.access import AccessControl
+    from twisted_registry.app.debug import DebugAddress
     from twisted_registry.app.tls import TLSService
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.config.loading import LoadedConfiguration
@@ -87,7 +84,7 @@ if TYPE_CHECKING:
     from twisted_registry.storage.s3.driver import S3Driver
     from twisted_registry.tls.interfaces import CertificateBundle
     from twisted_registry.workers.handover import Handover
-    from twisted_registry.workers.port import SharedPort
+    from twisted_registry.workers.port import ProcessTable, SharedPort
 
 log = Logger()
 
@@ -224,6 +221,8 @@ class RegistryService(MultiService):
     def _make_debug(self) -> DebugAddress | None:
         if not self._configuration.http.debug.addr:
             return None
+        from twisted_registry.app.debug import DebugAddress  # noqa: PLC0415 - for it only
+
         return DebugAddress(self._configuration, self._reactor)
 
     def _make_gate(self, checked: IStorageDriver) -> CollectorGate | NullGate:
@@ -263,6 +262,8 @@ class RegistryService(MultiService):
     def _make_access(self) -> AccessControl | None:
         if self._given_access is not None or not self._configuration.controls_access:
             return None
+        from twisted_registry.app.access import make_access  # noqa: PLC0415 - for it only
+
         return make_access(
             self._configuration, self.registry, self._reactor, self._by_address, self._audit_log
         )
@@ -325,6 +326,11 @@ class RegistryService(MultiService):
             make_gate_heartbeat(configuration, self._gate, reactor).setServiceParent(self)
             pulls = self.registry.pending_pulls
             if pulls is not None:
+                from twisted_registry.maintenance.pull_times import (  # noqa: PLC0415 - rare
+                    PullRecorder,
+                    PullTimes,
+                )
+
                 PullRecorder(pulls, PullTimes(checked, jumps), reactor).setServiceParent(self)
             quotas = self.registry.quotas
             if quotas is not None:
@@ -379,9 +385,19 @@ class RegistryService(MultiService):
             endpoint = make_endpoint(http.address, self._reactor, self._environ)
             if http.workers == 1:
                 return endpoint
+            from twisted_registry.workers.port import (  # noqa: PLC0415 - for several only
+                ProcessTable,
+                SharingEndpoint,
+            )
+
             table = ProcessTable.create(http.workers)
             endpoint = SharingEndpoint(self._reactor, endpoint, table)
         else:
+            from twisted_registry.workers.port import (  # noqa: PLC0415 - for several only
+                AdoptedEndpoint,
+                ProcessTable,
+            )
+
             table = ProcessTable(self._handover.table_fd, http.workers, self._handover.number)
             endpoint = AdoptedEndpoint(self._reactor, self._handover.listener_fd, table)
         self._process_table = table
@@ -391,6 +407,8 @@ class RegistryService(MultiService):
         return endpoint
 
     def _add_workers(self, port: SharedPort, table: ProcessTable) -> None:
+        from twisted_registry.workers.supervisor import WorkerSupervisor  # noqa: PLC0415
+
         counts = None if self._debug is None else self._debug.aggregated_counts
         workers = WorkerSupervisor(
             self._reactor, self._loaded, port.socket, table, counts_receiver=counts

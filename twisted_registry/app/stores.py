@@ -14,8 +14,6 @@ from twisted_registry.repository.clock import monotonic_clock
 from twisted_registry.repository.policy import Policy, TagSelector
 from twisted_registry.repository.quotas import Quota, Quotas
 from twisted_registry.repository.recent_links import MAX_RECENT_LINKS, RecentLinks
-from twisted_registry.storage.filesystem.driver import FilesystemDriver
-from twisted_registry.storage.filesystem.folder_names import MAX_CACHED_NAMES
 from twisted_registry.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
@@ -31,13 +29,13 @@ def make_driver(
     configuration: Configuration,
     reactor: Any,
     environ: Mapping[str, str],
-    max_cached_names: int = MAX_CACHED_NAMES,
+    max_cached_names: int | None = None,
 ) -> IStorageDriver:
     """Make the driver that ``storage`` names.
 
     :param environ: environment variables, which may set the credentials of a bucket.
     :param max_cached_names: number of names in cached directory listings, see
-        :class:`~twisted_registry.storage.filesystem.driver.FilesystemDriver`.
+        :class:`~twisted_registry.storage.filesystem.driver.FilesystemDriver`; None for its default.
     :raises StartError: if the options of a bucket are invalid, or a plugin is missing; the text
         names the key.
     """
@@ -54,12 +52,17 @@ def make_driver(
         return make_plugin_driver(storage.plugin, reactor)
     if storage.filesystem is None:
         return MemoryDriver(reactor)
+    from twisted_registry.storage.filesystem.driver import FilesystemDriver  # noqa: PLC0415
+    from twisted_registry.storage.filesystem.folder_names import (  # noqa: PLC0415
+        MAX_CACHED_NAMES,
+    )
+
     root = Path(storage.filesystem.rootdirectory).absolute()
     return FilesystemDriver(
         str(root),
         reactor,
         storage.filesystem.maxthreads,
-        max_cached_names=max_cached_names,
+        max_cached_names=max_cached_names or MAX_CACHED_NAMES,
         reserve_bytes=storage.filesystem.reserve,
     )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from attrs import define, field
 
-from twisted_registry.app.maintenance import make_fsck
+from twisted_registry.app.integrity import make_fsck
 from twisted_registry.app.stores import make_manifest_policy
 from twisted_registry.commands.configured import (
     add_config_argument,

@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
-from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.web.server import Site
@@ -24,16 +23,12 @@ from twisted.web.server import Site
 from twisted_registry.api.resource import RegistryResource
 from twisted_registry.api.root import make_error_body, make_root
 from twisted_registry.auth.access import AuthenticatedPolicy, OpenAccess, SchemeAccess
-from twisted_registry.auth.basic import make_basic_scheme
 from twisted_registry.http.site import HTTPSite
 from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.memory import MemoryDriver
 from twisted_registry.storage.threads import Threads
-from twisted_registry.tls.context import TLSOptions, make_context
-from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint
-from twisted_registry.tls.sources import AutomaticCertificates
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -137,6 +132,10 @@ async def serve(
 
 
 def _password_access(users: Mapping[str, str], reactor: Any) -> IAccessController:
+    from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse  # noqa: PLC0415
+
+    from twisted_registry.auth.basic import make_basic_scheme  # noqa: PLC0415
+
     checker = InMemoryUsernamePasswordDatabaseDontUse(
         **{name: password.encode() for name, password in users.items()}
     )
@@ -147,6 +146,13 @@ def _password_access(users: Mapping[str, str], reactor: Any) -> IAccessControlle
 
 
 def _with_tls(reactor: Any, endpoint: IStreamServerEndpoint, folder: str) -> IStreamServerEndpoint:
+    from twisted_registry.tls.context import TLSOptions, make_context  # noqa: PLC0415
+    from twisted_registry.tls.endpoint import (  # noqa: PLC0415
+        TLSConnectionCreator,
+        TLSEndpoint,
+    )
+    from twisted_registry.tls.sources import AutomaticCertificates  # noqa: PLC0415
+
     hosts = ("127.0.0.1", "::1", "localhost")
     bundle = AutomaticCertificates(Path(folder), hosts, reactor.seconds).load()
     secure: IStreamServerEndpoint = TLSEndpoint(
