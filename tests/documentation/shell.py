@@ -264,6 +264,7 @@ def run_block(block, folder, **environ):
         push_images(scene, registry)
         commands = read_commands(block)
         script = f"echo '{_END}'\n".join(scene.substitute(each.text) for each in commands)
+        expected = [scene.substitute(command.output) for command in commands]
         foreign = re.findall(r"(?<![\w.}}])/(?:etc|opt|srv|usr|var)/", script)
         assert not foreign, f"{block.place}: enter the path in SUBSTITUTIONS ({__name__})"
         (folder / "block.sh").write_text(script)
@@ -287,11 +288,11 @@ def run_block(block, folder, **environ):
     assert done.returncode == 0, (
         f"{block.place}: exit {done.returncode}{hint}\n{script}\n{done.stdout}"
     )
-    for command, output in zip(commands, done.stdout.split(f"{_END}\n"), strict=True):
-        if command.output:
-            assert matches(scene.substitute(command.output), output), (
-                f"{block.place} shows\n{command.output}\nbut {command.text!r} prints\n{output}"
-            )
+    outputs = done.stdout.split(f"{_END}\n")
+    for command, shown, printed in zip(commands, expected, outputs, strict=True):
+        assert not shown or matches(shown, printed), (
+            f"{block.place} shows\n{shown}\nbut {command.text!r} prints\n{printed}"
+        )
     return scene
 
 
@@ -301,4 +302,5 @@ def matches(shown, printed):
         r"(?:.*\n)*" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*") + r"\n"
         for line in shown.splitlines()
     ]
-    return re.fullmatch("".join(lines), printed) is not None
+    # curl ends no line.
+    return re.fullmatch("".join(lines), printed.rstrip("\n") + "\n") is not None

@@ -51,10 +51,22 @@ def test_commands_are_separated_from_their_output():
     assert programs_of(block) == {"one", "two", "three", "four"}
 
 
+def test_the_output_that_is_shown_is_compared(tmp_path):
+    text = "$ cp notes.txt docs\n$ twisted-registry --version\ntwisted-registry ...\n"
+    (tmp_path / "right").mkdir()
+    run_block(Block("x.rst", 1, "console", text), tmp_path / "right")
+    (tmp_path / "wrong").mkdir()
+    with pytest.raises(AssertionError, match=r"x\.rst:1 shows\nregistry "):
+        run_block(
+            Block("x.rst", 1, "console", text.replace("\ntwisted-", "\n")), tmp_path / "wrong"
+        )
+
+
 @pytest.mark.parametrize(
     ("shown", "printed", "wanted"),
     [
         ("a\n", "a\n", True),
+        ("{}\n", "{}", True),
         ("a\n", "a\nb\n", False),
         ("sha256:... a\n", "sha256:12 a\n", True),
         ("a...b\n", "a\nb\n", False),
