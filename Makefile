@@ -96,17 +96,17 @@ $(PACKAGES).tar.gz: $(SOURCES) $(SHIPPED) | $(TOOLS)/.installed
 binary: dist/twisted-registry
 
 # The order of sets is not in the file.
-dist/twisted-registry: $(BINARY)/.installed $(wildcard binary/*)
+dist/twisted-registry: $(BINARY)/.installed $(wildcard .ci/binary/*)
 	PYTHONHASHSEED=0 PYINSTALLER_CONFIG_DIR=build/pyinstaller \
 		$(BINARY)/bin/python -m PyInstaller --clean --noconfirm --log-level ERROR \
-		--distpath dist --workpath build/binary binary/twisted-registry.spec
+		--distpath dist --workpath build/binary .ci/binary/twisted-registry.spec
 
 image: dist/twisted-registry dist/sbom.cdx.json $(VENV)/.installed
 	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python .ci/image dist/twisted-registry dist/sbom.cdx.json \
 		dist $(shell git rev-parse HEAD 2>/dev/null)
 
 deb: dist/twisted-registry
-	SOURCE_DATE_EPOCH=$(EPOCH) deb/build dist/twisted-registry $(BINARY)/bin/python dist
+	SOURCE_DATE_EPOCH=$(EPOCH) .ci/deb/build dist/twisted-registry $(BINARY)/bin/python dist
 
 man: $(VENV)/.installed
 	mkdir -p dist

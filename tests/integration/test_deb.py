@@ -50,7 +50,7 @@ def build(binary, folder, **environ):
     python = ROOT / ".venv-binary/bin/python"
     variables = {"DEBFULLNAME": "Ada", "DEBEMAIL": "ada@lovelace.org", "SOURCE_DATE_EPOCH": EPOCH}
     status, out, errors = run(
-        str(ROOT / "deb/build"), str(binary), str(python), str(folder), cwd=folder,
+        str(ROOT / ".ci/deb/build"), str(binary), str(python), str(folder), cwd=folder,
         **variables, **environ,
     )  # fmt: skip
     assert status == 0, errors
@@ -138,7 +138,8 @@ def test_every_file_is_where_debian_expects_it(package):
     assert {owner for _, owner in files.values()} == {"root/root"}
     assert files["/usr/bin/twisted-registry"][0] == "-rwxr-xr-x"
     expected = {
-        *(f"{ETC}/config.yml", f"{DATA}/", UNIT, "/usr/lib/sysusers.d/twisted-registry.conf"),
+        *(f"{ETC}/config.yml", f"{DATA}/", UNIT, UNIT.replace(".service", ".socket")),
+        "/usr/lib/sysusers.d/twisted-registry.conf",
         "/usr/share/bash-completion/completions/twisted-registry",
         "/usr/share/doc/twisted-registry/changelog.Debian.gz",
         "/usr/share/doc/twisted-registry/copyright",
@@ -188,7 +189,9 @@ def test_an_executable_of_another_version_is_refused(tmp_path):
     python = ROOT / ".venv-binary/bin/python"
     if not python.exists():
         missing("make binary was not run")
-    status, out, errors = run(str(ROOT / "deb/build"), str(other), str(python), ".", cwd=tmp_path)
+    status, out, errors = run(
+        str(ROOT / ".ci/deb/build"), str(other), str(python), ".", cwd=tmp_path
+    )
     assert (status, out) == (1, "")
     assert errors == [f"{other} is not twisted-registry {__version__}"]
 
@@ -268,7 +271,10 @@ def test_the_life_of_an_installation(machine, package):
     users.write_text("ada:x\n")
     blob.write_text("data")
     machine.dpkg("--remove", "twisted-registry")
-    assert calls() == ["deb-systemd-invoke stop twisted-registry", "systemctl daemon-reload"]
+    assert calls() == [
+        "deb-systemd-invoke stop twisted-registry.socket twisted-registry",
+        "systemctl daemon-reload",
+    ]
     assert config.exists()
     assert not (machine.root / UNIT[1:]).exists()
 
