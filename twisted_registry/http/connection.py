@@ -574,9 +574,8 @@ class HTTPConnection(Protocol):
             self.deadline = now + self._timeouts_s[waiting]
             rate, head = self._body_rate, self._head
             if rate is not None and head is not None:
-                is_waiting = waiting == _WAIT_BODY
-                left = rate.update(now, head.body_bytes_read, waiting=is_waiting)
-                if is_waiting:
+                left = rate.update(now, head.body_bytes_read, waiting=waiting == _WAIT_BODY)
+                if waiting == _WAIT_BODY:
                     self.deadline = min(self.deadline, now + left)
 
     def deadline_expired(self) -> None:
