@@ -34,7 +34,7 @@ def test_the_command_installs_into_this_environment(tmp_path, extra, package):
         command,
         shell=True,
         cwd=tmp_path,
-        env=environment(PIP_NO_INDEX="1", PATH="/usr/bin:/bin"),
+        env=environment(PIP_NO_INDEX="1", PIP_QUIET="0", PATH="/usr/bin:/bin"),
         capture_output=True,
         text=True,
         timeout=100,
