@@ -15,7 +15,8 @@ from attrs import frozen
 
 from tests.bench.samples import Measure, Run, Sample, failed_sample
 from tests.bench.seed import COPIED
-from tests.integration.images import assert_layout_holds, write_layout
+from tests.integration.images import assert_layout_holds, blobs_of
+from twisted_registry.testing import LayoutInvalid, write_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,15 +35,13 @@ class CopyIn(Measure):
     def __call__(self, server, run: Run) -> Sample:
         images = run.content.images(run.label)
         with _sandbox() as (folder, environment):
-            layout = write_layout(folder / "in", images)
+            layout = folder / "in"
+            write_layout(layout, images)
             target = f"{_address(server)}/bench/in-{run.label}"
             pairs = [(f"oci:{layout}:{tag}", f"{target}:{tag}") for tag in images]
             sample = _copy(pairs, environment)
         if server.store:
-            digests = {
-                blob for top in images.values() for each in top.walk() for blob in each.blobs
-            }
-            server.forget(digests)
+            server.forget({blob.digest for top in images.values() for blob in blobs_of(top)})
         return sample
 
     def seconds(self, run: Run) -> float:
@@ -65,7 +64,7 @@ class CopyOut(Measure):
                 try:
                     for top in images.values():
                         assert_layout_holds(layout, top)
-                except (AssertionError, OSError):
+                except (AssertionError, OSError, LayoutInvalid):
                     return failed_sample("a copy that differs")
         return sample
 

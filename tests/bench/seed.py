@@ -10,12 +10,15 @@ from attrs import field, frozen
 from tests.bench import generator
 from tests.bench.content import Blob, BlobMaker, push
 from tests.bench.wire import MIB, Connection
-from tests.integration.images import Image, index
+from tests.integration.images import blobs_of, index
 from tests.support.manifests import OCI_IMAGE, digest_of, image
+from twisted_registry.testing.images import all_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from twisted_registry.testing import Index
 
 REPOSITORY = "bench/image"
 MANY = "bench/many"
@@ -142,7 +145,7 @@ class Content:
         """The repositories that fill the catalog of a bucket, in order."""
         return self.repositories[: self.sizes.bucket_repositories]
 
-    def images(self, seed: str) -> dict[str, Image]:
+    def images(self, seed: str) -> dict[str, Index]:
         """Return images of two architectures by tag; each seed gives other bytes."""
         return _images(seed, self.sizes.images, self.sizes.layer)
 
@@ -158,7 +161,7 @@ def _tags(count: int) -> list[str]:
 
 # All servers of a round get the same images; they are too large to cache more.
 @lru_cache(maxsize=2)
-def _images(seed: str, count: int, size: int) -> dict[str, Image]:
+def _images(seed: str, count: int, size: int) -> dict[str, Index]:
     return {str(number): index((seed, number), size=size) for number in range(count)}
 
 
@@ -239,8 +242,8 @@ def _push(server, content: Content, part: Part) -> None:
         elif part == "deletable":
             _push_blobs(connection, DELETABLE, [content.config, content.layers[64 * KIB]])
         elif part == "images":
-            for tag, image in content.images("pulled").items():
-                _push_image(connection, tag, image)
+            for tag, made in content.images("pulled").items():
+                _push_index(connection, tag, made)
         else:
             _push_blobs(connection, REPOSITORY, content.blobs(part))
         if part == "small":
@@ -249,12 +252,12 @@ def _push(server, content: Content, part: Part) -> None:
                 push_manifest(connection, REPOSITORY, reference, OCI_IMAGE, content.manifest)
 
 
-def _push_image(connection: Connection, tag: str, image: Image) -> None:
-    for each in image.walk():
-        blobs = [Blob([data], digest) for digest, data in each.blobs.items()]
-        _push_blobs(connection, COPIED, blobs)
-        reference = tag if each is image else each.digest
-        push_manifest(connection, COPIED, reference, each.media_type, each.manifest)
+def _push_index(connection: Connection, tag: str, made: Index) -> None:
+    blobs = (Blob([blob.read()], blob.digest) for blob in blobs_of(made))
+    _push_blobs(connection, COPIED, blobs)
+    for each in all_images(made):
+        reference = tag if each is made else each.digest
+        push_manifest(connection, COPIED, reference, each.media_type, each.manifest.read())
 
 
 def _push_blobs(connection: Connection, repository: str, blobs: Iterable[Blob]) -> None:

@@ -22,10 +22,11 @@ from pathlib import Path
 
 from attrs import define, field
 
-from tests.integration.images import Image, encode, noise, sha256
+from tests.integration.images import noise
 from tests.integration.remote import ACCEPT, Remote, Response, RoundRobin, with_digest
 from tests.integration.servers import Bucket, answers, wait_until
 from tests.support.processes import free_port
+from twisted_registry.testing import Blob, Image, build_image
 
 CONFIGURATION = """\
 version: 0.1
@@ -41,8 +42,7 @@ http:
   workers: {workers}
   secret: the same everywhere
 """
-MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
-LAYERS = [noise(("layer", number), 3000) for number in range(24)]
+LAYERS = [Blob.from_bytes(noise(("layer", number), 3000)) for number in range(24)]
 TAGS = [f"tag-{number}" for number in range(3)]
 #: Seconds between the check of a manifest's references and its link.
 LINK_DELAY_S = 0.1
@@ -121,13 +121,13 @@ class Racer(threading.Thread):
         made = self.image()
         self.ledger.tags.pop((self.repository, tag), None)
         for _ in range(3):
-            for digest, blob in made.blobs.items():
-                self.push_blob(digest, blob)
+            for blob in made.blobs:
+                self.push_blob(blob.digest, blob.read())
             response = self.timed(
                 "PUT manifest",
                 "PUT",
                 f"/v2/{self.repository}/manifests/{tag}",
-                made.manifest,
+                made.manifest.read(),
                 {"Content-Type": made.media_type},
             )
             self.ledger.counts[f"manifest {response.status}"] += 1
@@ -137,21 +137,8 @@ class Racer(threading.Thread):
             assert response.status in {400, 503}, response
 
     def image(self) -> Image:
-        layers = self.random.sample(LAYERS, 3)
-        config = encode({"n": self.random.randrange(40)})
-        parts = [
-            {"mediaType": "application/octet-stream", "digest": sha256(blob), "size": len(blob)}
-            for blob in (config, *layers)
-        ]
-        manifest = encode(
-            {
-                "schemaVersion": 2,
-                "mediaType": MEDIA_TYPE,
-                "config": parts[0],
-                "layers": parts[1:],
-            }
-        )
-        return Image(MEDIA_TYPE, manifest, {sha256(blob): blob for blob in (config, *layers)})
+        config = b'{"n": %d}' % self.random.randrange(40)
+        return build_image(layers=self.random.sample(LAYERS, 3), config=Blob.from_bytes(config))
 
     def push_blob(self, digest: str, blob: bytes) -> None:
         """Push a blob: check for it first, try to mount it, or send it, at random."""
@@ -192,8 +179,8 @@ class Racer(threading.Thread):
     def delete_blob(self) -> None:
         """Delete a blob that no acknowledged image of the repository needs."""
         images = [made for (name, _), made in self.ledger.tags.items() if name == self.repository]
-        needed = {digest for made in images for digest in made.blobs}
-        unneeded = [digest for digest in map(sha256, LAYERS) if digest not in needed]
+        needed = {blob.digest for made in images for blob in made.blobs}
+        unneeded = [layer.digest for layer in LAYERS if layer.digest not in needed]
         self.send_delete(f"/v2/{self.repository}/blobs/{self.random.choice(unneeded)}")
 
     def send_delete(self, path: str, *, expected: bool = False) -> None:
@@ -228,12 +215,12 @@ def check(remote: Remote, name: str, tag: str, made: Image) -> None:
     :raises Broken: if anything is missing or differs.
     """
     response = remote.manifest(name, tag)
-    if response.status != 200 or response.body != made.manifest:
+    if response.status != 200 or response.body != made.manifest.read():
         raise Broken(f"{name}:{tag}: {response}")
-    for digest, blob in made.blobs.items():
-        response = remote.blob(name, digest)
-        if response.status != 200 or response.body != blob:
-            raise Broken(f"{name}:{tag} needs {digest}: {response}")
+    for blob in made.blobs:
+        response = remote.blob(name, blob.digest)
+        if response.status != 200 or response.body != blob.read():
+            raise Broken(f"{name}:{tag} needs {blob.digest}: {response}")
 
 
 @define(eq=False)

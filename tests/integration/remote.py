@@ -14,19 +14,16 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from attrs import field, frozen
 
-from tests.integration.images import (
-    DOCKER_LIST,
-    DOCKER_MANIFEST,
-    OCI_INDEX,
-    OCI_MANIFEST,
-    Image,
-    sha256,
-)
+from tests.integration.images import blobs_of, sha256
+from twisted_registry.oci.manifest import DOCKER_IMAGE, DOCKER_INDEX, OCI_IMAGE, OCI_INDEX
+from twisted_registry.testing.images import all_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-ACCEPT = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_LIST}"
+    from twisted_registry.testing.images import AnyImage
+
+ACCEPT = f"{OCI_IMAGE}, {OCI_INDEX}, {DOCKER_IMAGE}, {DOCKER_INDEX}"
 
 
 @frozen
@@ -138,40 +135,40 @@ class Remote:
         assert response.status == 201, response
         return digest
 
-    def push_manifest(self, name: str, reference: str, image: Image) -> None:
+    def push_manifest(self, name: str, reference: str, image: AnyImage) -> None:
         """Push a manifest whose content exists."""
         response = self.request(
             "PUT",
             f"/v2/{name}/manifests/{reference}",
-            image.manifest,
+            image.manifest.read(),
             {"Content-Type": image.media_type},
         )
         assert response.status == 201, response
 
-    def push(self, name: str, image: Image, tag: str | None = None) -> None:
+    def push(self, name: str, image: AnyImage, tag: str | None = None) -> None:
         """Push an image with all that it references, children first."""
-        for each in image.walk():
-            for blob in each.blobs.values():
-                self.push_blob(name, blob)
+        for blob in blobs_of(image):
+            self.push_blob(name, blob.read())
+        for each in all_images(image):
             self.push_manifest(name, each.digest, each)
         if tag is not None:
             self.push_manifest(name, tag, image)
 
-    def assert_holds(self, name: str, image: Image, tag: str | None = None) -> None:
+    def assert_holds(self, name: str, image: AnyImage, tag: str | None = None) -> None:
         """Check that ``image`` is served unchanged, by digest and by ``tag``."""
-        for each in image.walk():
+        for each in all_images(image):
             references = [each.digest, *([tag] if tag is not None and each is image else [])]
             for reference in references:
                 response = self.manifest(name, reference)
                 assert response.status == 200, (reference, response)
-                assert response.body == each.manifest, reference
+                assert response.body == each.manifest.read(), reference
                 assert response.headers["content-type"] == each.media_type
                 assert response.headers["docker-content-digest"] == each.digest
-            for digest, blob in each.blobs.items():
-                response = self.blob(name, digest)
-                assert response.status == 200, (digest, response)
-                assert response.body == blob, digest
-                assert response.headers["content-length"] == str(len(blob))
+        for blob in blobs_of(image):
+            response = self.blob(name, blob.digest)
+            assert response.status == 200, (blob, response)
+            assert response.body == blob.read(), blob
+            assert response.headers["content-length"] == str(blob.size)
 
     def assert_complete(self, name: str, reference: str) -> Response:
         """Check that all content of ``reference`` is served under the right digests."""

@@ -11,8 +11,9 @@ import re
 
 import pytest
 
-from tests.integration.images import image, write_archive, write_layout
+from tests.integration.images import image
 from tests.integration.protected_registries import KINDS, USERS, ProtectedRegistries
+from twisted_registry.testing import write_layout
 
 pytestmark = pytest.mark.integration
 
@@ -59,7 +60,8 @@ def strict(sandbox, registries):
 def traffic(registries, docker, shared_sandbox, tmp_path_factory):
     """Log in with each kind of credentials, push, and pull with each client from the store."""
     folder = tmp_path_factory.mktemp("traffic")
-    layout = write_layout(folder / "layout", {"1": image("traffic")})
+    layout = folder / "layout"
+    write_layout(layout, {"1": image("traffic")})
     run = shared_sandbox.run
     for kind in KINDS:
         login = registries.login(kind)
@@ -94,7 +96,8 @@ def refused(sandbox, messages, *command):
 
 
 def test_skopeo_gets_what_the_rules_allow(login, strict, tmp_path):
-    layout = write_layout(tmp_path / "layout", {"1": image(f"skopeo-{login.kind}")})
+    layout = tmp_path / "layout"
+    write_layout(layout, {"1": image(f"skopeo-{login.kind}")})
     copy = ("skopeo", "copy")
     team, public, other = (
         f"docker://{login.image(each)}" for each in ("team/skopeo", "public/skopeo", "other/x")
@@ -156,7 +159,8 @@ def test_oras_gets_what_the_rules_allow(login, strict):
 
 
 def test_docker_gets_what_the_rules_allow(login, docker, shared_sandbox, tmp_path):
-    archive = write_archive(tmp_path / "saved.tar", "saved:1", seed=f"d-{login.kind}", layers=2)
+    archive = tmp_path / "saved.tar"
+    write_layout(archive, {"saved:1": image(f"d-{login.kind}")})
     team, public, other = (
         login.image(f"{each}/docker-{login.kind}") for each in ("team", "public", "other")
     )
@@ -189,7 +193,8 @@ def test_docker_gets_what_the_rules_allow(login, docker, shared_sandbox, tmp_pat
 def test_docker_cannot_mount_layers_that_its_user_may_not_pull(registries, docker, tmp_path):
     """docker tries a mount from the repository that it remembers, then uploads the layer."""
     login = registries.login("user")
-    archive = write_archive(tmp_path / "saved.tar", "saved:1", seed="docker-mount", layers=2)
+    archive = tmp_path / "saved.tar"
+    write_layout(archive, {"saved:1": image("docker-mount")})
     docker("load", "--input", archive)
     secret, mine = login.image("team/mount"), login.image("mine/mount")
     docker("tag", "saved:1", secret)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.integration.images import OCI_MANIFEST, image, sha256
+from tests.integration.images import image, sha256
 from tests.integration.servers import DISTRIBUTION, OURS
 from tests.support.passwords import basic_header, password_lines
 from tests.support.tokens import (
@@ -30,6 +30,7 @@ from tests.support.tokens import (
     x5c,
 )
 from twisted_registry.auth.keys import key_ids
+from twisted_registry.oci.manifest import OCI_IMAGE
 
 pytestmark = pytest.mark.integration
 
@@ -82,7 +83,7 @@ def result_of(served, method, path, body, authorization):
     """Return the parts of a response to compare."""
     headers = {} if authorization is None else {"Authorization": authorization}
     if body is not None:
-        headers["Content-Type"] = OCI_MANIFEST
+        headers["Content-Type"] = OCI_IMAGE
     response = served.remote.request(method, path, body, headers)
     parameters = challenge(response.headers.get("www-authenticate"))
     if method == "HEAD" or response.status != 401:

@@ -22,13 +22,16 @@ import pytest
 from attrs import frozen
 
 from tests.documentation.pages import blocks_in
-from tests.integration.images import Image, assert_layout_holds, image, write_layout
+from tests.integration.images import assert_layout_holds, image
 from tests.integration.remote import Remote
 from tests.integration.servers import OURS, Bucket, answers, end, program, wait_until
 from tests.support.processes import free_port
+from twisted_registry.testing import write_layout
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from twisted_registry.testing import Image
 
 pytestmark = pytest.mark.integration
 
@@ -145,14 +148,14 @@ class Pushed:
             sandbox.run("podman", "push", "--quiet", identity.removeprefix("sha256:"), target)
         else:
             remote = Remote(address)
-            for blob in self.image.blobs.values():
-                remote.push_in_chunks(self.name, blob, len(blob) // 3 + 1)
+            for blob in self.image.blobs:
+                remote.push_in_chunks(self.name, blob.read(), blob.size // 3 + 1)
             remote.push_manifest(self.name, self.tag, self.image)
 
     @property
     def configuration(self) -> str:
         """The digest of the configuration, which is the id of the image in podman."""
-        return next(iter(self.image.blobs)).removeprefix("sha256:")
+        return self.image.config.digest.removeprefix("sha256:")
 
     def check(self, address: str, sandbox, folder: Path) -> None:
         """Pull it, and compare all bytes."""
@@ -195,7 +198,8 @@ def test_images_survive_a_kill_behind_nginx(
     for number in range(count):
         client = ("skopeo", "chunks")[number % 2] if number % podman_each else "podman"
         everything.append(Pushed(number, image(("nginx", number), size=20_000), client))
-    layout = write_layout(tmp_path / "layout", {each.tag: each.image for each in everything})
+    layout = tmp_path / "layout"
+    write_layout(layout, {each.tag: each.image for each in everything})
     with ThreadPoolExecutor(6) as pool:
         pushes = [pool.submit(again, each.push, address, sandbox, layout) for each in everything]
         while sum(push.done() for push in pushes) < count // 3:

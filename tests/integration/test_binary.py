@@ -15,11 +15,12 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.integration.images import image, write_archive
+from tests.integration.images import image, write_dir
 from tests.integration.remote import Remote
 from tests.integration.servers import answers, missing, program
 from tests.support.processes import RegistryProcess, free_port, passing_socket, wait_until
 from twisted_registry import __version__
+from twisted_registry.testing import write_layout
 
 pytestmark = pytest.mark.integration
 
@@ -141,11 +142,7 @@ def test_commands_run(empty_root):
 def test_skopeo_pushes_and_pulls(empty_root, sandbox, tmp_path, workers):
     made = image("binary", size=100_000)
     folder = tmp_path / "dir"
-    folder.mkdir()
-    (folder / "version").write_text("Directory Transport Version: 1.1\n")
-    (folder / "manifest.json").write_bytes(made.manifest)
-    for digest, blob in made.blobs.items():
-        (folder / digest.partition(":")[2]).write_bytes(blob)
+    write_dir(folder, made)
     with empty_root.serve(workers=workers) as server:
         target = f"docker://127.0.0.1:{server.port}/a:1"
         sandbox.run("skopeo", *COPY, f"dir:{folder}", target)
@@ -162,7 +159,9 @@ def test_skopeo_pushes_and_pulls(empty_root, sandbox, tmp_path, workers):
 
 
 def test_docker_pushes_and_pulls(empty_root, docker, tmp_path):
-    docker("load", "--input", write_archive(tmp_path / "saved.tar", "saved:1", seed="binary"))
+    archive = tmp_path / "saved.tar"
+    write_layout(archive, {"saved:1": image("binary")})
+    docker("load", "--input", archive)
     before = docker("image", "inspect", "--format={{.Id}}", "saved:1")
     with empty_root.serve(workers=2) as server:
         target = f"127.0.0.1:{server.port}/a:1"

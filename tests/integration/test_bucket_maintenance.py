@@ -6,6 +6,7 @@ Each with objects of one part and of many, written by this registry and by Distr
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
@@ -17,6 +18,9 @@ from tests.integration.test_bucket_upkeep import command
 from tests.support.s3_servers import BUCKET, client
 from twisted_registry.oci.digest import Digest
 from twisted_registry.repository import layout
+
+if TYPE_CHECKING:
+    from twisted_registry.testing import Image
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -46,7 +50,7 @@ class Store:
     """
 
     bucket: Bucket
-    images: dict[str, object] = field(
+    images: dict[str, Image] = field(
         factory=lambda: {name: image(name, layers=1, size=6 * MIB) for name in NAMES}
     )
 
@@ -56,7 +60,7 @@ class Store:
 
     def digests(self, name):
         """Return the digests of the config and of the layer of an image."""
-        return [Digest.parse(text) for text in self.images[name].blobs]
+        return [Digest.parse(blob.digest) for blob in self.images[name].blobs]
 
     def key(self, digest):
         return f"{self.bucket.prefix}/{layout.blob_data(digest)}"
@@ -79,9 +83,9 @@ class Store:
     def damage(self, name):
         """Change a byte of the config and of the layer, which stays an object of parts."""
         config, layer = self.digests(name)
-        blobs = self.images[name].blobs
-        self.s3.put_object(Bucket=BUCKET, Key=self.key(config), Body=flipped(blobs[str(config)]))
-        content, place = flipped(blobs[str(layer)]), {"Bucket": BUCKET, "Key": self.key(layer)}
+        blobs = [flipped(blob.read()) for blob in self.images[name].blobs]
+        self.s3.put_object(Bucket=BUCKET, Key=self.key(config), Body=blobs[0])
+        content, place = blobs[1], {"Bucket": BUCKET, "Key": self.key(layer)}
         upload = self.s3.create_multipart_upload(**place)["UploadId"]
         parts = []
         for number, start in enumerate(range(0, len(content), PART_BYTES), 1):

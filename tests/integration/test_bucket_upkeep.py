@@ -89,13 +89,13 @@ def test_fsck_finds_and_repairs_damage_in_a_bucket(launcher, bucket, tmp_path):
         served.remote.push(name, each, "v1")
     served.stop()
     content = Content(bucket)
-    layers = {name: list(each.blobs)[-1] for name, each in images.items()}
+    layers = {name: each.layers[-1].digest for name, each in images.items()}
     lost, torn = (layout.blob_data(Digest.parse(layers[name])) for name in ("missing", "truncated"))
     unnamed, emptied = (layout.tag_current_link(name, "v1") for name in ("unnamed", "emptied"))
     unlinked = layout.layer_link("emptied", Digest.parse(layers["emptied"]))
     intact = content.tags()
     content.remove(lost)
-    content.put(torn, images["truncated"].blobs[layers["truncated"]][:-1])
+    content.put(torn, images["truncated"].layers[-1].read()[:-1])
     content.put(unnamed, GONE.encode())
     content.put(emptied, b"")
     content.put(unlinked, b"")

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from tests.integration.images import image, index, referrer
+from tests.integration.images import blobs_of, image, index, referrer
 from tests.integration.servers import DISTRIBUTION, OURS, program, written
+from twisted_registry.testing.images import all_images
 
 pytestmark = pytest.mark.integration
 
@@ -42,8 +43,7 @@ def blobs(root):
 
 def digests_of(*images):
     """Return the digests of all manifests and blobs of images."""
-    parts = [each for top in images for each in top.walk()]
-    return {each.digest for each in parts} | {blob for each in parts for blob in each.blobs}
+    return {each.digest for top in images for each in (*all_images(top), *blobs_of(top))}
 
 
 def test_images_that_distribution_destroys_are_kept(launcher, tmp_path):
@@ -69,9 +69,9 @@ def test_images_that_distribution_destroys_are_kept(launcher, tmp_path):
     for tag in ("oci", "docker"):
         # The index still exists, but none of its images.
         assert theirs.remote.manifest("multi", tag).status == 200
-        for child in images[tag].children:
+        for child in images[tag].images:
             assert theirs.remote.manifest("multi", child.digest).status == 404
-            assert not blobs(copy) & set(child.blobs)
+            assert not blobs(copy) & {blob.digest for blob in child.blobs}
 
     ours(tmp_path, root)
     assert blobs(root) == digests_of(*images.values(), signature)
@@ -100,8 +100,8 @@ def test_collecting_beside_a_server_deletes_after_the_grace(launcher, tmp_path):
     assert "blobs and 0 manifests deleted" in outputs[-1]
     assert not (root / "twisted-registry/collector/list").exists()
     served.remote.assert_holds("a", multi, "multi")
-    for digest in doomed.blobs:
-        assert served.remote.request("HEAD", f"/v2/a/blobs/{digest}").status == 404
+    for blob in doomed.blobs:
+        assert served.remote.request("HEAD", f"/v2/a/blobs/{blob.digest}").status == 404
     # Deleted content can be pushed again at once.
     served.remote.push("a", doomed, "doomed")
     served.remote.assert_holds("a", doomed, "doomed")

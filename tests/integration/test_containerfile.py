@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.containers import UID, push_and_pull, run_podman, users_of
-from tests.integration.images import write_archive
+from tests.integration.images import image
 from tests.integration.servers import program
 from tests.support.processes import ROOT, free_port
 from twisted_registry.testing import File, Folder, Symlink, build_image, write_layout
@@ -95,7 +95,8 @@ def test_the_containerfile_builds_and_serves(sandbox, tmp_path):
         address=address,
         options=[f"--env=REGISTRY_HTTP_ADDR={address}"],
     ) as podman:
-        archive = write_archive(tmp_path / "saved.tar", "saved:1", seed="containerfile")
+        archive = tmp_path / "saved.tar"
+        write_layout(archive, {"saved:1": image("containerfile")})
         push_and_pull(sandbox, address, f"docker-archive:{archive}")
         pid = podman("inspect", "--format={{.State.Pid}}", "registry").strip()
         assert users_of(pid) == {UID}

@@ -7,7 +7,9 @@ import re
 
 import pytest
 
-from tests.integration.images import DOCKER_LIST, DOCKER_MANIFEST, index, sha256, write_archive
+from tests.integration.images import image, index, sha256
+from twisted_registry.oci.manifest import DOCKER_IMAGE, DOCKER_INDEX
+from twisted_registry.testing import write_layout
 
 pytestmark = pytest.mark.integration
 
@@ -15,7 +17,9 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def saved(tmp_path):
     """An archive with one image, ``saved:1``, of three layers."""
-    return write_archive(tmp_path / "saved.tar", "saved:1", seed="docker", layers=3)
+    archive = tmp_path / "saved.tar"
+    write_layout(archive, {"saved:1": image("docker", layers=3)})
+    return archive
 
 
 def test_docker_pushes_mounts_and_pulls_layers(registry, docker, saved):
@@ -28,7 +32,7 @@ def test_docker_pushes_mounts_and_pulls_layers(registry, docker, saved):
     digest = re.search(r"digest: (sha256:\w+)", pushed).group(1)
     stored = registry.remote.assert_complete("docker/first", "1")
     assert sha256(stored.body) == digest
-    assert stored.headers["content-type"] == DOCKER_MANIFEST
+    assert stored.headers["content-type"] == DOCKER_IMAGE
 
     docker("tag", "saved:1", second)
     mounted = docker("push", second)
@@ -74,14 +78,14 @@ def test_docker_pulls_one_platform_of_an_index(registry, docker, as_docker):
 
 def test_docker_pushes_a_manifest_list(registry, docker):
     made = index("docker-list", docker=True)
-    for child, architecture in zip(made.children, ("amd64", "arm64"), strict=True):
+    for child, architecture in zip(made.images, ("amd64", "arm64"), strict=True):
         registry.remote.push("docker/list", child, architecture)
     target = registry.image("docker/list")
     sources = [registry.image("docker/list", each) for each in ("amd64", "arm64")]
     docker("manifest", "create", "--insecure", target, *sources)
     docker("manifest", "push", "--insecure", target)
     stored = registry.remote.assert_complete("docker/list", "1")
-    assert stored.headers["content-type"] == DOCKER_LIST
+    assert stored.headers["content-type"] == DOCKER_INDEX
     assert {entry["digest"] for entry in stored.json()["manifests"]} == {
-        child.digest for child in made.children
+        child.digest for child in made.images
     }

@@ -6,10 +6,10 @@ from uuid import uuid4
 
 import pytest
 
-from tests.integration.images import assert_layout_holds, image, layout_blob, noise, sha256
-from tests.integration.images import write_layout as write
+from tests.integration.images import assert_layout_holds, image, noise, sha256
 from tests.integration.servers import OURS, Bucket
 from tests.support.s3_servers import BUCKET, client
+from twisted_registry.testing import write_layout
 
 pytestmark = pytest.mark.integration
 
@@ -38,15 +38,12 @@ def assert_stored_in_parts(registry, digest):
     assert stored["ETag"].strip('"').endswith(f"-{parts}")
 
 
-def largest_blob(made):
-    return max(made.blobs, key=lambda digest: len(made.blobs[digest]))
-
-
 def test_skopeo(registry, sandbox, tmp_path, large_image):
-    layout = write(tmp_path / "layout", {"1": large_image})
+    layout = tmp_path / "layout"
+    write_layout(layout, {"1": large_image})
     target = f"docker://{registry.image('skopeo')}"
     sandbox.run("skopeo", *COPY, f"oci:{layout}:1", target)
-    assert_stored_in_parts(registry, largest_blob(large_image))
+    assert_stored_in_parts(registry, large_image.layers[0].digest)
     sandbox.run("skopeo", *COPY, target, f"oci:{tmp_path / 'back'}:1")
     assert_layout_holds(tmp_path / "back", large_image)
 
@@ -61,10 +58,10 @@ def test_oras(registry, sandbox):
 
 
 def test_crane(registry, sandbox, tmp_path, large_image):
-    layout = write(tmp_path / "layout", {"1": large_image})
+    layout = tmp_path / "layout"
+    write_layout(layout, {"1": large_image})
     sandbox.run("crane", "push", "--insecure", layout, registry.image("crane"))
-    digest = largest_blob(large_image)
-    assert_stored_in_parts(registry, digest)
+    assert_stored_in_parts(registry, large_image.layers[0].digest)
     back = tmp_path / "back"
     sandbox.run("crane", "pull", "--insecure", "--format=oci", registry.image("crane"), back)
-    assert layout_blob(back, digest) == large_image.blobs[digest]
+    assert_layout_holds(back, large_image)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 from attrs import define, field
 
-from tests.integration.images import Image, image, sha256
+from tests.integration.images import image, sha256
 from tests.integration.remote import Remote, with_digest
 from tests.integration.servers import OURS
 from tests.integration.small_disk import MIB, mounted_disk
 from tests.support.processes import CONFIGURATION, SERVE, RegistryProcess, write_configuration
+
+if TYPE_CHECKING:
+    from twisted_registry.testing import Image
 
 pytestmark = pytest.mark.integration
 
@@ -48,15 +52,15 @@ class Push:
     def resume(self) -> None:
         """Push what the registry does not have yet."""
         self.refused = None
-        for digest, blob in self.image.blobs.items():
-            if self.remote.request("HEAD", f"/v2/{self.name}/blobs/{digest}").status == 200:
+        for blob in self.image.blobs:
+            if self.remote.request("HEAD", f"/v2/{self.name}/blobs/{blob.digest}").status == 200:
                 continue
-            if not self._blob(digest, blob):
+            if not self._blob(blob.digest, blob.read()):
                 return
         self._request(
             "PUT",
             f"/v2/{self.name}/manifests/latest",
-            self.image.manifest,
+            self.image.manifest.read(),
             {"Content-Type": self.image.media_type},
         )
 
@@ -167,8 +171,8 @@ def test_pushes_to_a_full_disk_are_refused_and_resume(disk, launcher, workers):
     for push in pushes:
         assert push.refused is None, push.refused
         remote.assert_holds(push.name, push.image, "latest")
-        for digest in push.image.blobs:
-            assert sha256(remote.blob(push.name, digest).body) == digest
+        for blob in push.image.blobs:
+            assert sha256(remote.blob(push.name, blob.digest).body) == blob.digest
 
 
 WATERMARKS = """\
@@ -201,7 +205,7 @@ def test_watermarks_warn_and_refuse_pushes(disk, tmp_path):
         disk.fill(leave=DISK * MIB * 3 // 10)
         eventually(lambda: "warning" in remote.request("GET", "/v2/").headers)
         warning = '299 - "the storage of this registry is nearly full"'
-        for path in ("/v2/held/manifests/latest", f"/v2/held/blobs/{next(iter(held.blobs))}"):
+        for path in ("/v2/held/manifests/latest", f"/v2/held/blobs/{held.config.digest}"):
             assert remote.request("GET", path).headers["warning"] == warning
         remote.push("held", held, "again")
         disk.fill(leave=DISK * MIB // 10)

@@ -17,12 +17,12 @@ from attrs import frozen
 from tests.documentation.pages import blocks_in
 from tests.documentation.shell import read_commands
 from tests.integration.containers import INSECURE, UID, push_and_pull, run_podman, users_of
-from tests.integration.images import sha256, write_archive
+from tests.integration.images import image, sha256
 from tests.integration.remote import Remote
 from tests.integration.servers import answers, program
 from tests.support.processes import ROOT, free_port, wait_until
 from twisted_registry import __version__
-from twisted_registry.testing import Registry, read_layout
+from twisted_registry.testing import Registry, read_layout, write_layout
 
 pytestmark = pytest.mark.integration
 
@@ -93,7 +93,9 @@ def files(built):
 @pytest.fixture
 def archive(tmp_path):
     """A small image to push, as a source of skopeo."""
-    return f"docker-archive:{write_archive(tmp_path / 'saved.tar', 'saved:1', seed='image')}"
+    path = tmp_path / "saved.tar"
+    write_layout(path, {"saved:1": image("image")})
+    return f"docker-archive:{path}"
 
 
 def test_skopeo_reads_the_layout_and_the_archive(built, sandbox):

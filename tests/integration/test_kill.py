@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 import pytest
 from attrs import define, field
 
-from tests.integration.images import Image, image, sha256
+from tests.integration.images import image, sha256
 from tests.integration.remote import Remote, target_of, with_digest
 from tests.integration.servers import AGAINST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from twisted_registry.testing import Image
 
 pytestmark = pytest.mark.integration
 
@@ -93,10 +95,11 @@ class Client(threading.Thread):
         """Push an image: its blobs, then the manifest under a new tag and under latest."""
         size = random.Random(f"{self.seed}-{number}").randrange(100, 900_000)
         made = image((self.seed, number), size=size)
-        for digest, blob in made.blobs.items():
-            self.ledger.attempted[self.name, digest] = blob
-            self.push_blob(digest, blob)
-            self.ledger.blobs[self.name, digest] = blob
+        for blob in made.blobs:
+            data = blob.read()
+            self.ledger.attempted[self.name, blob.digest] = data
+            self.push_blob(blob.digest, data)
+            self.ledger.blobs[self.name, blob.digest] = data
         for tag in (f"{self.seed}-{number}", "latest"):
             self.remote.push_manifest(self.name, tag, made)
             self.ledger.tags[self.name, tag] = made

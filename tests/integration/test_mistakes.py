@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.integration.images import assert_layout_holds, image, index, write_layout
+from tests.integration.images import assert_layout_holds, image, index
 from tests.support.processes import (
     CONFIGURATION,
     SERVE,
@@ -16,6 +16,7 @@ from tests.support.processes import (
     wait_until,
     write_configuration,
 )
+from twisted_registry.testing import write_layout
 
 pytestmark = pytest.mark.integration
 
@@ -34,7 +35,8 @@ http:
 
 def test_a_deleted_and_collected_image_is_restored(sandbox, tmp_path):
     made = index("trash", ("amd64", "arm64"))
-    layout = write_layout(tmp_path / "layout", {"1": made, "2": image("trash-newer")})
+    layout = tmp_path / "layout"
+    write_layout(layout, {"1": made, "2": image("trash-newer")})
     path = write_configuration(tmp_path, TEXT)
 
     def command(*words):

@@ -136,7 +136,7 @@ def test_repositories_and_tags_are_listed_and_deleted(registry, sandbox):
         "oras", "manifest", "delete", "--plain-http", "--force", f"{repository}@{made.digest}"
     )
     assert registry.remote.manifest("oras/lists/deep", "a").status == 404
-    layer = next(iter(made.blobs))
+    layer = made.layers[0].digest
     sandbox.run("oras", "blob", "delete", "--plain-http", "--force", f"{repository}@{layer}")
     assert registry.remote.blob("oras/lists/deep", layer).status == 404
 

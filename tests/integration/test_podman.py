@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.images import OCI_INDEX, OCI_MANIFEST, index, noise, sha256
+from tests.integration.images import index, noise, sha256
+from twisted_registry.oci.manifest import OCI_IMAGE, OCI_INDEX
 
 pytestmark = pytest.mark.integration
 
@@ -28,7 +29,7 @@ def test_podman_pulls_what_it_built_and_pushed(registry, sandbox, context):
     sandbox.run("podman", "push", "--digestfile", sandbox.home / "digest", target)
 
     pushed = registry.remote.assert_complete("podman/built", "1")
-    assert pushed.headers["content-type"] == OCI_MANIFEST
+    assert pushed.headers["content-type"] == OCI_IMAGE
     assert sha256(pushed.body) == (sandbox.home / "digest").read_text()
 
     (before,) = json.loads(sandbox.run("podman", "image", "inspect", target))
@@ -46,7 +47,7 @@ def test_podman_pulls_what_it_built_and_pushed(registry, sandbox, context):
 def test_podman_pulls_by_digest(registry, sandbox):
     made = index("podman-digest")
     registry.remote.push("podman/digest", made, "1")
-    child = made.children[0]
+    child = made.images[0]
     source = f"{registry.address}/podman/digest@{child.digest}"
     sandbox.run("podman", "pull", source)
     (pulled,) = json.loads(sandbox.run("podman", "image", "inspect", source))

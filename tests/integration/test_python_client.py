@@ -40,8 +40,8 @@ def test_dxf_reads_an_image_of_another_client(registry, dxf):
     made = image("dxf")
     registry.remote.push("dxf/image", made, "1")
     repository = dxf("dxf/image")
-    assert repository.get_manifest("1").encode() == made.manifest
-    assert repository.get_digest("1") == next(iter(made.blobs))
+    assert repository.get_manifest("1").encode() == made.manifest.read()
+    assert repository.get_digest("1") == made.config.digest
 
 
 def test_dxf_deletes_a_blob(registry, dxf, tmp_path):

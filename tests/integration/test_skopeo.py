@@ -6,17 +6,10 @@ import json
 
 import pytest
 
-from tests.integration.images import (
-    DOCKER_MANIFEST,
-    OCI_ZSTD_LAYER,
-    assert_layout_holds,
-    image,
-    index,
-    read_layout,
-    sha256,
-    write_archive,
-    write_layout,
-)
+from tests.integration.images import assert_layout_holds, image, index, sha256, write_dir
+from twisted_registry.oci.manifest import DOCKER_IMAGE
+from twisted_registry.testing import read_layout, write_layout
+from twisted_registry.testing.layers import OCI_TAR_ZSTD
 
 pytestmark = pytest.mark.integration
 
@@ -32,28 +25,24 @@ def test_skopeo_copies_an_image_in_and_out_unchanged(registry, sandbox, tmp_path
     target = "docker://" + registry.image(name)
     # A layout must not hold Docker's types: skopeo would convert them.  Its own "dir" may.
     folder = tmp_path / "dir"
-    folder.mkdir()
-    (folder / "version").write_text("Directory Transport Version: 1.1\n")
-    (folder / "manifest.json").write_bytes(made.manifest)
-    for digest, blob in made.blobs.items():
-        (folder / digest.partition(":")[2]).write_bytes(blob)
+    write_dir(folder, made)
 
     sandbox.run("skopeo", *COPY, "--preserve-digests", f"dir:{folder}", target)
     registry.remote.assert_holds(name, made, "1")
 
     sandbox.run("skopeo", *COPY, "--preserve-digests", target, f"dir:{tmp_path / 'back'}")
-    assert (tmp_path / "back" / "manifest.json").read_bytes() == made.manifest
-    for digest, blob in made.blobs.items():
-        assert (tmp_path / "back" / digest.partition(":")[2]).read_bytes() == blob
+    for path in folder.iterdir():
+        assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_docker_archive_is_pushed_as_schema2(registry, sandbox, tmp_path):
-    archive = write_archive(tmp_path / "saved.tar", "saved:1", seed="archive")
+    archive = tmp_path / "saved.tar"
+    write_layout(archive, {"saved:1": image("archive")})
     target = "docker://" + registry.image("skopeo/archive")
     sandbox.run("skopeo", *COPY, "--format=v2s2", f"docker-archive:{archive}:saved:1", target)
 
     pushed = registry.remote.assert_complete("skopeo/archive", "1")
-    assert pushed.headers["content-type"] == DOCKER_MANIFEST
+    assert pushed.headers["content-type"] == DOCKER_IMAGE
 
     back = tmp_path / "back.tar"
     sandbox.run("skopeo", *COPY, target, f"docker-archive:{back}:saved:1")
@@ -62,7 +51,8 @@ def test_docker_archive_is_pushed_as_schema2(registry, sandbox, tmp_path):
 
 
 def test_zstd_layers_are_stored_as_pushed(registry, sandbox, tmp_path):
-    layout = write_layout(tmp_path / "layout", {"1": image("zstd")})
+    layout = tmp_path / "layout"
+    write_layout(layout, {"1": image("zstd")})
     target = "docker://" + registry.image("skopeo/zstd")
     sandbox.run(
         "skopeo",
@@ -74,19 +64,20 @@ def test_zstd_layers_are_stored_as_pushed(registry, sandbox, tmp_path):
     )
     pushed = registry.remote.assert_complete("skopeo/zstd", "1")
     layers = pushed.json()["layers"]
-    assert [layer["mediaType"] for layer in layers] == [OCI_ZSTD_LAYER] * 2
+    assert [layer["mediaType"] for layer in layers] == [OCI_TAR_ZSTD] * 2
     for layer in layers:
         blob = registry.remote.blob("skopeo/zstd", layer["digest"]).body
         assert blob.startswith(ZSTD_MAGIC)
 
     back = tmp_path / "back"
     sandbox.run("skopeo", *COPY, "--preserve-digests", target, f"oci:{back}:1")
-    assert read_layout(back, "1")[1] == pushed.body
+    assert read_layout(back)["1"].manifest.read() == pushed.body
 
 
 def test_all_images_of_an_index_are_copied(registry, sandbox, tmp_path):
     made = index("skopeo-all", ("amd64", "arm64", "s390x"))
-    layout = write_layout(tmp_path / "layout", {"1": made})
+    layout = tmp_path / "layout"
+    write_layout(layout, {"1": made})
     target = "docker://" + registry.image("skopeo/index")
     sandbox.run("skopeo", *COPY, "--all", "--preserve-digests", f"oci:{layout}:1", target)
     registry.remote.assert_holds("skopeo/index", made, "1")
@@ -106,7 +97,7 @@ def test_one_platform_of_an_index_is_copied(registry, sandbox, tmp_path):
     source = "docker://" + registry.image("skopeo/one")
     back = tmp_path / "back"
     sandbox.run("skopeo", "--override-arch=arm64", *COPY, source, f"oci:{back}:1")
-    assert read_layout(back, "1")[1] == made.children[1].manifest
+    assert read_layout(back)["1"].digest == made.images[1].digest
 
 
 def test_tags_are_listed_and_images_inspected(ours_only, registry, sandbox):
@@ -122,7 +113,7 @@ def test_tags_are_listed_and_images_inspected(ours_only, registry, sandbox):
     assert inspected["Architecture"] == "riscv64"
     assert inspected["RepoTags"] == ["1.0", "a", "b", "latest"]
     raw = sandbox.run("skopeo", "inspect", "--raw", PLAIN, f"{source}@{made.digest}")
-    assert raw.encode() == made.manifest
+    assert raw.encode() == made.manifest.read()
 
 
 def test_deleting_a_tag_deletes_its_manifest(registry, sandbox):
@@ -150,7 +141,7 @@ def test_skopeo_sync_exports_and_imports_a_repository(registry, sandbox, tmp_pat
     source = f"{registry.address}/skopeo/sync"
     sandbox.run("skopeo", "sync", *tls, "--src=docker", "--dest=dir", source, tmp_path)
     for tag, each in made.items():
-        assert (tmp_path / f"sync:{tag}" / "manifest.json").read_bytes() == each.manifest
+        assert (tmp_path / f"sync:{tag}" / "manifest.json").read_bytes() == each.manifest.read()
 
     target = f"{registry.address}/skopeo/synced"
     sandbox.run("skopeo", "sync", *tls, "--src=dir", "--dest=docker", tmp_path, target)
@@ -161,7 +152,8 @@ def test_skopeo_sync_exports_and_imports_a_repository(registry, sandbox, tmp_pat
 
 def test_a_pushed_layer_is_not_sent_twice(registry, sandbox, tmp_path):
     made = image("reuse", size=3_000_000)
-    layout = write_layout(tmp_path / "layout", {"1": made})
+    layout = tmp_path / "layout"
+    write_layout(layout, {"1": made})
     target = "docker://" + registry.image("skopeo/reuse")
     command = ("skopeo", "--debug", *COPY, f"oci:{layout}:1", target)
     first, again = sandbox.attempt(*command), sandbox.attempt(*command)

@@ -80,7 +80,7 @@ def requests_of(remote, digest):
         ("PUT", with_digest(upload_with(remote, SMALL), sha256(SMALL))),
         ("PUT", with_digest(upload_with(remote, LARGE), sha256(LARGE))),
         ("PUT", with_digest(remote.start_upload("a"), sha256(whole)), whole),
-        ("PUT", "/v2/a/manifests/other", IMAGE.manifest, manifest),
+        ("PUT", "/v2/a/manifests/other", IMAGE.manifest.read(), manifest),
         ("DELETE", f"/v2/a/manifests/{IMAGE.digest}"),
         ("DELETE", remote.start_upload("a")),
     ]

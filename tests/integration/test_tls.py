@@ -8,10 +8,11 @@ from ssl import TLSVersion
 
 import pytest
 
-from tests.integration.images import assert_layout_holds, image, write_archive, write_layout
+from tests.integration.images import assert_layout_holds, image
 from tests.integration.servers import own_address, program
 from tests.support.certificates import Authority
 from tests.support.processes import SERVE, RegistryProcess, free_port, run, write_configuration
+from twisted_registry.testing import write_layout
 
 pytestmark = pytest.mark.integration
 
@@ -58,7 +59,8 @@ def test_curl_connects_with_tls_1_2_and_1_3_only(served, sandbox):
 
 def test_skopeo_podman_and_buildah_trust_the_advised_certificate(served, strict, tmp_path):
     made = image("tls")
-    layout = write_layout(tmp_path / "layout", {"1": made})
+    layout = tmp_path / "layout"
+    write_layout(layout, {"1": made})
     target = f"docker://{served.address}/skopeo:1"
     copy = ("skopeo", "copy", "--preserve-digests", f"oci:{layout}:1", target)
     refused = strict.attempt(*copy)
@@ -92,7 +94,8 @@ def test_oras_trusts_the_authority_file(served, sandbox):
 
 def test_containerd_trusts_the_advised_certificate(served, shared_sandbox, ctr, tmp_path):
     made = image("tls-ctr")
-    layout = write_layout(tmp_path / "layout", {"1": made})
+    layout = tmp_path / "layout"
+    write_layout(layout, {"1": made})
     certificates = shared_sandbox.home / "certs.d"
     shared_sandbox.run("sh", "-c", advised(served, "containerd", certificates))
     target = f"{served.address}/ctr:1"
@@ -108,7 +111,8 @@ def test_containerd_trusts_the_advised_certificate(served, shared_sandbox, ctr, 
 def test_docker_trusts_the_advised_certificate(docker, shared_sandbox, tmp_path):
     host = own_address() or pytest.skip("this machine is on no network")
     path = write_configuration(tmp_path, addr=f"{host}:0", more=AUTO.format(host=host))
-    archive = write_archive(tmp_path / "saved.tar", "saved:1", seed="docker-tls")
+    archive = tmp_path / "saved.tar"
+    write_layout(archive, {"saved:1": image("docker-tls")})
     docker("load", "--input", archive)
     with RegistryProcess(*SERVE, path, cwd=tmp_path) as served:
         name = f"{host}:{served.port}/docker:1"

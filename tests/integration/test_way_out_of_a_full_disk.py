@@ -13,7 +13,7 @@ import time
 import pytest
 from attrs import define, field
 
-from tests.integration.images import image, sha256
+from tests.integration.images import image, noise, sha256
 from tests.integration.remote import Remote, with_digest
 from tests.integration.small_disk import mounted_disk
 from tests.support.passwords import password_lines
@@ -160,9 +160,7 @@ def push_until_refused(remote):
     """Push until the disk has no space for the smallest blob."""
     for size in (LAYER, 50_000, 1):
         for number in range(1000):
-            seed = (size, number, time.monotonic_ns())
-            pushed = image(seed, layers=1, size=size)
-            blob = next(reversed(pushed.blobs.values()))
+            blob = noise((size, number, time.monotonic_ns()), size)
             response = remote.request("POST", "/v2/filler/blobs/uploads/", b"")
             if response.status == 202:
                 location = with_digest(response.headers["location"], sha256(blob))
@@ -241,7 +239,7 @@ def test_a_disk_that_was_full_before_there_was_a_reserve_is_freed_after_deletes(
             assert wait_until(operator.reserve_pieces, 20)
             disk.fill()
             operator.on_store("garbage-collect", "-m")
-            assert not any(operator.has_blob(list(each.blobs)[-1]) for each in images)
+            assert not any(operator.has_blob(each.layers[0].digest) for each in images)
             remote.assert_holds("held", held, "latest")
             wait_until(lambda: can_push(remote, images[0]), 20)
 
@@ -255,7 +253,7 @@ def free_everything(operator, way, *, has_trash):
     held = image("held", size=100_000)
     remote.push("held", held, "latest")
     images = [image(("doomed", n), layers=1, size=LAYER) for n in range(6)]
-    layers = [list(each.blobs)[-1] for each in images]
+    layers = [each.layers[0].digest for each in images]
     fill_store(remote, images)
     assert wait_until(lambda: operator.reserve_pieces() > 100)
     # Retention keeps tags until it knows their pulls for a second.
