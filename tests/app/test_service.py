@@ -26,6 +26,7 @@ from twisted_registry.integrity.scrub import ScrubResult
 from twisted_registry.maintenance.purge import UploadPurgeResult
 from twisted_registry.oci.digest import Digest
 from twisted_registry.repository import layout
+from twisted_registry.testing import build_image, build_index
 
 LAYER = b"layer"
 DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
@@ -217,15 +218,11 @@ async def test_limits_of_requests_are_used(tmp_path):
 )
 @pytest_twisted.ensureDeferred
 async def test_validation_and_policy_are_used(tmp_path, keys, manifest, status):
-    config = "application/vnd.oci.image.config.v1+json"
-    one = f'{{"mediaType":"{config}","digest":"{DIGEST}","size":5}}'
-    kind, content = {
-        "missing": ("manifest", f'{{"schemaVersion":2,"config":{one},"layers":[]}}'),
-        "sparse": ("index", f'{{"schemaVersion":2,"manifests":[{one}]}}'),
-    }[manifest]
-    headers = {"Content-Type": f"application/vnd.oci.image.{kind}.v1+json"}
+    # Nothing of it is pushed but the manifest or the index.
+    made = {"missing": build_image(), "sparse": build_index([build_image()])}[manifest]
+    headers, content = {"Content-Type": made.media_type}, made.manifest.read()
     async with run_service(tmp_path, MEMORY + HTTP + keys) as ask:
-        response = await ask("PUT", "/v2/a/manifests/x", data=content.encode(), headers=headers)
+        response = await ask("PUT", "/v2/a/manifests/x", data=content, headers=headers)
         assert response.code == status
 
 

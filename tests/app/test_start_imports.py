@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 
 import pytest
 
 from tests.support.processes import ROOT, RegistryProcess, run, write_configuration
+from twisted_registry.testing import build_image
 
 #: Prints all imported modules at the end of the process.
 PRINT_MODULES = """
@@ -53,16 +53,11 @@ def bare(tmp_path_factory):
 
 def push_and_pull(server):
     """Push an image and pull it."""
-    config = b"{}"
-    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
-    kind = "application/vnd.oci.image.manifest.v1+json"
-    manifest = (
-        f'{{"schemaVersion": 2, "mediaType": "{kind}", "layers": [], "config": '
-        f'{{"mediaType": "application/x", "digest": "{digest}", "size": {len(config)}}}}}'
-    ).encode()
+    image = build_image()
+    kind, digest = image.media_type, image.config.digest
     steps = [
-        ("POST", f"/v2/a/blobs/uploads/?digest={digest}", config, {}, 201),
-        ("PUT", "/v2/a/manifests/latest", manifest, {"Content-Type": kind}, 201),
+        ("POST", f"/v2/a/blobs/uploads/?digest={digest}", image.config.read(), {}, 201),
+        ("PUT", "/v2/a/manifests/latest", image.manifest.read(), {"Content-Type": kind}, 201),
         ("GET", "/v2/a/manifests/latest", None, {"Accept": kind}, 200),
         ("GET", f"/v2/a/blobs/{digest}", None, {}, 200),
     ]

@@ -22,7 +22,7 @@ from twisted.internet.task import Clock, react
 
 from tests.support.manifests import digest_of
 from tests.support.passwords import password_lines
-from tests.support.served_image import BLOB, MANIFEST, SocketConnection, serve_image
+from tests.support.served_image import BLOB, IMAGE, SocketConnection, serve_image
 from tests.support.tokens import (
     ISSUER,
     REALM,
@@ -103,12 +103,13 @@ async def measure(batches: int) -> AsyncIterator[Cost]:
             yield await _measure_upload(connection, batches)
 
 
+_MANIFEST = IMAGE.manifest.read()
 _PULLS = (
-    ("manifest GET by tag", b"GET /v2/a/b/manifests/latest", MANIFEST),
-    ("manifest GET by digest", b"GET /v2/a/b/manifests/" + digest_of(MANIFEST).encode(), MANIFEST),
+    ("manifest GET by tag", b"GET /v2/a/b/manifests/latest", _MANIFEST),
+    ("manifest GET by digest", f"GET /v2/a/b/manifests/{IMAGE.digest}".encode(), _MANIFEST),
     ("manifest HEAD by tag", b"HEAD /v2/a/b/manifests/latest", b"\r\n\r\n"),
-    ("blob GET", b"GET /v2/a/b/blobs/" + digest_of(BLOB).encode(), BLOB),
-    ("blob HEAD", b"HEAD /v2/a/b/blobs/" + digest_of(BLOB).encode(), b"\r\n\r\n"),
+    ("blob GET", f"GET /v2/a/b/blobs/{digest_of(BLOB)}".encode(), BLOB),
+    ("blob HEAD", f"HEAD /v2/a/b/blobs/{digest_of(BLOB)}".encode(), b"\r\n\r\n"),
 )
 
 

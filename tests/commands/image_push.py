@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-
-IMAGE = "application/vnd.oci.image.manifest.v1+json"
+from twisted_registry.testing import Blob, Image, build_image
 
 
-def sha256(content):
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+def image_of(layer: bytes) -> Image:
+    """Return an image whose config is its one layer."""
+    blob = Blob.from_bytes(layer, "application/x")
+    return build_image(layers=[blob], config=blob)
 
 
 def push(server, tag, layer):
     """Push an image whose config is its one layer, and return the digest of its manifest."""
-    digest = sha256(layer)
-    response, _ = server.ask("POST", f"/v2/a/blobs/uploads/?digest={digest}", layer)
+    made = image_of(layer)
+    target = f"/v2/a/blobs/uploads/?digest={made.config.digest}"
+    response, _ = server.ask("POST", target, layer)
     assert response.status == 201
-    part = {"mediaType": "application/x", "digest": digest, "size": len(layer)}
-    manifest = json.dumps(
-        {"schemaVersion": 2, "mediaType": IMAGE, "config": part, "layers": [part]}
-    ).encode()
-    response, _ = server.ask("PUT", f"/v2/a/manifests/{tag}", manifest, {"Content-Type": IMAGE})
+    headers = {"Content-Type": made.media_type}
+    response, _ = server.ask("PUT", f"/v2/a/manifests/{tag}", made.manifest.read(), headers)
     assert response.status == 201
-    return sha256(manifest)
+    return made.digest

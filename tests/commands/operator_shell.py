@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from tests.commands.image_push import sha256
+from tests.support.manifests import digest_of
 from tests.support.processes import CONFIGURATION, run
 
 TRASH_CONFIGURATION = CONFIGURATION.replace(
@@ -57,4 +57,4 @@ class Operator:
 
     def layer(self, content):
         """The response body of a blob with this content."""
-        return self.server.ask("GET", f"/v2/a/blobs/{sha256(content)}")[1]
+        return self.server.ask("GET", f"/v2/a/blobs/{digest_of(content)}")[1]

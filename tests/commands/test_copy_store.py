@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.commands.image_push import push, sha256
+from tests.commands.image_push import push
+from tests.support.manifests import digest_of
 from tests.support.processes import CONFIGURATION, SERVE, RegistryProcess, run, write_configuration
 from twisted_registry.commands.copy_store import draw_progress
 from twisted_registry.commands.output import ProgressBar
@@ -59,7 +60,7 @@ def test_stores_are_copied_while_registries_serve(folders):
         for tag in "one", "two":
             path = f"/v2/a/manifests/{tag}"
             assert new.ask(path=path)[1] == old.ask(path=path)[1]
-        assert new.ask(path=f"/v2/a/blobs/{sha256(b'first layer')}")[1] == b"first layer"
+        assert new.ask(path=f"/v2/a/blobs/{digest_of(b'first layer')}")[1] == b"first layer"
     assert files(target) == files(source)
 
 
@@ -75,12 +76,12 @@ def test_a_second_run_copies_nothing_and_prints_json(folders):
 
 def test_damaged_blobs_are_left_out_and_printed(folders):
     source, target = folders
-    digest = sha256(b"first layer")
+    digest = digest_of(b"first layer")
     (path,) = (source / "store").rglob(f"blobs/**/{digest.partition(':')[2]}/data")
     path.write_bytes(b"first lawyer")
     status, out, _ = copy(source, target)
     assert status == 1
-    assert f"{digest}: its bytes are those of {sha256(b'first lawyer')}\n" in out
+    assert f"{digest}: its bytes are those of {digest_of(b'first lawyer')}\n" in out
     assert "not copied" in out
 
 

@@ -9,7 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from tests.commands.image_push import push, sha256
+from tests.commands.image_push import push
+from tests.support.manifests import digest_of
 from tests.support.processes import (
     CONFIGURATION,
     SERVE,
@@ -51,7 +52,7 @@ def files(found):
 
 
 def blob(folder, content):
-    hexadecimal = sha256(content).partition(":")[2]
+    hexadecimal = digest_of(content).partition(":")[2]
     (found,) = (folder / "store").rglob(f"blobs/**/{hexadecimal}/data")
     return found
 
@@ -88,10 +89,10 @@ def test_damage_is_printed_and_nothing_is_changed(filled):
     first, *lines = out.splitlines()
     assert first == (
         f"corrupt blob: {blob(folder, LAYER).relative_to(folder / 'store')}: "
-        f"its 11 bytes have the digest {sha256(b'other bytes')}"
+        f"its 11 bytes have the digest {digest_of(b'other bytes')}"
     )
     assert "leftovers: /: 1 temporary files that a crash left" in lines
-    assert f"affected tag: a:kept ({sha256(LAYER)})" in lines
+    assert f"affected tag: a:kept ({digest_of(LAYER)})" in lines
     status, out, _ = run(*FSCK, "--json", path, cwd=folder)
     assert status == 3
     found = json.loads(out)
@@ -99,8 +100,8 @@ def test_damage_is_printed_and_nothing_is_changed(filled):
     assert numbers == [1, 0, 1, 0]
     assert found["findings"][0]["kind"] == "corrupt blob"
     assert [one["severity"] for one in found["findings"]] == ["damage", "harmless"]
-    assert found["findings"][0]["digest"] == sha256(LAYER)
-    assert found["tags"] == [{"repository": "a", "tag": "kept", "because": [sha256(LAYER)]}]
+    assert found["findings"][0]["digest"] == digest_of(LAYER)
+    assert found["tags"] == [{"repository": "a", "tag": "kept", "because": [digest_of(LAYER)]}]
     assert tree(folder) == before
 
 
@@ -108,7 +109,7 @@ def test_a_push_restores_a_quarantined_blob_in_both_processes(tmp_path):
     path = configuration(tmp_path, "  workers: 2\n")
     with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         push(server, "kept", LAYER)
-        digest = sha256(LAYER)
+        digest = digest_of(LAYER)
 
         def seen():
             """The responses of both processes."""
@@ -154,7 +155,7 @@ def test_a_repair_removes_what_it_can_and_the_rest_is_printed_again(filled):
     repositories = store / "docker/registry/v2/repositories"
     (revision,) = repositories.rglob("revisions/**/link")
     (tag,) = repositories.rglob("current/link")
-    layer = repositories / "a/_layers/sha256" / sha256(LAYER).partition(":")[2] / "link"
+    layer = repositories / "a/_layers/sha256" / digest_of(LAYER).partition(":")[2] / "link"
     planted = {
         revision: b"",
         tag: b"latest",

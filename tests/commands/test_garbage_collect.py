@@ -12,7 +12,8 @@ import sys
 
 import pytest
 
-from tests.commands.image_push import IMAGE, push, sha256
+from tests.commands.image_push import image_of, push
+from tests.support.manifests import digest_of
 from tests.support.processes import (
     CONFIGURATION,
     SERVE,
@@ -57,24 +58,18 @@ def test_the_blobs_of_a_deleted_image_are_deleted(filled):
     folder, path, kept, doomed = filled
     status, out, err = run(*COLLECT, path, cwd=folder)
     assert (status, err) == (0, [])
+    size = image_of(b"doomed layer").manifest.size
     assert out.splitlines() == [
         "a",
         f"a: marking manifest {kept}",
         *(
             f"blob eligible for deletion: {digest}"
-            for digest in sorted([doomed, sha256(b"doomed layer")])
+            for digest in sorted([doomed, digest_of(b"doomed layer")])
         ),
-        f"2 blobs marked, 2 blobs and 0 manifests deleted ({12 + manifest_size()} bytes)",
+        f"2 blobs marked, 2 blobs and 0 manifests deleted ({12 + size} bytes)",
     ]
-    kept_blobs = {digest.partition(":")[2] for digest in (kept, sha256(b"kept layer"))}
+    kept_blobs = {digest.partition(":")[2] for digest in (kept, digest_of(b"kept layer"))}
     assert blobs(folder) == kept_blobs
-
-
-def manifest_size():
-    part = {"mediaType": "application/x", "digest": sha256(b""), "size": 12}
-    return len(
-        json.dumps({"schemaVersion": 2, "mediaType": IMAGE, "config": part, "layers": [part]})
-    )
 
 
 def test_a_dry_run_deletes_nothing(filled):
@@ -126,7 +121,7 @@ def test_a_collection_runs_while_a_registry_serves(tmp_path):
         status, out, err = run(*COLLECT, "--quiet", path, cwd=tmp_path)
         assert (status, err) == (0, [])
         assert "2 blobs and 0 manifests deleted" in out
-        doomed = sha256(b"doomed layer")
+        doomed = digest_of(b"doomed layer")
         assert server.ask("HEAD", f"/v2/a/blobs/{doomed}")[0].status == 404
         assert server.ask("GET", f"/v2/a/manifests/{kept}")[0].status == 200
         # Deleted content can be pushed again at once.
@@ -156,7 +151,7 @@ def test_a_repository_with_an_unreadable_manifest_is_printed_and_kept(filled):
     status, out, _ = run(*COLLECT, "-q", path, cwd=folder)
     assert status == 0
     assert "a: has an unreadable manifest; all of its blobs are kept" in out
-    assert sha256(b"kept layer").partition(":")[2] in blobs(folder)
+    assert digest_of(b"kept layer").partition(":")[2] in blobs(folder)
 
 
 def test_a_store_in_memory_is_rejected(tmp_path):
@@ -216,25 +211,25 @@ def test_the_bar_shows_repositories_and_deleted_items():
 
 def test_explain_prints_why_a_digest_is_kept(filled):
     folder, path, kept, doomed = filled
-    status, out, err = run(*COLLECT, "--explain", sha256(b"kept layer"), path, cwd=folder)
+    status, out, err = run(*COLLECT, "--explain", digest_of(b"kept layer"), path, cwd=folder)
     assert (status, err) == (0, [])
     head, why = out.splitlines()
-    assert head.startswith(f"{sha256(b'kept layer')}: 10 bytes, stored ")
+    assert head.startswith(f"{digest_of(b'kept layer')}: 10 bytes, stored ")
     assert why == f"  kept: a@{kept}: tagged kept"
     status, out, _ = run(*COLLECT, "--explain", doomed, path, cwd=folder)
     assert status == 0
     assert out.splitlines()[1] == (
         "deleted by the next collection after its grace period, which is over"
     )
-    _, out, _ = run(*COLLECT, "--json", "--explain", sha256(b"kept layer"), path, cwd=folder)
+    _, out, _ = run(*COLLECT, "--json", "--explain", digest_of(b"kept layer"), path, cwd=folder)
     found = json.loads(out)
     assert (found["kept"], found["goes"], found["size"]) == (True, None, 10)
     assert [(held["manifest"], held["tags"]) for held in found["holders"]] == [(kept, ["kept"])]
     _, out, _ = run(*COLLECT, "--explain", doomed, configuration(folder, "24h"), cwd=folder)
     assert "after its grace period, which ends at 2" in out
     assert blobs(folder) >= {doomed.partition(":")[2]}
-    status, out, _ = run(*COLLECT, "--explain", sha256(b"nothing"), path, cwd=folder)
-    assert (status, out) == (1, f"{sha256(b'nothing')}: not stored\n")
+    status, out, _ = run(*COLLECT, "--explain", digest_of(b"nothing"), path, cwd=folder)
+    assert (status, out) == (1, f"{digest_of(b'nothing')}: not stored\n")
     status, _, err = run(*COLLECT, "--explain", "nothing", path, cwd=folder)
     assert status == 2
     assert err[0].startswith("twisted-registry: --explain: ")

@@ -8,7 +8,8 @@ from threading import Thread
 
 import pytest
 
-from tests.commands.image_push import push, sha256
+from tests.commands.image_push import push
+from tests.support.manifests import digest_of
 from tests.support.processes import (
     SERVE,
     RegistryProcess,
@@ -73,7 +74,7 @@ def collector(tmp_path, server):
 
 def test_push_of_what_a_killed_collector_condemned_succeeds(server, collector):
     push(server, "v1", LAYER)
-    process = collector(sha256(LAYER))
+    process = collector(digest_of(LAYER))
     pushed = []
     pushing = Thread(target=lambda: pushed.append(push(server, "v2", LAYER)))
     pushing.start()
@@ -88,7 +89,7 @@ def test_push_of_what_a_killed_collector_condemned_succeeds(server, collector):
 
 def test_head_by_digest_of_what_a_hanging_collector_condemned_waits(server, collector):
     manifest = push(server, "v1", LAYER)
-    process = collector(sha256(LAYER), manifest)
+    process = collector(digest_of(LAYER), manifest)
     path = f"/v2/a/manifests/{manifest}"
     answers = []
     asking = Thread(target=lambda: answers.append(server.ask("HEAD", path)[0].status))
@@ -105,8 +106,8 @@ def test_head_by_digest_of_what_a_hanging_collector_condemned_waits(server, coll
 
 def test_what_a_hanging_collector_condemned_can_be_deleted(server, collector):
     manifest = push(server, "v1", LAYER)
-    collector(sha256(LAYER), manifest)
-    for path in (f"/v2/a/manifests/{manifest}", f"/v2/a/blobs/{sha256(LAYER)}"):
+    collector(digest_of(LAYER), manifest)
+    for path in (f"/v2/a/manifests/{manifest}", f"/v2/a/blobs/{digest_of(LAYER)}"):
         for status, found in ((202, 404), (404, 404)):
             assert server.ask("DELETE", path)[0].status == status
             assert server.ask("GET", path)[0].status == found

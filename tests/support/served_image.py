@@ -13,36 +13,16 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.tcp import Server
 
-from tests.support.manifests import digest_of, image
 from twisted_registry.api.resource import RegistryResource
 from twisted_registry.api.root import make_root
 from twisted_registry.http.site import HTTPSite
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
+from twisted_registry.testing import Contents, build_image
 
 BLOB = 64 * 1024 * b"x"
-MANIFEST = image(b"{}", BLOB)
-STORE = "docker/registry/v2"
-
-
-def write_file(root, path, content):
-    file = root / STORE / path
-    file.parent.mkdir(parents=True)
-    file.write_bytes(content)
-
-
-def write_image(root):
-    """Write the files that a pull of ``a/b:latest`` reads."""
-    for content in (BLOB, MANIFEST):
-        name = digest_of(content).partition(":")[2]
-        write_file(root, f"blobs/sha256/{name[:2]}/{name}/data", content)
-    folder = "repositories/a/b"
-    digest, name = digest_of(MANIFEST), digest_of(MANIFEST).partition(":")[2]
-    write_file(root, f"{folder}/_manifests/tags/latest/current/link", digest.encode())
-    write_file(root, f"{folder}/_manifests/revisions/sha256/{name}/link", digest.encode())
-    digest, name = digest_of(BLOB), digest_of(BLOB).partition(":")[2]
-    write_file(root, f"{folder}/_layers/sha256/{name}/link", digest.encode())
+IMAGE = build_image(layers=[BLOB])
 
 
 class SocketConnection:
@@ -99,11 +79,11 @@ class _Port:
 
 @asynccontextmanager
 async def serve_image(folder, access):
-    """Serve the image from ``folder``, and open one connection to the site."""
-    write_image(folder)
-    await deferLater(reactor, 0.05)  # files that were written just now are not cached
+    """Serve the image ``a/b:latest`` from ``folder``, and open one connection to the site."""
     driver = FilesystemDriver(str(folder), reactor)
     registry = Registry(CheckedDriver(driver, reactor), reactor, pending_pulls=set())
+    await Contents(registry).push_image("a/b:latest", IMAGE)
+    await deferLater(reactor, 0.05)  # files that were written just now are not cached
     site = HTTPSite(make_root(RegistryResource(registry, access, reactor), ""), reactor)
     connection = SocketConnection(site)
     try:

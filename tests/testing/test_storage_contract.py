@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 import pytest
@@ -13,10 +12,9 @@ from twisted.internet.defer import succeed
 
 from tests.testing.dict_driver import DictDriver
 from twisted_registry.storage.interfaces import OPTIONAL_INTERFACES
-from twisted_registry.testing import serve
+from twisted_registry.testing import build_image, serve
 from twisted_registry.testing.storage_contract import STORAGE_CONTRACT, check_contract
 
-CONFIG = b"{}"
 LAYER = b"layer" * 1000
 
 
@@ -59,25 +57,10 @@ async def test_a_driver_that_keeps_files_fails_the_contract():
         await check_contract(DictDriver(), leaves_a_file)
 
 
-def digest_of(content):
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def descriptor(content, media_type):
-    return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}
-
-
 @pytest_twisted.ensureDeferred
 async def test_a_driver_of_core_methods_serves_pushes_and_pulls(driver):
-    oci = "application/vnd.oci.image"
-    manifest = json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": f"{oci}.manifest.v1+json",
-            "config": descriptor(CONFIG, f"{oci}.config.v1+json"),
-            "layers": [descriptor(LAYER, f"{oci}.layer.v1.tar")],
-        }
-    ).encode()
+    made = build_image(layers=[LAYER])
+    manifest, layer = made.manifest.read(), made.layers[0].digest
 
     async def ask(method, path, **options):
         url = path if path.startswith("http") else f"{served.url}/v2/{path}"
@@ -85,28 +68,26 @@ async def test_a_driver_of_core_methods_serves_pushes_and_pulls(driver):
         return response, await response.content()
 
     async with serve(reactor, driver=driver) as served:
-        for content in (CONFIG, LAYER):
+        for blob in made.blobs:
             begun, _ = await ask("POST", "a/b/blobs/uploads/")
             location = begun.headers.getRawHeaders("Location")[0]
             target = location if location.startswith("http") else served.url + location
             sign = "&" if "?" in target else "?"
-            stored, _ = await ask("PUT", f"{target}{sign}digest={digest_of(content)}", data=content)
+            stored, _ = await ask("PUT", f"{target}{sign}digest={blob.digest}", data=blob.read())
             assert stored.code == 201
         stored, _ = await ask(
             "PUT",
             "a/b/manifests/v1",
             data=manifest,
-            headers={"Content-Type": f"{oci}.manifest.v1+json"},
+            headers={"Content-Type": made.media_type},
         )
         assert stored.code == 201
         for _ in range(2):
             assert (await ask("GET", "a/b/manifests/v1"))[1] == manifest
-            assert (await ask("GET", f"a/b/blobs/{digest_of(LAYER)}"))[1] == LAYER
+            assert (await ask("GET", f"a/b/blobs/{layer}"))[1] == LAYER
         assert json.loads((await ask("GET", "a/b/tags/list"))[1])["tags"] == ["v1"]
         assert json.loads((await ask("GET", "_catalog"))[1])["repositories"] == ["a/b"]
-        part, content = await ask(
-            "GET", f"a/b/blobs/{digest_of(LAYER)}", headers={"Range": "bytes=5-9"}
-        )
+        part, content = await ask("GET", f"a/b/blobs/{layer}", headers={"Range": "bytes=5-9"})
         assert (part.code, content) == (206, b"layer")
         assert (await ask("DELETE", "a/b/manifests/v1"))[0].code == 202
         assert (await ask("GET", "a/b/manifests/v1"))[0].code == 404

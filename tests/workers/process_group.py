@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -131,8 +130,3 @@ def ask(connection, method, path, body=None, headers=None):
     connection.request(method, path, body, headers or {})
     response = connection.getresponse()
     return response, response.read()
-
-
-def digest_of(content):
-    """The sha256 digest."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -12,9 +12,9 @@ from functools import partial
 
 import pytest
 
-from tests.workers.process_group import ask, digest_of, serving
+from tests.support.manifests import OCI_IMAGE, descriptor, digest_of, image
+from tests.workers.process_group import ask, serving
 
-OCI = "application/vnd.oci.image.manifest.v1+json"
 DELETES = "storage:\n  filesystem:\n    rootdirectory: {root}\n  delete:\n    enabled: true\n"
 CONFIG = b"{}"
 
@@ -50,24 +50,12 @@ def push_blob(connection, name, content):
 
 def manifest(number, subject=None):
     """One of many manifests that are equally long."""
-    document = {
-        "schemaVersion": 2,
-        "mediaType": OCI,
-        "config": {
-            "mediaType": "application/vnd.oci.image.config.v1+json",
-            "digest": digest_of(CONFIG),
-            "size": len(CONFIG),
-        },
-        "layers": [],
-        "annotations": {"number": f"{number:06}"},
-    }
-    if subject is not None:
-        document["subject"] = {"mediaType": OCI, "digest": digest_of(subject), "size": len(subject)}
-    return json.dumps(document).encode()
+    more = {} if subject is None else {"subject": descriptor(subject, OCI_IMAGE)}
+    return image(CONFIG, annotations={"number": f"{number:06}"}, **more)
 
 
 def put(connection, name, reference, content):
-    headers = {"Content-Type": OCI}
+    headers = {"Content-Type": OCI_IMAGE}
     response, body = ask(connection, "PUT", f"/v2/{name}/manifests/{reference}", content, headers)
     assert response.status == 201, body
 
@@ -223,7 +211,7 @@ def test_concurrent_conditional_updates_lose_none(processes):
         while added < 30:
             _, before = get(connection, "count", "latest")
             number = int(json.loads(before)["annotations"]["number"])
-            headers = {"Content-Type": OCI, "If-Match": f'"{digest_of(before)}"'}
+            headers = {"Content-Type": OCI_IMAGE, "If-Match": f'"{digest_of(before)}"'}
             path = "/v2/count/manifests/latest"
             response, _ = ask(connection, "PUT", path, manifest(number + 1), headers)
             assert response.status in {201, 412}
@@ -243,7 +231,7 @@ def test_concurrent_creations_of_a_tag_succeed_once(processes):
         made = []
 
         def make(connection, number=number, made=made):
-            headers = {"Content-Type": OCI, "If-None-Match": "*"}
+            headers = {"Content-Type": OCI_IMAGE, "If-None-Match": "*"}
             path = f"/v2/new/manifests/t{number}"
             made.append(ask(connection, "PUT", path, manifest(number), headers)[0].status)
 
