@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from typing import TYPE_CHECKING
 
@@ -12,11 +11,6 @@ from twisted_registry.testing.images import AnyImage, all_images
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-
-def sha256(data: bytes) -> str:
-    """Return the digest of ``data``, in the format of the specification."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def noise(seed: object, size: int) -> bytes:

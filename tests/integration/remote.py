@@ -14,7 +14,8 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from attrs import field, frozen
 
-from tests.integration.images import blobs_of, sha256
+from tests.integration.images import blobs_of
+from tests.support.manifests import digest_of
 from twisted_registry.oci.manifest import DOCKER_IMAGE, DOCKER_INDEX, OCI_IMAGE, OCI_INDEX
 from twisted_registry.testing.images import all_images
 
@@ -105,14 +106,14 @@ class Remote:
 
     def push_blob(self, name: str, data: bytes) -> str:
         """Push a blob in one PUT; return its digest."""
-        digest = sha256(data)
+        digest = digest_of(data)
         response = self.request("PUT", with_digest(self.start_upload(name), digest), data)
         assert response.status == 201, response
         return digest
 
     def post_blob(self, name: str, data: bytes) -> str:
         """Push a blob in one POST; return its digest."""
-        digest = sha256(data)
+        digest = digest_of(data)
         path = with_digest(f"/v2/{name}/blobs/uploads/", digest)
         response = self.request("POST", path, data)
         assert response.status == 201, response
@@ -129,7 +130,7 @@ class Remote:
             })  # fmt: skip
             assert response.status == 202, response
             location = response.headers["location"]
-        digest = sha256(data)
+        digest = digest_of(data)
         closing = with_digest(location, digest)
         response = self.request("PUT", closing, headers={"Content-Length": "0"})
         assert response.status == 201, response
@@ -174,7 +175,7 @@ class Remote:
         """Check that all content of ``reference`` is served under the right digests."""
         response = self.manifest(name, reference)
         assert response.status == 200, (reference, response)
-        assert response.headers["docker-content-digest"] == sha256(response.body)
+        assert response.headers["docker-content-digest"] == digest_of(response.body)
         document = response.json()
         for child in document.get("manifests", []):
             self.assert_complete(name, child["digest"])
@@ -184,7 +185,7 @@ class Remote:
         for descriptor in blobs:
             blob = self.blob(name, descriptor["digest"])
             assert blob.status == 200, (descriptor, blob)
-            assert sha256(blob.body) == descriptor["digest"]
+            assert digest_of(blob.body) == descriptor["digest"]
             assert len(blob.body) == descriptor["size"]
         return response
 

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.integration.images import image, sha256
+from tests.integration.images import image
 from tests.integration.servers import DISTRIBUTION, OURS
+from tests.support.manifests import digest_of
 from tests.support.passwords import basic_header, password_lines
 from tests.support.tokens import (
     ISSUER,
@@ -34,7 +35,7 @@ from twisted_registry.oci.manifest import OCI_IMAGE
 
 pytestmark = pytest.mark.integration
 
-DIGEST = sha256(b"not there")
+DIGEST = digest_of(b"not there")
 MADE = image("differential")
 #: Method, path, body.
 REQUESTS = [

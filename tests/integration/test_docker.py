@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from tests.integration.images import image, index, sha256
+from tests.integration.images import image, index
+from tests.support.manifests import digest_of
 from twisted_registry.oci.manifest import DOCKER_IMAGE, DOCKER_INDEX
 from twisted_registry.testing import write_layout
 
@@ -31,7 +32,7 @@ def test_docker_pushes_mounts_and_pulls_layers(registry, docker, saved):
     assert pushed.count(": Pushed") == 3, pushed
     digest = re.search(r"digest: (sha256:\w+)", pushed).group(1)
     stored = registry.remote.assert_complete("docker/first", "1")
-    assert sha256(stored.body) == digest
+    assert digest_of(stored.body) == digest
     assert stored.headers["content-type"] == DOCKER_IMAGE
 
     docker("tag", "saved:1", second)

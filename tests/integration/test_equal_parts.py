@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.integration.images import assert_layout_holds, image, noise, sha256
+from tests.integration.images import assert_layout_holds, image, noise
 from tests.integration.servers import OURS, Bucket
+from tests.support.manifests import digest_of
 from tests.support.s3_servers import BUCKET, client
 from twisted_registry.testing import write_layout
 
@@ -33,7 +34,7 @@ def assert_stored_in_parts(registry, digest):
     name = digest.partition(":")[2]
     key = f"{registry.root.prefix}/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
     stored = client(registry.root.store).get_object(Bucket=BUCKET, Key=key)
-    assert sha256(stored["Body"].read()) == digest
+    assert digest_of(stored["Body"].read()) == digest
     parts = -(-stored["ContentLength"] // CHUNK_BYTES)
     assert stored["ETag"].strip('"').endswith(f"-{parts}")
 
@@ -52,7 +53,7 @@ def test_oras(registry, sandbox):
     content = noise("oras, equal parts", LAYER_BYTES)
     (sandbox.home / "data.bin").write_bytes(content)
     sandbox.run("oras", "push", "--plain-http", registry.image("oras"), "data.bin")
-    assert_stored_in_parts(registry, sha256(content))
+    assert_stored_in_parts(registry, digest_of(content))
     sandbox.run("oras", "pull", "--plain-http", "-o", "out", registry.image("oras"))
     assert (sandbox.home / "out" / "data.bin").read_bytes() == content
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from attrs import define, field
 
-from tests.integration.images import image, sha256
+from tests.integration.images import image
 from tests.integration.remote import Remote, with_digest
 from tests.integration.servers import OURS
 from tests.integration.small_disk import MIB, mounted_disk
+from tests.support.manifests import digest_of
 from tests.support.processes import CONFIGURATION, SERVE, RegistryProcess, write_configuration
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def test_pushes_to_a_full_disk_are_refused_and_resume(disk, launcher, workers):
         assert push.refused is None, push.refused
         remote.assert_holds(push.name, push.image, "latest")
         for blob in push.image.blobs:
-            assert sha256(remote.blob(push.name, blob.digest).body) == blob.digest
+            assert digest_of(remote.blob(push.name, blob.digest).body) == blob.digest
 
 
 WATERMARKS = """\

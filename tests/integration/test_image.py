@@ -17,9 +17,10 @@ from attrs import frozen
 from tests.documentation.pages import blocks_in
 from tests.documentation.shell import read_commands
 from tests.integration.containers import INSECURE, UID, push_and_pull, run_podman, users_of
-from tests.integration.images import image, sha256
+from tests.integration.images import image
 from tests.integration.remote import Remote
 from tests.integration.servers import answers, program
+from tests.support.manifests import digest_of
 from tests.support.processes import ROOT, free_port, wait_until
 from twisted_registry import __version__
 from twisted_registry.testing import Registry, read_layout, write_layout
@@ -219,8 +220,8 @@ def test_a_registry_serves_the_image_with_its_sbom(built, sandbox):
         (digest,) = remote.referrers("tools/registry", built.digest)
         manifest = remote.manifest("tools/registry", digest).json()
         assert manifest["artifactType"] == CYCLONEDX
-        assert manifest["layers"][0]["digest"] == sha256(SBOM)
-        assert remote.blob("tools/registry", sha256(SBOM)).body == SBOM
+        assert manifest["layers"][0]["digest"] == digest_of(SBOM)
+        assert remote.blob("tools/registry", digest_of(SBOM)).body == SBOM
 
 
 def test_oras_copies_the_layout_with_its_sbom(built, sandbox):
@@ -298,7 +299,7 @@ def test_docker_runs_it_as_the_page_says(built, docker, shared_sandbox, archive,
                 if "docker run" in command.text:
                     wait_until(lambda: answers(address))
     assert len(Remote(address).referrers("twisted-registry", built.digest)) == 1
-    assert sha256(Remote(address).manifest("tools/registry", __version__).body) == built.digest
+    assert digest_of(Remote(address).manifest("tools/registry", __version__).body) == built.digest
 
     wait_until(lambda: answers(composed))
     push_and_pull(shared_sandbox, composed, archive)

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import pytest
 from attrs import define, field
 
-from tests.integration.images import image, sha256
+from tests.integration.images import image
 from tests.integration.remote import Remote, target_of, with_digest
 from tests.integration.servers import AGAINST
+from tests.support.manifests import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +149,7 @@ def assert_promises(remote: Remote, client: Client) -> None:
         response = remote.blob(name, digest)
         assert response.status in {200, 404}, (digest, response)
         if response.status == 200:
-            assert sha256(response.body) == digest
+            assert digest_of(response.body) == digest
     for (name, tag), made in ledger.tags.items():
         if tag != "latest":
             remote.assert_holds(name, made, tag)
@@ -173,7 +174,7 @@ def resume(remote: Remote, client: Client) -> bool:
     if client.current_upload is None:
         return False
     blob, location, closing = client.current_upload
-    digest, location = sha256(blob), target_of(location)
+    digest, location = digest_of(blob), target_of(location)
     status = remote.request("GET", location)
     if status.status == 404:
         assert closing, "an upload that was answered 202 is lost"

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.integration.images import image, noise, sha256
+from tests.integration.images import image, noise
+from tests.support.manifests import digest_of
 
 pytestmark = pytest.mark.integration
 
@@ -24,7 +25,7 @@ def artifact(registry, sandbox):
             "oras", "push", "--plain-http", "--artifact-type=application/x-thing",
             registry.image(name), "notes.txt:text/plain", "data.bin",
         )  # fmt: skip
-        return sha256(registry.remote.assert_complete(name, "1").body)
+        return digest_of(registry.remote.assert_complete(name, "1").body)
 
     return push
 
@@ -50,7 +51,7 @@ def test_oras_pulls_what_it_pushed(registry, sandbox, artifact):
     fetched = sandbox.run(
         "oras", "manifest", "fetch", "--plain-http", f"{registry.address}/oras/pull@{digest}"
     )
-    assert sha256(fetched.strip().encode()) == digest
+    assert digest_of(fetched.strip().encode()) == digest
 
 
 def test_attached_artifacts_are_discovered(ours_only, registry, sandbox, artifact):
@@ -101,7 +102,7 @@ def test_copies_include_referrers(ours_only, registry, sandbox, artifact):
 
     target = registry.image("oras/to")
     sandbox.run("oras", "cp", "-r", "--from-plain-http", "--to-plain-http", subject, target)
-    assert sha256(registry.remote.assert_complete("oras/to", "1").body) == digest
+    assert digest_of(registry.remote.assert_complete("oras/to", "1").body) == digest
     assert registry.remote.referrers("oras/to", digest) == [entry["digest"]]
     signatures = registry.remote.referrers("oras/to", entry["digest"])
     assert signatures == registry.remote.referrers("oras/from", entry["digest"])
@@ -144,7 +145,7 @@ def test_repositories_and_tags_are_listed_and_deleted(registry, sandbox):
 def test_single_blobs_are_pushed_and_fetched(registry, sandbox):
     data = noise("oras-blob", 100_000)
     (sandbox.home / "blob").write_bytes(data)
-    where = f"{registry.address}/oras/blob@{sha256(data)}"
+    where = f"{registry.address}/oras/blob@{digest_of(data)}"
     sandbox.run("oras", "blob", "push", "--plain-http", where, "blob")
     sandbox.run("oras", "blob", "fetch", "--plain-http", "--output=fetched", where)
     assert (sandbox.home / "fetched").read_bytes() == data
@@ -154,4 +155,4 @@ def test_several_tags_are_added_at_once(registry, sandbox, artifact):
     digest = artifact("oras/tags")
     sandbox.run("oras", "tag", "--plain-http", registry.image("oras/tags"), "2", "3")
     for tag in ("2", "3"):
-        assert sha256(registry.remote.manifest("oras/tags", tag).body) == digest
+        assert digest_of(registry.remote.manifest("oras/tags", tag).body) == digest

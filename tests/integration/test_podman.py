@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.images import index, noise, sha256
+from tests.integration.images import index, noise
+from tests.support.manifests import digest_of
 from twisted_registry.oci.manifest import OCI_IMAGE, OCI_INDEX
 
 pytestmark = pytest.mark.integration
@@ -30,14 +31,14 @@ def test_podman_pulls_what_it_built_and_pushed(registry, sandbox, context):
 
     pushed = registry.remote.assert_complete("podman/built", "1")
     assert pushed.headers["content-type"] == OCI_IMAGE
-    assert sha256(pushed.body) == (sandbox.home / "digest").read_text()
+    assert digest_of(pushed.body) == (sandbox.home / "digest").read_text()
 
     (before,) = json.loads(sandbox.run("podman", "image", "inspect", target))
     sandbox.run("podman", "rmi", target)
     sandbox.run("podman", "pull", target)
     (after,) = json.loads(sandbox.run("podman", "image", "inspect", target))
     assert after["Id"] == before["Id"]
-    assert after["Digest"] == sha256(pushed.body)
+    assert after["Digest"] == digest_of(pushed.body)
     assert after["Labels"]["made"] == "here"
     where = sandbox.run("podman", "image", "mount", target).strip()
     assert (Path(where) / "data").read_bytes() == noise("podman", 300_000)

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from tests.integration.images import image, noise, sha256
+from tests.integration.images import image, noise
+from tests.support.manifests import digest_of
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +27,7 @@ def test_dxf_pushes_and_pulls_blobs_and_aliases(registry, dxf, tmp_path):
     data = noise("dxf", 2_000_000)
     (tmp_path / "data").write_bytes(data)
     digest = repository.push_blob(str(tmp_path / "data"))
-    assert digest == sha256(data)
+    assert digest == digest_of(data)
     assert repository.blob_size(digest) == len(data)
     assert b"".join(repository.pull_blob(digest)) == data
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.integration.images import assert_layout_holds, image, index, sha256, write_dir
+from tests.integration.images import assert_layout_holds, image, index, write_dir
+from tests.support.manifests import digest_of
 from twisted_registry.oci.manifest import DOCKER_IMAGE
 from twisted_registry.testing import read_layout, write_layout
 from twisted_registry.testing.layers import OCI_TAR_ZSTD
@@ -47,7 +48,7 @@ def test_docker_archive_is_pushed_as_schema2(registry, sandbox, tmp_path):
     back = tmp_path / "back.tar"
     sandbox.run("skopeo", *COPY, target, f"docker-archive:{back}:saved:1")
     config = sandbox.run("skopeo", "inspect", "--config", "--raw", f"docker-archive:{back}:saved:1")
-    assert sha256(config.encode()) == pushed.json()["config"]["digest"]
+    assert digest_of(config.encode()) == pushed.json()["config"]["digest"]
 
 
 def test_zstd_layers_are_stored_as_pushed(registry, sandbox, tmp_path):

@@ -13,8 +13,9 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 from tests.integration.faultproxy import FaultProxy
-from tests.integration.images import image, noise, sha256
+from tests.integration.images import image, noise
 from tests.integration.remote import Remote, with_digest
+from tests.support.manifests import digest_of
 from tests.support.s3_servers import BUCKET
 from twisted_registry.api.context import APISettings
 from twisted_registry.storage.s3.address import endpoint_address
@@ -77,9 +78,9 @@ def requests_of(remote, digest):
         ("POST", "/v2/a/blobs/uploads/"),
         ("POST", f"/v2/b/blobs/uploads/?mount={digest}&from=a"),
         ("PATCH", remote.start_upload("a"), LARGE),
-        ("PUT", with_digest(upload_with(remote, SMALL), sha256(SMALL))),
-        ("PUT", with_digest(upload_with(remote, LARGE), sha256(LARGE))),
-        ("PUT", with_digest(remote.start_upload("a"), sha256(whole)), whole),
+        ("PUT", with_digest(upload_with(remote, SMALL), digest_of(SMALL))),
+        ("PUT", with_digest(upload_with(remote, LARGE), digest_of(LARGE))),
+        ("PUT", with_digest(remote.start_upload("a"), digest_of(whole)), whole),
         ("PUT", "/v2/a/manifests/other", IMAGE.manifest.read(), manifest),
         ("DELETE", f"/v2/a/manifests/{IMAGE.digest}"),
         ("DELETE", remote.start_upload("a")),

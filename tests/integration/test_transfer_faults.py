@@ -25,10 +25,11 @@ import pytest
 from attrs import define, field, frozen
 
 from tests.integration.faultproxy import LOST, FaultProxy
-from tests.integration.images import noise, sha256
+from tests.integration.images import noise
 from tests.integration.impatient_registry import ATTEMPTS
 from tests.integration.remote import Remote
 from tests.integration.servers import end, tail
+from tests.support.manifests import digest_of
 from tests.support.processes import ROOT
 from tests.support.s3_servers import BUCKET, client
 
@@ -64,7 +65,7 @@ class Blob:
 
     @digest.default
     def _compute_digest(self):
-        return sha256(self.content)
+        return digest_of(self.content)
 
 
 def make_blobs(seed, count):
@@ -148,7 +149,7 @@ class RegistryOverProxy:
 
         def verify(key):
             content = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-            assert key == self.key_of(sha256(content))
+            assert key == self.key_of(digest_of(content))
             self.verified.add(key)
 
         with ThreadPoolExecutor(8) as threads:

@@ -13,9 +13,10 @@ import time
 import pytest
 from attrs import define, field
 
-from tests.integration.images import image, noise, sha256
+from tests.integration.images import image, noise
 from tests.integration.remote import Remote, with_digest
 from tests.integration.small_disk import mounted_disk
+from tests.support.manifests import digest_of
 from tests.support.passwords import password_lines
 from tests.support.processes import SERVE, RegistryProcess, free_port, run, wait_until
 
@@ -163,7 +164,7 @@ def push_until_refused(remote):
             blob = noise((size, number, time.monotonic_ns()), size)
             response = remote.request("POST", "/v2/filler/blobs/uploads/", b"")
             if response.status == 202:
-                location = with_digest(response.headers["location"], sha256(blob))
+                location = with_digest(response.headers["location"], digest_of(blob))
                 response = remote.request("PUT", location, blob)
             if response.status not in {201, 202}:
                 assert response.status == 507, response

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import tarfile
@@ -12,14 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.manifests import digest_of
 from twisted_registry.oci.manifest import DOCKER_IMAGE, OCI_IMAGE, OCI_INDEX, parse_pushed
 from twisted_registry.testing.blobs import SPOOL_BYTES, Blob, Spool
 from twisted_registry.testing.images import build_image, build_index
 from twisted_registry.testing.layers import File, Folder, Symlink, diff_id_of
-
-
-def sha256(content):
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def members(layer):
@@ -47,9 +43,9 @@ def test_an_image_has_one_layer_of_its_files():
         "etc": (tarfile.DIRTYPE, 0o755, False),
         "etc/motd": (tarfile.REGTYPE, 0o644, "hé".encode()),
     }
-    assert layer.digest == sha256(layer.read())
+    assert layer.digest == digest_of(layer.read())
     assert layer.size == len(layer.read())
-    assert image.digest == sha256(image.manifest.read())
+    assert image.digest == digest_of(image.manifest.read())
 
 
 def test_links_and_folders():
@@ -114,7 +110,7 @@ def test_the_configuration_names_platform_and_diff_ids():
     }
     assert document["config"] == {"User": "u"}
     assert document["rootfs"]["diff_ids"] == [
-        sha256(gzip.decompress(layer.read())) for layer in image.layers
+        digest_of(gzip.decompress(layer.read())) for layer in image.layers
     ]
     assert [list(members(layer)) for layer in image.layers] == [["b"], ["a"]]
 
@@ -135,7 +131,7 @@ def test_finished_layers_keep_their_bytes(tmp_path):
     image = build_image(layers=[plain.getvalue(), tmp_path / "layer"])
     assert [layer.media_type.rpartition(".")[2] for layer in image.layers] == ["tar", "tar+gzip"]
     assert [layer.read() for layer in image.layers] == [plain.getvalue(), packed]
-    assert {diff_id_of(layer) for layer in image.layers} == {sha256(plain.getvalue())}
+    assert {diff_id_of(layer) for layer in image.layers} == {digest_of(plain.getvalue())}
 
 
 def test_a_layer_of_zstd_needs_a_diff_id():
@@ -246,7 +242,7 @@ def test_a_spool_returns_what_was_written(size):
     for start in range(0, size, 100_000):
         spool.write(content[start : start + 100_000])
     blob = spool.blob("a/b")
-    assert (blob.size, blob.digest, blob.read()) == (size, sha256(content), content)
+    assert (blob.size, blob.digest, blob.read()) == (size, digest_of(content), content)
     with blob.open() as one, blob.open() as two:
         assert one.read(10) == two.read(10) == content[:10]
         assert one.seek(-3, io.SEEK_END) == max(0, size - 3)
