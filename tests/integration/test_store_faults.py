@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThread
 from tests.integration.faultproxy import BEFORE, WITHIN, FaultProxy
 from tests.integration.images import image, noise
 from tests.integration.impatient_registry import SETTINGS, make_impatient_driver
-from tests.integration.remote import Remote
+from tests.integration.remote import Remote, UnexpectedResponse
 from twisted_registry.testing.server import serve
 
 pytestmark = pytest.mark.integration
@@ -61,8 +61,8 @@ def attempt(work, *arguments):
     for _ in range(12):
         try:
             return work(*arguments)
-        except AssertionError as error:
-            (response,) = error.args
+        except UnexpectedResponse as error:
+            response = error.response
         assert error_code(response), response
     raise AssertionError(f"{work} never succeeds")
 

@@ -27,7 +27,7 @@ from attrs import define, field, frozen
 from tests.integration.faultproxy import LOST, FaultProxy
 from tests.integration.images import noise
 from tests.integration.impatient_registry import ATTEMPTS
-from tests.integration.remote import Remote
+from tests.integration.remote import Remote, UnexpectedResponse
 from tests.integration.servers import end, tail
 from tests.support.manifests import digest_of
 from tests.support.processes import ROOT
@@ -207,8 +207,8 @@ def push(remote, blob, outcomes):
                 remote.push_blob("a", blob.content)
             else:
                 remote.post_blob("a", blob.content)
-        except AssertionError as error:
-            (response,) = error.args
+        except UnexpectedResponse as error:
+            response = error.response
             assert response.status == 503, response
             assert response.json()["errors"][0]["code"] == "UNAVAILABLE", response
             outcomes["push refused"] += 1

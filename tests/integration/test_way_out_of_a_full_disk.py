@@ -14,7 +14,7 @@ import pytest
 from attrs import define, field
 
 from tests.integration.images import image, noise
-from tests.integration.remote import Remote, with_digest
+from tests.integration.remote import Remote, UnexpectedResponse, with_digest
 from tests.integration.small_disk import mounted_disk
 from tests.support.manifests import digest_of
 from tests.support.passwords import password_lines
@@ -277,7 +277,7 @@ def can_push(remote, made):
     """
     try:
         remote.push("again", made, "latest")
-    except AssertionError as refusal:
+    except UnexpectedResponse as refusal:
         if "no space left" not in str(refusal):
             raise
         return False
