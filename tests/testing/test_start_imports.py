@@ -66,17 +66,3 @@ def test_start_and_requests_import_nothing_of_the_package(imports):
     """The first request would wait for it."""
     ours = ("twisted_registry", "twisted.web", "cryptography", "yaml")
     assert [name for name in imports[1] if name.startswith(ours)] == []
-
-
-@pytest.mark.parametrize("before", ["gc.enable()", "gc.disable()"])
-def test_an_import_leaves_the_garbage_collector_as_it_was(before):
-    script = f"import gc; {before}; import twisted_registry.testing; print(gc.isenabled())"
-    printed = subprocess.run(
-        [sys.executable, "-c", script],
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=True,
-    ).stdout
-    assert printed == f"{before == 'gc.enable()'}\n"
