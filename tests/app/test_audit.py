@@ -306,7 +306,7 @@ async def test_standard_output_has_the_entries_between_the_access_log(tmp_path):
     async with run_service(tmp_path, configuration(tmp_path, "stdout"), out) as ask:
         assert (await ask("GET", "/v2/", headers=ADA)).code == 200
     found = [json.loads(line) for line in out.getvalue().splitlines() if line.startswith("{")]
-    # The change is recorded after the rules of the last start were read, and so after some requests.
+    # The change is recorded once the rules of the last start were read: after some requests.
     assert sorted(entry["event"] for entry in found) == ["login", "rules.change"]
     assert "GET /v2/ HTTP/1.1" in out.getvalue()
 
