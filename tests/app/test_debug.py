@@ -220,6 +220,21 @@ def test_metrics_without_the_extra_end_the_start(tmp_path):
     ]
 
 
+def test_a_debug_address_without_host_is_on_ipv4_and_ipv6(tmp_path):
+    path = write_configuration(tmp_path)
+    with RegistryProcess(*SERVE, path, cwd=tmp_path, REGISTRY_HTTP_DEBUG_ADDR=":0") as server:
+        (port,) = {
+            found[1]
+            for line in server.lines
+            if (found := re.search(r"maintenance: http://\[::\]:(\d+)", line))
+        }
+        for host in ("127.0.0.1", "::1"):
+            connection = HTTPConnection(host, int(port), timeout=30)
+            connection.request("GET", "/debug/health")
+            assert connection.getresponse().read() == b"{}"
+            connection.close()
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 
 import pytest
+import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
@@ -23,7 +27,7 @@ from twisted_registry.config.http import Address, parse_address
     [
         (IPv4Address("TCP", "192.0.2.1", 80), "http://192.0.2.1:80", "192.0.2.1:80"),
         (IPv4Address("TCP", "0.0.0.0", 5000), "http://0.0.0.0:5000", "127.0.0.1:5000"),
-        (IPv6Address("TCP", "::", 5000), "http://[::]:5000", "[::1]:5000"),
+        (IPv6Address("TCP", "::", 5000), "http://[::]:5000", "localhost:5000"),
         (IPv6Address("TCP", "::1", 5000), "http://[::1]:5000", "[::1]:5000"),
         (UNIXAddress(b"/run/r.sock"), "unix socket /run/r.sock", ""),
         (HostnameAddress(b"x", 1), str(HostnameAddress(b"x", 1)), ""),
@@ -48,6 +52,64 @@ def test_a_burst_of_connections_waits_in_the_backlog():
         for client in clients:
             client.close()
         port.stopListening()
+
+
+ANY_ADDRESS = parse_address(":0")
+
+
+def can_connect(host, port):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as client:
+        client.settimeout(5)
+        return client.connect_ex((host, port)) == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_port_without_host_is_on_ipv4_and_ipv6():
+    endpoint = make_endpoint(ANY_ADDRESS, reactor, {})
+    verifyObject(IStreamServerEndpoint, endpoint)
+    port = await endpoint.listen(Factory())
+    try:
+        number = port.getHost().port
+        assert port.getHost() == IPv6Address("TCP", "::", number)
+        assert can_connect("127.0.0.1", number)
+        assert can_connect("::1", number)
+        with pytest.raises(CannotListenError, match="in use"):
+            await make_endpoint(parse_address(f":{number}"), reactor, {}).listen(Factory())
+    finally:
+        await port.stopListening()
+
+
+@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL])
+@pytest_twisted.ensureDeferred
+async def test_a_port_without_host_is_on_ipv4_if_the_machine_has_no_ipv6(monkeypatch, number):
+    class WithoutIPv6(socket.socket):
+        def __init__(self, family=socket.AF_INET, *more, **named):
+            if family == socket.AF_INET6:
+                raise OSError(number, os.strerror(number))
+            super().__init__(family, *more, **named)
+
+    monkeypatch.setattr(socket, "socket", WithoutIPv6)
+    port = await make_endpoint(ANY_ADDRESS, reactor, {}).listen(Factory())
+    monkeypatch.undo()
+    try:
+        assert port.getHost() == IPv4Address("TCP", "0.0.0.0", port.getHost().port)
+        assert can_connect("127.0.0.1", port.getHost().port)
+    finally:
+        await port.stopListening()
+
+
+@pytest_twisted.ensureDeferred
+async def test_other_failures_of_the_dual_stack_socket_are_no_reason_for_ipv4(monkeypatch):
+    class Exhausted(socket.socket):
+        def __init__(self, family=socket.AF_INET, *more, **named):
+            if family == socket.AF_INET6:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            super().__init__(family, *more, **named)
+
+    monkeypatch.setattr(socket, "socket", Exhausted)
+    with pytest.raises(CannotListenError, match="Too many open files"):
+        await make_endpoint(ANY_ADDRESS, reactor, {}).listen(Factory())
 
 
 def unix_endpoint(path, environ=None):

@@ -30,6 +30,7 @@ def test_tcp_addresses(text: str, host: str, port: int, endpoint: str):
     assert (address.host, address.port, address.endpoint) == (host, port, endpoint)
     assert address.text == text
     assert address.path == ""
+    assert address.dual_stack == (text == ":5000")
 
 
 def test_socket_paths():

@@ -136,7 +136,7 @@ class RegistryProcess:
         if not listening:
             self.process.kill()
             raise AssertionError("\n".join(self.lines))
-        found = re.search(r"https?://[0-9.]+:(\d+)", listening[0])
+        found = re.search(r"https?://\S+:(\d+)", listening[0])
         self.port = int(found[1]) if found else None
 
     def _read(self, ready):

@@ -74,6 +74,21 @@ def test_connections_are_spread_over_the_processes(tmp_path):
     assert len({line.rpartition("=")[2] for line in lines}) == 2
 
 
+def test_all_processes_accept_on_ipv4_and_ipv6(tmp_path):
+    path = write_configuration(tmp_path, addr=":0", more=DRAIN.replace("30s", "1s"))
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
+        assert any(f"docker tag IMAGE localhost:{server.port}/NAME" in x for x in server.lines)
+        for host in ("127.0.0.1", "::1") * 4:
+            connection = HTTPConnection(host, server.port, timeout=30)
+            assert ask(connection, "GET", "/v2/")[0].status == 200
+            connection.close()
+        status, out, lines = server.stop()
+    assert status == 0
+    # An IPv4 client is logged as such.
+    assert sorted({line.split()[0] for line in out.splitlines()}) == ["127.0.0.1", "::1"]
+    assert has_no_errors(lines)
+
+
 def test_a_worker_that_is_killed_is_replaced(tmp_path):
     with serving(tmp_path) as family:
         (old,) = family.others

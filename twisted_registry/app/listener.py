@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, execute, maybeDeferred
 from twisted.internet.endpoints import (
     AdoptedStreamServerEndpoint,
     TCP4ServerEndpoint,
@@ -22,15 +23,18 @@ from twisted.internet.endpoints import (
     serverFromString,
 )
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.task import deferLater
+from twisted.internet.tcp import Port
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from twisted_registry.app.errors import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+    from twisted.internet.interfaces import IListeningPort, IProtocolFactory
     from twisted.python.failure import Failure
 
     from twisted_registry.config.http import Address
@@ -45,6 +49,8 @@ _FIRST_SYSTEMD_FD = 3
 _BACKLOG = 4096
 #: Seconds for which a stop waits for connections to close after their requests were answered.
 _CLOSE_WAIT_S = 3.0
+#: Errors of a socket on a machine without IPv6.
+_NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL})
 #: The endpoint strings that HOST:PORT becomes.
 _TCP_ENDPOINT = re.compile(r"tcp(6?):(\d+)(?::interface=((?:[^:\\]|\\.)*))?")
 
@@ -125,6 +131,46 @@ def _explain_listen_error(error: Any) -> str:
     return text
 
 
+class _DualStackPort(Port):
+    """A port on all interfaces for IPv6 and IPv4, whatever the default of the system is."""
+
+    def createInternetSocket(self) -> socket.socket:
+        opened: socket.socket = super().createInternetSocket()
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        return opened
+
+
+@implementer(IStreamServerEndpoint)
+class DualStackEndpoint:
+    """Listens on all interfaces, with one socket for IPv4 and IPv6, as programs in Go do.
+
+    On a machine without IPv6 it listens with IPv4 only. IPv4 clients have addresses such as
+    ``::ffff:192.0.2.1``.
+    """
+
+    def __init__(self, reactor: Any, port: int, backlog: int) -> None:
+        """Prepare to listen on a port, 0 for a free one."""
+        self._reactor = reactor
+        self._port = port
+        self._backlog = backlog
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Open the socket; fails with CannotListenError."""
+        return execute(self._listen, protocolFactory)
+
+    def _listen(self, factory: IProtocolFactory) -> IListeningPort:
+        port: IListeningPort = _DualStackPort(
+            self._port, factory, self._backlog, "::", self._reactor
+        )
+        try:
+            port.startListening()
+        except CannotListenError as error:
+            if error.socketError.errno not in _NO_IPV6:
+                raise
+            port = self._reactor.listenTCP(self._port, factory, self._backlog)
+        return port
+
+
 def make_endpoint(
     address: Address, reactor: Any, environ: Mapping[str, str]
 ) -> IStreamServerEndpoint:
@@ -141,6 +187,8 @@ def make_endpoint(
         with socket.socket(fileno=os.dup(_FIRST_SYSTEMD_FD)) as duplicate:
             family = duplicate.family
         return AdoptedStreamServerEndpoint(reactor, _FIRST_SYSTEMD_FD, family)
+    if address.dual_stack:
+        return DualStackEndpoint(reactor, address.port or 0, _BACKLOG)
     tcp = _TCP_ENDPOINT.fullmatch(address.endpoint)
     if tcp is None:
         if address.path:
@@ -211,7 +259,7 @@ def describe_address(address: object, *, secure: bool = False) -> tuple[str, str
     :param secure: whether the port uses TLS.
     """
     if isinstance(address, IPv4Address | IPv6Address):
-        local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+        local = {"0.0.0.0": "127.0.0.1", "::": "localhost"}  # noqa: S104
         host = f"[{address.host}]" if ":" in address.host else address.host
         client_host = local.get(address.host, host)
         scheme = "https" if secure else "http"

@@ -69,6 +69,7 @@ class Address:
     :ivar host: the interface of a TCP address; empty for all interfaces, or for another type.
     :ivar port: the port of a TCP address, 0 for a free port; None for another type.
     :ivar path: the path of a Unix socket, or empty.
+    :ivar dual_stack: whether it is ``:PORT``, for IPv4 and IPv6; ``endpoint`` has IPv4 only then.
     """
 
     text: str
@@ -76,6 +77,7 @@ class Address:
     host: str = ""
     port: int | None = None
     path: str = ""
+    dual_stack: bool = False
 
     @property
     def shareable(self) -> bool:
@@ -110,7 +112,7 @@ def _parse_host_and_port(text: str) -> Address:
         host = str(IPv6Address(host[1:-1]))
         return Address(text, f"tcp6:{port}:interface={_escape(host)}", host, port)
     if not host:
-        return Address(text, f"tcp:{port}", "", port)
+        return Address(text, f"tcp:{port}", "", port, dual_stack=True)
     if not _HOST.fullmatch(host):
         raise ValueError
     return Address(text, f"tcp:{port}:interface={host}", host, port)
@@ -296,9 +298,10 @@ class Http(SectionBase):
 
     addr: str = key(
         Scalar("HOST:PORT, a socket path or a Twisted endpoint string", values.nonempty_text),
-        "The address to listen on: ``HOST:PORT`` (without a host: every IPv4 interface), a path if"
-        " ``net`` is unix, or a server endpoint string of Twisted such as"
-        " ``unix:/run/registry.sock:mode=660`` or ``systemd:domain=INET:index=0``.",
+        "The address to listen on: ``HOST:PORT``, a path if ``net`` is unix, or a server endpoint"
+        " string of Twisted such as ``unix:/run/registry.sock:mode=660`` or"
+        " ``systemd:domain=INET:index=0``. ``:PORT`` is every interface, with IPv4 and IPv6;"
+        " ``0.0.0.0:PORT`` has IPv4 only.",
         default=DEFAULT_ADDR,
     )
     net: str = key(choice("tcp", "unix"), "The type of ``addr``.", default="tcp")
