@@ -52,8 +52,72 @@ def test_lines_and_spelling_are_kept():
     assert (inner.value["b"].text, inner.value["b"].origin) == ("007", "f.yml line 2")
 
 
-def test_a_duplicate_key_is_a_fault():
-    assert read("a:\n  b: 1\n  b: 2\n")[1] == ["a.b: duplicate key (f.yml line 3)"]
+@pytest.mark.parametrize(
+    ("text", "data", "warnings"),
+    [
+        (
+            "a:\n  b: 1\n  b: 2\n",
+            {"a": {"b": 2}},
+            ["a.b: @; the last applies (f.yml line 3)"],
+        ),
+        ("a: {b: 1}\na:\n", {"a": None}, ["a: @; the last applies (f.yml line 2)"]),
+        ("a: [1]\na: [2]\n", {"a": [2]}, ["a: @; the last applies (f.yml line 2)"]),
+        (
+            "a: {b: 1, c: 2, d: {e: 3}}\n\na: {c: 4, d: {f: 5}}\n",
+            {"a": {"b": 1, "c": 4, "d": {"e": 3, "f": 5}}},
+            [
+                "a: @; the two sections are joined (f.yml line 3)",
+                "a.c: @; the last applies (f.yml line 3)",
+                "a.d: @; the two sections are joined (f.yml line 3)",
+            ],
+        ),
+        (
+            "a: 1\na: 2\na: 3\n",
+            {"a": 3},
+            ["a: @; the last applies (f.yml line 2)", "a: @; the last applies (f.yml line 3)"],
+        ),
+    ],
+)
+def test_of_duplicate_keys_the_last_applies_with_a_warning(text, data, warnings):
+    report = Report()
+    assert to_plain_data(parse(text, "f.yml", report)) == data
+    assert report.warnings == [warning.replace("@", "duplicate key") for warning in warnings]
+    assert report.faults == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "http:\n  addr: x\n net: y\n",
+            (
+                "at line 3, column 2: while parsing a block mapping at line 1, column 1; expected"
+                " <block end>, but found '<block mapping start>'"
+            ),
+        ),
+        (
+            "a: [1, 2}\n",
+            (
+                "at line 1, column 9: while parsing a flow sequence at line 1, column 4;"
+                " expected ',' or ']', but got '}'"
+            ),
+        ),
+        ("a: b: c\n", "at line 1, column 5: mapping values are not allowed here"),
+        ("a: *hunter2\n", "at line 1, column 4: found undefined alias '******'"),
+        (
+            "@a\n",
+            (
+                "at line 1, column 1: while scanning for the next token;"
+                " found character '@' that cannot start any token"
+            ),
+        ),
+        ("a: 1\nb: c\x00\n", "at line 2, column 5: special characters are not allowed"),
+    ],
+)
+def test_the_error_of_invalid_yaml_has_the_words_of_pyyaml_with_line_and_column(text, message):
+    with pytest.raises(DocumentError) as caught:
+        parse(text, "f.yml", Report(), loader=yaml.SafeLoader)
+    assert str(caught.value) == f"not YAML {message}"
 
 
 @pytest.mark.parametrize("text", ["a: !x hunter2", "a: !!int hunter2", "a: !!bool hunter2",
@@ -111,12 +175,12 @@ def test_space_that_yaml_takes_for_text_is_named_with_the_error(
 
 
 def test_space_that_yaml_takes_for_text_is_named_in_a_value_without_lines():
-    with pytest.raises(DocumentError, match=f"^not YAML: [^;]*; column 4 {re.escape(NAMED)}$"):
+    with pytest.raises(DocumentError, match=f"^not YAML: .*; column 4 {re.escape(NAMED)}$"):
         parse("[1,\u00a0", "VARIABLE", Report(), with_lines=False)
 
 
 def test_error_of_yaml_without_such_a_space_names_none():
-    with pytest.raises(DocumentError, match=r"^not YAML at line 2: [^;]*$"):
+    with pytest.raises(DocumentError, match=r"^not YAML at line 2, column 5: [^;]*$"):
         parse("a: '\u00a0' # \u00a0\nb: c: d\n", "f.yml", Report())
 
 

@@ -21,6 +21,7 @@ from attrs import define, field, frozen
 from yaml.constructor import SafeConstructor
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from yaml.nodes import Node as YamlNode
+from yaml.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +38,9 @@ MAX_INTEGER: Final = 2**64
 YAML_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SCALARS: Final = SafeConstructor()
 _TAG_PREFIX: Final = "tag:yaml.org,2002:"
-_QUOTED: Final = re.compile(r"(['\"]).{4,}\1")
+#: Quoted text in an error of PyYAML: names of YAML's tokens (``'<block end>'``), one to three
+#: characters, or text of the document, in the third group.
+_QUOTED: Final = re.compile(r"""'<[a-z ]+>'|(['"])[^'"]{1,3}\1|(['"])(.{4,})\2""")
 #: Characters that look like a space and are text in YAML: U+00A0 and its kind.
 _FALSE_SPACE: Final = "[\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff]"
 #: Where one of them was most likely meant to be a space: at the ends of a value without quotes,
@@ -108,7 +111,7 @@ def parse(
     """Parse the one YAML document in *text*.
 
     :param origin: the name of the source in faults: the file, or the environment variable.
-    :param report: receives duplicate keys and values that do not match their tag.
+    :param report: receives warnings of duplicate keys, and values that do not match their tag.
     :param with_lines: add line numbers to *origin*.
     :param loader: the loader class of PyYAML.
     :raise DocumentError: if the text is not YAML, is nested too deeply or has too many values.
@@ -117,13 +120,12 @@ def parse(
         root = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f" at line {mark.line + 1}" if mark and with_lines else ""
-        # The parser may quote the text that it rejects, which may be a password.
-        problem = _QUOTED.sub("it", error.problem or "")
         hint = _false_space_before(text, mark.line if mark else 0, with_lines=with_lines)
-        raise DocumentError(f"not YAML{line}: {problem}{hint}") from None
+        problem = _describe_yaml_error(error, with_lines=with_lines)
+        raise DocumentError(f"not YAML{problem}{hint}") from None
     except (yaml.YAMLError, UnicodeError):
-        raise DocumentError("not YAML: contains a character that YAML does not allow") from None
+        place = _place_of_forbidden_character(text) if with_lines else ""
+        raise DocumentError(f"not YAML{place}: special characters are not allowed") from None
     except RecursionError:
         raise DocumentError("nested too deeply") from None
     return _TreeBuilder(origin, report, with_lines).build(root, "", 0)
@@ -183,10 +185,26 @@ class _TreeBuilder:
             name = str(key.value)
             child_path = f"{path}.{name}" if path else name
             self._warn_of_false_space(key, re.compile(_FALSE_SPACE), child_path)
+            built = self.build(value, child_path, depth + 1)
             if name in children:
-                self.report.add_fault(child_path, None, "duplicate key", origin)
-            children[name] = self.build(value, child_path, depth + 1)
+                built = self._combine(children[name], built, child_path, origin)
+            children[name] = built
         return {**merged, **children}
+
+    def _combine(self, earlier: Node, later: Node, path: str, origin: str) -> Node:
+        """Return the value of a duplicate key: the last one, or one mapping of two, as in Go."""
+        if not (isinstance(earlier.value, dict) and isinstance(later.value, dict)):
+            self.report.add_warning(path, "duplicate key; the last applies", origin)
+            return later
+        self.report.add_warning(path, "duplicate key; the two sections are joined", origin)
+        children = dict(earlier.value)
+        for name, child in later.value.items():
+            children[name] = (
+                self._combine(children[name], child, f"{path}.{name}", child.origin)
+                if name in children
+                else child
+            )
+        return Node(children, "", earlier.origin)
 
     def _warn_of_false_space(self, node: ScalarNode, pattern: re.Pattern[str], path: str) -> None:
         """Warn if a key or value without quotes has a character that looks like a space.
@@ -224,6 +242,36 @@ class _TreeBuilder:
             pass
         self.report.add_fault(path, None, "the value does not match its YAML tag", origin)
         return None
+
+
+def _describe_yaml_error(error: yaml.MarkedYAMLError, *, with_lines: bool) -> str:
+    """Return place and words of an error of PyYAML, without the text of the document.
+
+    The parser may quote the text that it rejects, which may be a password.
+    """
+    context, problem = error.context or "", error.problem or ""
+    places = [
+        f" at line {mark.line + 1}, column {mark.column + 1}" if mark and with_lines else ""
+        for mark in (error.problem_mark or error.context_mark, error.context_mark)
+    ]
+    if context and places[0] != places[1]:
+        context += places[1]
+    words = "; ".join(filter(None, [context, problem]))
+    return f"{places[0]}: {_QUOTED.sub(_mask_quoted, words)}"
+
+
+def _mask_quoted(quoted: re.Match[str]) -> str:
+    return f"'{MASK}'" if quoted[3] else quoted[0]
+
+
+def _place_of_forbidden_character(text: str) -> str:
+    """Return where the first character is that YAML does not allow; empty if there is none."""
+    found = Reader.NON_PRINTABLE.search(text)
+    if found is None:
+        return ""
+    before = text[: found.start()]
+    line, column = before.count("\n") + 1, found.start() - before.rfind("\n")
+    return f" at line {line}, column {column}"
 
 
 def _describe_character(character: str) -> str:

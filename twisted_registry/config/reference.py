@@ -57,7 +57,8 @@ Values
 Durations have the syntax of Go: ``90s``, ``2h10m``, ``1.5h``, ``500ms``. A number without a unit
 is nanoseconds. ``true`` and ``false`` are written without quotes: with quotes they are text, and
 rejected. A number of bytes can have a unit: ``64KiB``, ``4MiB``. Unknown keys are ignored with a
-warning that names the nearest known key. Faults prevent the start. All of them are printed, one
+warning that names the nearest known key; of duplicate keys the last applies, two sections of a name
+are joined, with a warning. Faults prevent the start. All of them are printed, one
 line each: the key, its value, what was expected, and where the value was written.
 
 Keys marked *extension* do not exist in Distribution, which ignores them: both can use one file.
