@@ -114,6 +114,27 @@ def test_the_version_must_be_0_1():
     assert warnings("version: '0.1'\nstorage: inmemory\n") == ()
 
 
+@pytest.mark.parametrize(
+    ("value", "warned"),
+    [("60", True), ("999999", True), ("1000000", False), ("0", False), ("60ns", False)],
+)
+def test_a_duration_without_unit_below_a_millisecond_is_a_warning(value: str, warned: bool):
+    expected = (
+        f"http.draintimeout: {value} without a unit is nanoseconds; write {value}s for seconds"
+    )
+    text = MEMORY + f"http:\n  draintimeout: {value}\n"
+    assert warnings(text) == ((f"{expected} (f line 4)",) if warned else ())
+    variable = "REGISTRY_HTTP_DRAINTIMEOUT"
+    assert load_config(MEMORY, HTTP_DRAINTIMEOUT=value).warnings == (
+        (f"{expected} ({variable})",) if warned else ()
+    )
+
+
+def test_durations_can_be_days():
+    text = "version: 0.1\nstorage: {inmemory: , maintenance: {scrub: {interval: 7d}}}\n"
+    assert load_config(text).configuration.storage.maintenance.scrub.interval == 7 * 86400
+
+
 def test_all_faults_are_reported_at_once_with_their_line():
     text = MEMORY + (
         "http:\n"

@@ -38,9 +38,7 @@ _ACTIONS = {
     "rotate-keys": "make a new key for signing tokens; registries use it within seconds",
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_DAYS = re.compile(r"([0-9]{1,5})d", re.ASCII)
-_DAY_S = 24 * 3600.0
-_DEFAULT_LIFETIME_S = 90 * _DAY_S
+_DEFAULT_LIFETIME_S = 90 * 24 * 3600.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -238,9 +236,8 @@ def _parse_right(text: str) -> Right:
 def _parse_lifetime(text: str) -> float | None:
     if text == "never":
         return None
-    days = _DAYS.fullmatch(text)
     try:
-        seconds = int(days[1]) * _DAY_S if days else parse_duration(text)
+        seconds = parse_duration(text)
     except ValueError:
         seconds = 0.0
     if seconds <= 0:

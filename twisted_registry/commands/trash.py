@@ -62,7 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--older-than",
         metavar="DURATION",
         default="0",
-        help="only content removed longer ago than this, such as 48h",
+        help="only content removed longer ago than this, such as 48h or 30d",
     )
     for action in parsers.values():
         add_json_argument(action, "print JSON, one document per line")
@@ -167,7 +167,7 @@ async def _empty(
         keep = parse_duration(options.older_than)
     except ValueError as error:
         raise CommandFailed(
-            f"--older-than {options.older_than}: not a duration such as 48h"
+            f"--older-than {options.older_than}: not a duration such as 48h or 30d"
         ) from error
     expiry = make_trash_expiry(configuration, driver, reactor, keep)
     with audited(configuration, "trash.empty") as entry, ProgressBar.on(sys.stderr) as bar:

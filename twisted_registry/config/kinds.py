@@ -111,6 +111,17 @@ class Duration(Scalar):
 
     default: Any = field(default=0.0, kw_only=True)
 
+    def read_node(self, node: Node, context: ReadContext) -> Any:
+        """Convert the value; warn of a short one without a unit, which is nanoseconds."""
+        value = super().read_node(node, context)
+        if isinstance(node.value, int) and value and value < values.MIN_PLAUSIBLE_S:
+            context.report.add_warning(
+                context.path,
+                f"{node.text} without a unit is nanoseconds; write {node.text}s for seconds",
+                node.origin,
+            )
+        return value
+
     def dump(self, value: Any) -> Any:
         """Return the value as a duration in Go's syntax."""
         return None if value is None else values.format_duration(value)

@@ -54,12 +54,15 @@ variables is used, with a warning.
 Values
 ------
 
-Durations have the syntax of Go: ``90s``, ``2h10m``, ``1.5h``, ``500ms``. A number without a unit
-is nanoseconds. ``true`` and ``false`` are written without quotes: with quotes they are text, and
-rejected. A number of bytes can have a unit: ``64KiB``, ``4MiB``. Unknown keys are ignored with a
-warning that names the nearest known key; of duplicate keys the last applies, two sections of a name
-are joined, with a warning. Faults prevent the start. All of them are printed, one
-line each: the key, its value, what was expected, and where the value was written.
+Durations have the syntax of Go: ``90s``, ``2h10m``, ``1.5h``, ``500ms``; and days, ``90d``, which
+Distribution does not read. A number without a unit is nanoseconds, as in Go: one that is less than
+a millisecond is a warning. ``true`` and ``false`` are written without quotes: with quotes they are
+text, and rejected. A number of bytes can have a unit: ``64KiB``, ``4MiB``.
+
+Unknown keys are ignored with a warning that names the nearest known key. Of duplicate keys the last
+applies, and two sections of one name are joined, with a warning. Faults prevent the start. All of
+them are printed, one line each: the key, its value, what was expected, and where the value was
+written.
 
 Keys marked *extension* do not exist in Distribution, which ignores them: both can use one file.
 

@@ -33,9 +33,12 @@ _NANOSECONDS: Final = {
     "s": 1_000_000_000,
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
+    "d": 86_400_000_000_000,  # an extension: Go has no days
 }
-_DURATION_PART: Final = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)", re.ASCII)
+_DURATION_PART: Final = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h|d)", re.ASCII)
 _MAX_INT64: Final = 2**63 - 1
+#: Shorter durations without a unit were most likely meant to be seconds.
+MIN_PLAUSIBLE_S: Final = 1e-3
 _BOOLEANS: Final = {
     **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
     **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
@@ -176,7 +179,7 @@ def text_duration_seconds(node: Node) -> float:
 
 
 def parse_duration(duration: str) -> float:
-    """Return the seconds of a duration in the syntax of Go's ``time.ParseDuration``.
+    """Return the seconds of a duration: the syntax of Go's ``time.ParseDuration``, and days.
 
     :raise ValueError: if it is not a duration, or longer than Go's longest (about 292 years).
     """
