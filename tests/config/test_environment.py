@@ -57,6 +57,39 @@ def test_the_variable_that_names_the_file_overrides_nothing():
     assert load_text(BASE, environ, "f").warnings == ()
 
 
+def kubernetes_service(name: str) -> dict[str, str]:
+    """The variables that a pod gets for a service with one port."""
+    return {
+        f"{name}_SERVICE_HOST": "192.0.2.1",
+        f"{name}_SERVICE_PORT": "5000",
+        f"{name}_SERVICE_PORT_HTTP": "5000",
+        f"{name}_PORT": "tcp://192.0.2.1:5000",
+        f"{name}_PORT_5000_TCP": "tcp://192.0.2.1:5000",
+        f"{name}_PORT_5000_TCP_PROTO": "tcp",
+        f"{name}_PORT_5000_TCP_PORT": "5000",
+        f"{name}_PORT_5000_TCP_ADDR": "192.0.2.1",
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["REGISTRY", "REGISTRY_UI", "REGISTRY_AUTH", "REGISTRY_HTTP_HEADERS", "REGISTRY_SERVICE"],
+)
+def test_variables_of_a_kubernetes_service_are_not_read(name: str):
+    result = load_text(BASE, {**kubernetes_service(name), "REGISTRY_HTTP_ADDR": ":80"}, "f")
+    assert result.warnings == ()
+    assert result.configuration.http.headers == load_text(BASE, {}).configuration.http.headers
+    assert result.configuration.http.addr == ":80"
+
+
+def test_a_variable_that_only_looks_like_that_of_a_service_is_a_warning():
+    (warning,) = load_text(BASE, {"REGISTRY_PORT": "5000"}, "f").warnings
+    assert warning == "Ignoring unrecognized environment variable REGISTRY_PORT"
+    environ = kubernetes_service("REGISTRY_UI") | {"REGISTRY_SERVICE_HOST": "a"}
+    (warning,) = load_text(BASE, environ, "f").warnings
+    assert warning == "Ignoring unrecognized environment variable REGISTRY_SERVICE_HOST"
+
+
 def test_variables_apply_in_the_order_of_their_names():
     result = load_config(BASE, STORAGE_DELETE_ENABLED="true", STORAGE="inmemory")
     assert result.configuration.storage.drivers == ("inmemory",)

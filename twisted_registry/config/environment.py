@@ -8,6 +8,7 @@ to it. Keys that contain an underscore are found by the longest match.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from twisted_registry.config.document import DocumentError, Node, parse, printable
@@ -26,6 +27,11 @@ FILE_VARIABLE: Final = "REGISTRY_CONFIGURATION_PATH"
 #: skopeo and buildah store logins.
 _IGNORED_VARIABLES: Final = frozenset({"REGISTRY_VERSION", "REGISTRY_AUTH_FILE"})
 _MAX_INDEX_DIGITS: Final = 5
+#: What Kubernetes adds to the name of a service for its variables. ``REGISTRY_PORT`` is an address
+#: such as ``tcp://192.0.2.1:5000``.
+_SERVICE_VARIABLE: Final = re.compile(
+    r"_SERVICE_HOST|_SERVICE_PORT(_.+)?|_PORT(_\d+_[A-Z]+(_PROTO|_PORT|_ADDR)?)?"
+)
 
 
 class _UnknownKeyError(Exception):
@@ -45,8 +51,14 @@ def apply_overrides(
         to *report*.
     """
     applied = []
+    services = _kubernetes_services(environ)
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name == FILE_VARIABLE:
+            continue
+        if any(
+            name.startswith(service) and _SERVICE_VARIABLE.fullmatch(name, len(service))
+            for service in services
+        ):
             continue
         if name in _IGNORED_VARIABLES:
             _warn_unknown_variable(name, report)
@@ -66,6 +78,16 @@ def apply_overrides(
                 name, None, "the index must be that of an item of the list, or the next one"
             )
     return applied
+
+
+def _kubernetes_services(environ: Mapping[str, str]) -> list[str]:
+    """Return the names, as in variables, of the services that Kubernetes describes to its pods.
+
+    It sets variables for a service ``registry`` that begin as the overrides do.
+    """
+    suffix = "_SERVICE_HOST"
+    names = [name.removesuffix(suffix) for name in environ if name.endswith(suffix)]
+    return [name for name in names if f"{name}_SERVICE_PORT" in environ]
 
 
 def _warn_unknown_variable(name: str, report: Report) -> None:

@@ -48,8 +48,9 @@ list appends an item. A value is YAML. A whole section can be replaced
 (``REGISTRY_STORAGE=inmemory``). The variables apply in the order of their names, so that a section
 comes before its keys. The name of a header keeps its case:
 ``REGISTRY_HTTP_HEADERS_Access-Control-Allow-Origin="['*']"``. A variable that names no key is
-ignored with a warning. If the file and the variables name different storage drivers, that of the
-variables is used, with a warning.
+ignored with a warning; those that Kubernetes sets for a service ``registry``, such as
+``REGISTRY_PORT``, without. If the file and the variables name different storage drivers, that of
+the variables is used, with a warning.
 
 Values
 ------
