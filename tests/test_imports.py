@@ -33,6 +33,9 @@ LAYERS = {
         *("gc.delete_list", "repository", "storage.fallbacks", "storage.interfaces", "oci"),
     ),
     "maintenance": ("repository", "storage.fallbacks", "storage.interfaces", "oci"),
+    "notifications": (
+        *("http.client", "repository.interfaces", "storage.files", "storage.threads", "oci"),
+    ),
     "api": (
         *("http", "repository", "metrics.interfaces", "tls.interfaces", "storage.interfaces"),
         *("auth.access", "auth.audit", "auth.basic", "auth.interfaces", "auth.rate_limits"),
@@ -40,7 +43,7 @@ LAYERS = {
     ),
     "app": (
         *("acme", "api", "auth", "config", "gc", "http", "integrity", "maintenance", "metrics"),
-        *("oci", "repository", "storage", "tls", "tokens", "workers", ""),
+        *("notifications", "oci", "repository", "storage", "tls", "tokens", "workers", ""),
     ),
     "commands": (
         *("app", "auth", "config", "gc", "integrity", "maintenance", "oci", "repository"),
@@ -78,6 +81,7 @@ LATE = {
     ("app.service", "app.tls"): "cryptography, for TLS only",
     ("app.access", "app.plugins"): "importlib.metadata, for plugins only",
     ("app.service", "app.plugins"): "as in app.access",
+    ("app.service", "app.notifications"): "SQLite and an HTTP client, for endpoints only",
     ("app.stores", "app.plugins"): "as in app.access",
     ("app.service", "app.middleware"): "cryptography and an HTTP client, for middleware only",
     ("app.stores", "app.s3"): "as in app.service",

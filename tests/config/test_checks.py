@@ -139,7 +139,6 @@ def test_other_middleware_is_rejected_unless_disabled(sort: str):
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        ("notifications: {endpoints: [{name: a, url: 'http://a'}]}", "notifications"),
         ("health: {storagedriver: {enabled: true}}", "health"),
         ("log: {hooks: [{type: mail, levels: [panic]}]}", "log.hooks"),
     ],
@@ -154,6 +153,7 @@ def test_unserved_sections_that_only_observe_add_a_warning(text: str, path: str)
     "text",
     [
         "notifications: {endpoints: [{disabled: true}], events: {includereferences: true}}",
+        "notifications: {endpoints: [{name: a, url: 'http://a'}]}",
         "log: {hooks: [{type: mail, disabled: true}]}",
         "http: {debug: {prometheus: {enabled: true}}}",
     ],
@@ -176,6 +176,55 @@ def test_required_keys_are_reported():
     assert fault_lines(MEMORY + "notifications: {endpoints: [{name: a}]}\n") == [
         "notifications.endpoints[0].url: this key is required (f line 3)"
     ]
+
+
+def test_endpoints_have_different_names():
+    one = "{name: a, url: 'http://a'}"
+    text = f"notifications: {{endpoints: [{one}, {one}, {{name: a, disabled: true}}]}}\n"
+    assert fault_lines(MEMORY + text) == [
+        (
+            "notifications.endpoints[1].name: another endpoint has this name, expected a name of"
+            " its own (f line 3)"
+        )
+    ]
+
+
+IN_MEMORY = (
+    "notifications.queue.path: not set: events that wait are in memory, and are lost when the"
+    " registry ends"
+)
+
+
+@pytest.mark.parametrize(
+    ("queue", "warnings"), [("", (IN_MEMORY,)), (", queue: {path: /q}", ())], ids=["none", "path"]
+)
+def test_events_of_a_bucket_need_a_path_to_survive(queue: str, warnings: tuple[str, ...]):
+    text = (
+        "version: 0.1\nstorage: {s3: {bucket: b, region: us-east-1}}\n"
+        f"notifications: {{endpoints: [{{name: a, url: 'http://a'}}]{queue}}}\n"
+    )
+    assert load_config(text).warnings == warnings
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "format: v2",
+            "format: got 'v2', expected distribution, distribution-v1 or cloudevents (f line 3)",
+        ),
+        ("name: ''", "name: got '', expected text that is not empty (f line 3)"),
+        (
+            "ignore: {actions: [pusch]}",
+            "ignore.actions[0]: got 'pusch', expected pull, push, mount or delete (f line 3)",
+        ),
+    ],
+)
+def test_a_wrong_endpoint(text: str, line: str):
+    given = {"name": "a", **dict([text.split(": ", 1)])}
+    keys = ", ".join(f"{name}: {value}" for name, value in given.items())
+    endpoints = f"notifications: {{endpoints: [{{url: 'http://a', {keys}}}]}}\n"
+    assert fault_lines(MEMORY + endpoints) == [f"notifications.endpoints[0].{line}"]
 
 
 def test_upload_purging_needs_all_keys_unless_disabled():

@@ -25,6 +25,7 @@ FOLDER = Path(__file__).parent
 #: The module that runs the blocks of a language.
 RUNNERS = {
     "console": "tests/documentation/shell.py",
+    "json": "tests/documentation/test_notifications.py",
     "nginx": "tests/integration/test_documentation.py",
     "python": "tests/documentation/test_python.py",
     "sh": "tests/documentation/shell.py",

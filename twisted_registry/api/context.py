@@ -126,12 +126,14 @@ class URLBuilder:
         :param path: segments; slashes in them are kept.
         :param query: pairs.
         """
-        mount_path = [segment.decode("utf-8", "replace") for segment in request.prepath or ()]
-        prefix = "/".join(quote(segment) for segment in mount_path if segment)
-        text = f"/{prefix}/{'/'.join(quote(segment, safe='/:') for segment in path)}"
+        text = _path_below_api(request, *path)
         if query:
             text += "?" + urlencode(query, safe="=:")
         return text if self.relative else self.origin(request) + text
+
+    def base_url(self, request: Request) -> str:
+        """Return the URL of the API with scheme and host, if the host is known."""
+        return self.origin(request) + _path_below_api(request)
 
     def origin(self, request: Request) -> str:
         """Return scheme and host for this client, or an empty string if the host is unknown."""
@@ -139,6 +141,12 @@ class URLBuilder:
             return self.host.rstrip("/")
         caller = get_caller(request, get_header_fields(request))
         return f"{'https' if caller.secure else 'http'}://{caller.host}" if caller.host else ""
+
+
+def _path_below_api(request: Request, *path: str) -> str:
+    mount_path = [segment.decode("utf-8", "replace") for segment in request.prepath or ()]
+    prefix = "/".join(quote(segment) for segment in mount_path if segment)
+    return f"/{prefix}/{'/'.join(quote(segment, safe='/:') for segment in path)}"
 
 
 @frozen
@@ -266,6 +274,7 @@ class RequestContext:
             self.caller.host,
             self.header("user-agent") or "",
             next(self._request_ids),
+            self.settings.urls.base_url(self.request),
         )
         return self.registry.repository(self.route.name, origin)
 

@@ -107,6 +107,8 @@ class RegistryResource(AsyncResource):
     :param clock: times requests and idle bodies.
     :param metrics: receives the start and the end of every request.
     :param audit: receives an entry for each push and delete; None for no audit log.
+    :param wait_for_events: called before the response to a request that may have changed something;
+        returns what to wait for, or None.
     """
 
     isLeaf = True
@@ -119,6 +121,7 @@ class RegistryResource(AsyncResource):
         settings: APISettings | None = None,
         metrics: IMetricsObserver | None = None,
         audit: IAuditLog | None = None,
+        wait_for_events: Callable[[], Awaitable[None] | None] | None = None,
     ) -> None:
         super().__init__()
         self._registry = registry
@@ -127,6 +130,7 @@ class RegistryResource(AsyncResource):
         self._settings = settings or APISettings()
         self._metrics = metrics
         self._audit = audit
+        self._wait_for_events = wait_for_events
         self._methods = {
             endpoint.handler: self._allowed_methods(endpoint) for endpoint in routes.ALL_ENDPOINTS
         }
@@ -244,9 +248,22 @@ class RegistryResource(AsyncResource):
             self._request_ids,
         )
         handler = HANDLERS[route.endpoint.handler, "GET" if method == "HEAD" else method]
-        if self._audit is not None and method in routes.WRITE_METHODS:
-            return await run_audited(self._audit, handler, context)
+        if method in routes.WRITE_METHODS:
+            return await self._write(handler, context)
         return await handler(context)
+
+    async def _write(
+        self, handler: Callable[[RequestContext], Awaitable[Response]], context: RequestContext
+    ) -> Response:
+        """Return the response to a request that may change something, once that is recorded."""
+        if self._audit is None:
+            response = await handler(context)
+        else:
+            response = await run_audited(self._audit, handler, context)
+        waiting = None if self._wait_for_events is None else self._wait_for_events()
+        if waiting is not None:
+            await waiting
+        return response
 
     async def _check_may_push(self, name: str) -> None:
         """Check that the store has space, and that a new repository has a permitted name.

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.interfaces import Access, Caller
     from twisted_registry.config.plugins import Plugin
-    from twisted_registry.repository.interfaces import Event
 
 _STORAGE = "twisted_registry.storage"
 _AUTH = "twisted_registry.auth"
@@ -59,20 +58,15 @@ def make_plugin_access(plugin: Plugin, reactor: Any) -> IClosableAccessControlle
     return closable
 
 
-def make_listener(
-    plugins: Sequence[Plugin], given: IRegistryListener | None, reactor: Any
-) -> IRegistryListener | None:
-    """Make the listener that passes events to those of ``listeners``; None without any.
+def make_listeners(plugins: Sequence[Plugin], reactor: Any) -> Sequence[IRegistryListener]:
+    """Make the listeners of ``listeners``.
 
-    :param given: a listener of the program; receives events first.
     :raises StartError: if one is not installed or cannot be made.
     """
-    listeners = [] if given is None else [given]
-    listeners += [
+    return [
         _make(_LISTENERS, f"listeners[{number}]", plugin, reactor, IRegistryListener)
         for number, plugin in enumerate(plugins)
     ]
-    return _Listeners(tuple(listeners)) if len(listeners) > 1 else next(iter(listeners), None)
 
 
 def _make(group: str, key: str, plugin: Plugin, reactor: Any, interface: InterfaceClass) -> Any:
@@ -107,15 +101,3 @@ class _WithClose:
 
     def close(self) -> Deferred[None]:
         return succeed(None)
-
-
-@implementer(IRegistryListener)
-@frozen
-class _Listeners:
-    """Passes each event to several listeners."""
-
-    listeners: tuple[IRegistryListener, ...]
-
-    def handle_event(self, event: Event) -> None:
-        for listener in self.listeners:
-            listener.handle_event(event)

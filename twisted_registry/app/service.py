@@ -57,6 +57,7 @@ from twisted_registry.http.site import AccessLog, HTTPSite
 from twisted_registry.maintenance.clock_watch import ClockWatch
 from twisted_registry.repository import layout
 from twisted_registry.repository.clock import ClockJumps, seconds_since_boot
+from twisted_registry.repository.interfaces import CombinedListener
 from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.repository.presence import NullGate
 from twisted_registry.repository.registry import Registry
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.app.access import AccessControl
     from twisted_registry.app.debug import DebugAddress
+    from twisted_registry.app.notifications import NotificationService
     from twisted_registry.app.tls import TLSService
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.config.loading import LoadedConfiguration
@@ -96,7 +98,8 @@ _MAX_CONNECTIONS = 8192
 class RegistryService(MultiService):
     """A registry with its listener.
 
-    The child ``http`` listens. The child ``maintenance`` runs the periodic tasks. With
+    The child ``http`` listens. The child ``maintenance`` runs the periodic tasks. The child
+    ``notifications`` sends events, if endpoints are configured. With
     ``http.workers`` above 1 this process is the first of several: the child ``workers`` runs the
     others, each of which is such a service too.
 
@@ -176,6 +179,7 @@ class RegistryService(MultiService):
         self._descriptors = make_descriptor_cache(self._configuration, reactor)
         self._recent_links = make_recent_links(self._configuration, reactor)
         self._manifest_thread = Threads(reactor, 1, "manifests")
+        self._notifications = self._make_notifications()
         self.registry = self._make_registry(checked)
         self._by_address = make_rate_limit(
             self._configuration.http.limits.requestsperaddress, "address", reactor
@@ -251,13 +255,36 @@ class RegistryService(MultiService):
             quotas=None if self._is_read_only else make_quotas(configuration, checked),
         )
 
+    def _make_notifications(self) -> NotificationService | None:
+        if not self._configuration.notifications.enabled_endpoints:
+            return None
+        from twisted_registry.app.notifications import (  # noqa: PLC0415 - SQLite, an HTTP client
+            NotificationService,
+        )
+
+        service = NotificationService(
+            self._configuration,
+            self._reactor,
+            is_first=self.is_first,
+            has_own_store=self._given_driver is None,
+        )
+        service.setServiceParent(self)
+        return service
+
     def _make_listener(self) -> IRegistryListener | None:
         plugins = self._configuration.listeners
-        if not plugins:
-            return self._listener
-        from twisted_registry.app.plugins import make_listener  # noqa: PLC0415 - rare
+        listeners = [] if self._listener is None else [self._listener]
+        if self._notifications is not None:
+            listeners.append(self._notifications.listener)
+        if plugins:
+            from twisted_registry.app.plugins import make_listeners  # noqa: PLC0415 - rare
 
-        return make_listener(plugins, self._listener, self._reactor)
+            listeners += make_listeners(plugins, self._reactor)
+        return (
+            CombinedListener(tuple(listeners))
+            if len(listeners) > 1
+            else next(iter(listeners), None)
+        )
 
     def _make_access(self) -> AccessControl | None:
         if self._given_access is not None or not self._configuration.controls_access:
@@ -287,8 +314,15 @@ class RegistryService(MultiService):
             by_user = make_rate_limit(limits.requestsperuser, "user", self._reactor)
             access = RateLimitedAccess(access, self._by_address, by_user)
         settings = make_api_settings(self._configuration)
+        notifications = self._notifications
         return RegistryResource(
-            self.registry, access, self._reactor, settings, counts, self._audit_log
+            self.registry,
+            access,
+            self._reactor,
+            settings,
+            counts,
+            self._audit_log,
+            None if notifications is None else notifications.listener.wait_until_stored,
         )
 
     def _make_pages(self) -> Mapping[str, Resource]:
@@ -495,6 +529,8 @@ class RegistryService(MultiService):
 
     async def _close(self, stopping: Deferred[Any]) -> None:
         await stopping
+        if self._notifications is not None:
+            await self._notifications.close()
         if self._access_control is not None:
             await self._access_control.access.close()
         await self._recording

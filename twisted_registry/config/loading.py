@@ -31,6 +31,7 @@ from twisted_registry.config.environment import FILE_VARIABLE, PREFIX, apply_ove
 from twisted_registry.config.http import parse_address
 from twisted_registry.config.kinds import ReadContext
 from twisted_registry.config.middleware import check_middleware
+from twisted_registry.config.notifications import check_notifications
 from twisted_registry.config.s3 import check_s3
 from twisted_registry.config.schema import VERSION, Configuration
 from twisted_registry.config.sections import Section
@@ -290,6 +291,7 @@ def _check(configuration: Configuration, report: Report) -> None:
     _check_http(configuration, report)
     _check_auth(configuration, report)
     check_middleware(configuration.middleware, configuration.storage, report)
+    check_notifications(configuration.notifications, configuration.storage, report)
     _report_unserved(configuration, report)
     _note_ineffective(configuration, report)
 
@@ -403,8 +405,6 @@ def _report_unserved(configuration: Configuration, report: Report) -> None:
             "a pull-through cache is not served yet; remove the proxy section",
         )
     warning = "is not served yet and is ignored"
-    if any(not endpoint.disabled for endpoint in configuration.notifications.endpoints):
-        report.add_warning("notifications", warning)
     if configuration.health is not None:
         report.add_warning("health", warning)
     if any(not hook.disabled for hook in configuration.log.hooks):

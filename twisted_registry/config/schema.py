@@ -22,10 +22,11 @@ from twisted_registry.config.kinds import (
     text_list,
 )
 from twisted_registry.config.middleware import Middlewares
+from twisted_registry.config.notifications import Notifications
 from twisted_registry.config.plugins import Plugin
 from twisted_registry.config.sections import Section, SectionBase, key, section
 from twisted_registry.config.storage import Redis, Storage
-from twisted_registry.config.unserved import Health, Notifications, Proxy
+from twisted_registry.config.unserved import Health, Proxy
 
 if TYPE_CHECKING:
     import re
@@ -242,7 +243,7 @@ class Configuration(SectionBase):
     catalog: Catalog = section(Catalog, "The list of repositories.")
     tags: Tags = section(Tags, "Lists of tags.")
     notifications: Notifications = section(
-        Notifications, "Notifications. Not served yet: ignored with a warning."
+        Notifications, "Events of pushes, pulls, mounts and deletes, sent to other programs."
     )
     listeners: tuple[Plugin, ...] = key(
         ListOf("a list of listeners", Section(Plugin, strict=True)),

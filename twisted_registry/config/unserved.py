@@ -1,6 +1,6 @@
 """Sections of Distribution that are read and checked but not served yet.
 
-``notifications`` and ``health`` add a warning, ``proxy.remoteurl`` is rejected.
+``health`` adds a warning, ``proxy.remoteurl`` is rejected.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ from twisted_registry.config.kinds import (
     ListOf,
     Scalar,
     boolean,
-    choice,
     duration,
     headers,
     integer,
     text,
-    text_list,
 )
 from twisted_registry.config.sections import Section, SectionBase, key, section
 
@@ -44,49 +42,6 @@ class Proxy(SectionBase):
     )
     cachewritetimeout: float = key(
         duration(), "The timeout of storing pulled content.", default=300.0
-    )
-
-
-class Ignore(SectionBase):
-    """``notifications.endpoints[].ignore``."""
-
-    mediatypes: tuple[str, ...] = key(text_list(), "Media types whose events are not sent.")
-    actions: tuple[str, ...] = key(
-        ListOf("a list of actions", choice("pull", "push", "mount", "delete")),
-        "Actions whose events are not sent.",
-    )
-
-
-class Endpoint(SectionBase):
-    """``notifications.endpoints[]``."""
-
-    name: str = key(text(), "The name in logs and metrics.", required=True)
-    disabled: bool = key(boolean(), "Ignore this entry.")
-    url: str = key(
-        Scalar("an absolute http or https URL", values.url),
-        "The URL that events are sent to.",
-        required=True,
-    )
-    headers: Mapping[str, tuple[str, ...]] = key(headers(), "Headers of each request.", secret=True)
-    timeout: float = key(duration(), "The timeout of a request.", default=1.0)
-    threshold: int = key(integer(0), "The number of failures before a pause.", default=10)
-    backoff: float = key(duration(), "The length of the pause.", default=1.0)
-    ignoredmediatypes: tuple[str, ...] = key(text_list(), "The old name of ``ignore.mediatypes``.")
-    ignore: Ignore = section(Ignore, "Events that are not sent.")
-
-
-class Events(SectionBase):
-    """``notifications.events``."""
-
-    includereferences: bool = key(boolean(), "List the references of a manifest in its events.")
-
-
-class Notifications(SectionBase):
-    """``notifications``."""
-
-    events: Events = section(Events, "The content of events.")
-    endpoints: tuple[Endpoint, ...] = key(
-        ListOf("a list of endpoints", Section(Endpoint)), "The receivers of events."
     )
 
 

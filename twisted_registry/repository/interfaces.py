@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import define, frozen
-from zope.interface import Interface
+from attrs import define, field, frozen
+from zope.interface import Interface, implementer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence
@@ -63,6 +63,7 @@ class Origin:
     :ivar host: the host in the request.
     :ivar user_agent: the field of the request.
     :ivar request_id: as in the log.
+    :ivar api_url: the URL of the API as the client sees it, such as ``https://host/v2/``.
     """
 
     user: str = ""
@@ -71,6 +72,7 @@ class Origin:
     host: str = ""
     user_agent: str = ""
     request_id: str = ""
+    api_url: str = ""
 
 
 @frozen
@@ -82,6 +84,7 @@ class Event:
     :ivar size: in bytes, or None if it was not determined.
     :ivar tag: the tag of the request, or the tag that was set, or None.
     :ivar source: the repository that a blob was mounted from, or None.
+    :ivar content: the bytes of a manifest that was pushed or pulled, otherwise None.
     """
 
     action: Literal["push", "pull", "mount", "delete"]
@@ -93,6 +96,7 @@ class Event:
     media_type: str | None = None
     tag: str | None = None
     source: str | None = None
+    content: bytes | None = field(default=None, repr=False)
 
 
 class IRegistryListener(Interface):
@@ -100,6 +104,19 @@ class IRegistryListener(Interface):
 
     def handle_event(event: Event) -> None:
         """Handle an event; must neither block nor raise."""
+
+
+@implementer(IRegistryListener)
+@frozen
+class CombinedListener:
+    """Passes each event to several listeners, in order."""
+
+    listeners: tuple[IRegistryListener, ...]
+
+    def handle_event(self, event: Event) -> None:
+        """Pass an event on."""
+        for listener in self.listeners:
+            listener.handle_event(event)
 
 
 @define(eq=False)  # one per request; creating a frozen instance is slower

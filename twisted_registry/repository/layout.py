@@ -43,7 +43,8 @@ Distribution ignores the paths that it does not know::
     twisted-registry/trash/repositories/<name>/_revisions/<algorithm>/<hex>/<stamp>
     twisted-registry/trash/repositories/<name>/_tags/<tag>/<stamp>
 
-:mod:`twisted_registry.tls.sources` uses ``twisted-registry/tls/``, in filesystems only.
+:mod:`twisted_registry.tls.sources` uses ``twisted-registry/tls/``, and the queue of notifications
+``twisted-registry/notifications/``, in filesystems only.
 
 A link is a file that contains a digest as text. Below ``quotas``, ``<user>`` and ``<repository>``
 are hashes of names. ``<stamp>`` is the name of a file in the trash, see
@@ -110,6 +111,8 @@ _PUSHED_UPLOADS = "uploads"
 SCRUB = "twisted-registry/scrub"
 #: The digest of the rules that the store was last served with, for the audit log.
 RULES_DIGEST = "twisted-registry/rules"
+#: The queue of notifications, in the root directory of a store of files.
+EVENT_QUEUE = "twisted-registry/notifications/events.sqlite"
 #: A file that is stored and deleted again, to find out whether the store takes files.
 START_CHECK = "twisted-registry/start-check"
 #: Files that were found to be damaged.
@@ -129,7 +132,7 @@ KNOWN_FOLDERS = {
     "twisted-registry": frozenset(
         {
             *("upload-secret", "tokens", "collector", "incoming", "trash", "tasks", "pulls"),
-            *("quotas", "rules", "scrub", "start-check", "quarantine", "tls"),
+            *("quotas", "rules", "scrub", "start-check", "quarantine", "tls", "notifications"),
         }
     ),
 }

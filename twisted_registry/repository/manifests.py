@@ -127,6 +127,7 @@ class Manifests:
             size=len(stored.content),
             media_type=stored.media_type,
             tag=reference if isinstance(reference, str) else None,
+            content=stored.content,
         )
         return stored
 
@@ -227,6 +228,7 @@ class Manifests:
                 size=len(content),
                 media_type=manifest.media_type,
                 tag=name,
+                content=content,
             )
         return manifest
 

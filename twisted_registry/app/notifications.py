@@ -1,0 +1,163 @@
+"""The notifications of a configuration: listener, queue and senders.
+
+Imported only where endpoints are configured: it imports SQLite and an HTTP client.
+"""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from twisted_registry.config.notifications import (
+    DEFAULT_BACKOFF_S,
+    DEFAULT_THRESHOLD,
+    DEFAULT_TIMEOUT_S,
+)
+from twisted_registry.http.client import make_agent
+from twisted_registry.notifications.envelope import EventSource
+from twisted_registry.notifications.listener import EventFilter, NotificationListener
+from twisted_registry.notifications.queue import IN_MEMORY, EventQueue, QueueDamaged
+from twisted_registry.notifications.sender import EndpointSender, EndpointSettings
+from twisted_registry.repository import layout
+from twisted_registry.storage.threads import Threads
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted_registry.config.notifications import Endpoint
+    from twisted_registry.config.schema import Configuration
+
+log = Logger()
+
+
+def queue_path(configuration: Configuration) -> str:
+    """Return the path of the queue, or :data:`~twisted_registry.notifications.queue.IN_MEMORY`."""
+    configured = configuration.notifications.queue.path
+    filesystem = configuration.storage.filesystem
+    if configured:
+        return str(Path(configured).absolute())
+    if filesystem is None or configuration.storage.maintenance.readonly.enabled:
+        return IN_MEMORY
+    return str(Path(filesystem.rootdirectory).absolute() / layout.EVENT_QUEUE)
+
+
+class NotificationService(MultiService):
+    """The notifications of one process.
+
+    All processes of a registry store events in one queue, which the first one sends. A queue in
+    memory belongs to its process, which sends its own events.
+
+    :ivar listener: takes the events of this process.
+    """
+
+    def __init__(
+        self, configuration: Configuration, reactor: Any, *, is_first: bool, has_own_store: bool
+    ) -> None:
+        """Make all parts; nothing is opened yet.
+
+        :param is_first: whether this is the first process of the registry.
+        :param has_own_store: whether the store is the one that the configuration names.
+        """
+        super().__init__()
+        self.setName("notifications")
+        notifications = configuration.notifications
+        endpoints = notifications.enabled_endpoints
+        path = queue_path(configuration)
+        if not (has_own_store or notifications.queue.path):
+            path = IN_MEMORY
+        self._is_lasting = path != IN_MEMORY
+        self._queue = EventQueue(path, notifications.queue.maxevents)
+        self._thread = Threads(reactor, 1, "notifications")
+        self._names = [endpoint.name for endpoint in notifications.endpoints]
+        self._preparing: Deferred[None] | None = None
+        self._senders = [
+            EndpointSender(
+                make_settings(endpoint),
+                self._queue,
+                self._thread,
+                make_agent(reactor, endpoint.timeout or DEFAULT_TIMEOUT_S),
+                reactor,
+            )
+            for endpoint in (endpoints if is_first or not self._is_lasting else ())
+        ]
+        for sender in self._senders:
+            sender.setServiceParent(self)
+        self.listener = NotificationListener(
+            [make_filter(endpoint) for endpoint in endpoints],
+            self._queue,
+            self._thread,
+            reactor,
+            EventSource(_own_address(configuration), str(uuid.uuid4())),
+            notifications.events.includereferences,
+            self._wake,
+        )
+
+    def startService(self) -> None:
+        """Remove the events of endpoints that are not configured any more, and begin to send."""
+        if self._senders and self._is_lasting:
+            self._preparing = Deferred.fromCoroutine(self._remove_others())
+        super().startService()
+
+    async def close(self) -> None:
+        """Store the last events, and close the queue; after the last request has ended."""
+        await self.listener.close()
+        if self._preparing is not None:
+            await self._preparing
+        if not self._is_lasting:
+            counts = await self._thread.run_blocking(self._queue.counts)
+            count = sum(each.waiting for each in counts.values())
+            if count:
+                log.warn("notifications: {count} events were not sent, and are lost", count=count)
+        await self._thread.run_blocking(self._queue.close)
+        await self._thread.close()
+
+    def _wake(self, added: Mapping[str, int], _dropped: Mapping[str, int]) -> None:
+        del added
+        for sender in self._senders:
+            sender.wake()
+
+    async def _remove_others(self) -> None:
+        try:
+            gone = await self._thread.run_blocking(self._queue.remove_other_endpoints, self._names)
+        except (sqlite3.Error, OSError, QueueDamaged) as error:
+            log.error("notifications: the queue cannot be used: {error}", error=str(error))
+            return
+        for name, count in gone.items():
+            log.warn(
+                "notifications: endpoint={endpoint}: not configured any more, {count} events are"
+                " removed",
+                endpoint=name, count=count,
+            )  # fmt: skip
+
+
+def make_settings(endpoint: Endpoint) -> EndpointSettings:
+    """Make the settings of a sender."""
+    return EndpointSettings(
+        endpoint.name,
+        endpoint.url,
+        endpoint.headers,
+        endpoint.timeout or DEFAULT_TIMEOUT_S,
+        endpoint.threshold or DEFAULT_THRESHOLD,
+        endpoint.backoff or DEFAULT_BACKOFF_S,
+        endpoint.format,
+        endpoint.secret,
+    )
+
+
+def make_filter(endpoint: Endpoint) -> EventFilter:
+    """Make the filter of an endpoint."""
+    ignore = endpoint.ignore
+    media_types = frozenset((*ignore.mediatypes, *endpoint.ignoredmediatypes))
+    return EventFilter(endpoint.name, media_types, frozenset(ignore.actions))
+
+
+def _own_address(configuration: Configuration) -> str:
+    port = configuration.http.address.port
+    return f"{socket.gethostname()}:{port}" if port else socket.gethostname()
