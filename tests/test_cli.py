@@ -48,11 +48,52 @@ def test_help_lists_the_commands(capsys):
     assert main([]) == 2
 
 
-def test_an_unknown_command_is_wrong_usage(capsys):
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("dance", ": unknown command 'dance'; see twisted-registry --help"),
+        ("help dance", ": unknown command 'dance'; see twisted-registry --help"),
+        ("srve", ": unknown command 'srve'; did you mean serve?"),
+        ("user ad x", " user: unknown command 'ad'; did you mean add?"),
+        ("user", " user: the following arguments are required: ACTION; see @ user --help"),
+        ("serve --confg=x", " serve: unknown option '--confg'; did you mean --config?"),
+        ("gc", ": unknown command 'gc'; see @ --help"),
+        ("check a b", " check: unexpected argument 'b'; see @ check --help"),
+        (
+            "check a --config b",
+            " check: two configuration files: a and --config b; see @ check --help",
+        ),
+        (
+            "garbage-collect --dryrun a",
+            " garbage-collect: unknown option '--dryrun'; did you mean --dry-run?",
+        ),
+    ],
+)
+def test_wrong_usage_is_one_line_with_advice(words, expected, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["dance"])
+        main(words.split())
     assert stopped.value.code == 2
-    assert "dance" in capsys.readouterr().err
+    expected = expected.replace("@", "twisted-registry")
+    assert capsys.readouterr() == ("", f"twisted-registry{expected}\n")
+
+
+@pytest.mark.parametrize("words", [["serve"], ["user", "add"]])
+def test_help_of_a_command_is_that_of_its_option(words, capsys):
+    texts = []
+    for arguments in (["help", *words], [*words, "--help"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    assert f"usage: twisted-registry {' '.join(words)}" in texts[0]
+
+
+@pytest.mark.parametrize("words", [["--config", "@"], ["-c", "@"], ["--config=@"], ["@"]])
+def test_the_configuration_is_named_with_and_without_an_option(words, tmp_path, capsys):
+    path = write_configuration(tmp_path)
+    assert main(["check", *(word.replace("@", path) for word in words)]) == 0
+    assert f"configuration: {path}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["config.yml", "config.yaml"])

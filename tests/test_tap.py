@@ -36,8 +36,11 @@ def test_options_take_only_the_config_file():
     assert options("-c", "x")["config"] == "x"
     with pytest.raises(UsageError):
         options("--nonsense")
+    assert options("x")["config"] == "x"
+    with pytest.raises(UsageError, match="two configuration files: y and --config x"):
+        options("--config", "x", "y")
     with pytest.raises(UsageError):
-        options("x")
+        options("x", "y")
 
 
 def test_version_is_printed(capsys):

@@ -14,8 +14,10 @@ from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.parser import COMMANDS, import_command, make_parser
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
     from collections.abc import Sequence
+
+    from twisted_registry.commands.parser import CommandParser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = _normalize_flags(sys.argv[1:] if arguments is None else arguments)
     if words and words[0].endswith((".yml", ".yaml")):
         words.insert(0, "serve")
+    if words[:1] == ["help"] and len(words) > 1:
+        words = [*words[1:], "--help"]
     # The first word that is not a flag is the command. If it is none, the parser reports it.
     name = next((word for word in words if not word.startswith("-")), "")
     parser = make_parser([name])
@@ -39,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = import_command(name).run(options)
     except CommandFailed as error:
         sys.stderr.write(f"twisted-registry: {error}\n")
-        return 1
+        return error.exit_status
     return status
 
 
@@ -52,14 +56,20 @@ def _normalize_flags(words: Sequence[str]) -> list[str]:
     ]
 
 
-def _parse(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
-    """Parse the command line, also with the optional FILE after flags that have a value.
+def _parse(parser: CommandParser, words: Sequence[str]) -> Namespace:
+    """Parse the command line; ``file`` becomes the value of ``--config`` if that is given.
 
-    The argparse of Python 3.11 has then already decided that FILE is missing.
+    The optional FILE can follow flags that have a value: the argparse of Python 3.11 has then
+    already decided that FILE is missing.
     """
+    command = parser.find_command(words)
     options, rest = parser.parse_known_args(words)
     if len(rest) == 1 and not rest[0].startswith("-") and getattr(options, "file", "") is None:
         options.file = rest.pop()
     if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        command.reject(rest[0])
+    if getattr(options, "config", None) is not None:
+        if options.file is not None:
+            command.error(f"two configuration files: {options.file} and --config {options.config}")
+        options.file = options.config
     return options

@@ -31,14 +31,22 @@ default_reactor: Any = _reactor()
 class Options(usage.Options):
     """Options of ``twistd registry``."""
 
-    synopsis = "[--config FILE]"
+    synopsis = "[--config FILE | FILE]"
     longdesc = (
-        "A container-image registry. Without --config: REGISTRY_CONFIGURATION_PATH, "
+        "A container-image registry. Without FILE: REGISTRY_CONFIGURATION_PATH, "
         "/etc/twisted-registry/config.yml, /etc/distribution/config.yml, "
         "/etc/docker/registry/config.yml, or a built-in default. "
         "REGISTRY_* variables override single keys."
     )
     optParameters = [["config", "c", None, "The configuration file (YAML)."]]  # noqa: RUF012
+
+    def parseArgs(self, file: str | None = None) -> None:
+        """Take the configuration file as an argument, as ``twisted-registry serve`` does."""
+        if file is None:
+            return
+        if self["config"] is not None:
+            raise usage.UsageError(f"two configuration files: {file} and --config {self['config']}")
+        self["config"] = file
 
     def opt_version(self) -> None:
         """Print the version and exit."""

@@ -68,10 +68,13 @@ def test_a_failed_run_has_status_1(tmp_path, path):
 
 def test_unknown_tasks_and_stores_in_memory_are_rejected(tmp_path, path):
     status, _, err = run(*MAINTENANCE, "run", "dusting", path, cwd=tmp_path)
-    assert status == 1
+    assert status == 2
     assert err[-1].startswith(
         "twisted-registry: dusting: no such task; known tasks are uploadpurging"
     )
+    status, _, err = run(*MAINTENANCE, "run", "retenton", path, cwd=tmp_path)
+    assert status == 2
+    assert err == ["twisted-registry: retenton: no such task; did you mean retention?"]
     memory = write_configuration(tmp_path, "version: 0.1\nstorage: inmemory\n")
     status, _, err = run(*MAINTENANCE, "status", memory, cwd=tmp_path)
     assert status == 1

@@ -82,7 +82,7 @@ def reject(text):
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors), contextlib.suppress(SystemExit):
         make_parser().parse_args(words[1:])
-    error = errors.getvalue().rpartition("error: ")[2]
+    error = errors.getvalue().partition(": ")[2]
     is_short = error.startswith("the following arguments are required")
     return "" if is_short or re.search(r"invalid choice: '[A-Z]+'", error) else error
 

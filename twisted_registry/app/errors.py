@@ -18,7 +18,18 @@ class StartError(Exception):
 
 
 class CommandFailed(Exception):
-    """A command cannot continue; the text is one line for the operator."""
+    """A command cannot continue; the text is one line for the operator.
+
+    :cvar exit_status: of the process.
+    """
+
+    exit_status = 1
+
+
+class WrongUsage(CommandFailed):
+    """An argument of a command is not valid; the text names it, and what was expected."""
+
+    exit_status = 2
 
 
 @contextmanager

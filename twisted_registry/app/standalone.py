@@ -87,7 +87,7 @@ def run_once(work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = defau
 
     :param work: returns the coroutine, given the reactor.
     :returns: the result of the coroutine.
-    :raises SystemExit: with status 1 if it failed.
+    :raises SystemExit: with status 1 if it failed, or 2 for wrong usage.
     """
     observer = make_observer(sys.stderr, "warn")
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
@@ -97,11 +97,12 @@ def run_once(work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = defau
     reactor.run()
     if running.results:
         return running.results[0]
-    failure = running.failure
+    failure, status = running.failure, 1
     if failure is None or failure.check(CancelledError):
         sys.stderr.write("twisted-registry: interrupted; it is safe to run the command again\n")
     elif failure.check(CommandFailed, RegistryError):
         sys.stderr.write(f"twisted-registry: {failure.value}\n")
+        status = getattr(failure.value, "exit_status", status)
     else:
         failure.printTraceback(sys.stderr)
-    raise SystemExit(1)
+    raise SystemExit(status)

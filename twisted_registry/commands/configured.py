@@ -38,8 +38,9 @@ def add_actions(parser: ArgumentParser, texts: Mapping[str, str]) -> Mapping[str
 
 
 def add_config_argument(parser: ArgumentParser) -> None:
-    """Add the optional argument FILE, stored as ``file``."""
+    """Add the optional argument FILE, stored as ``file``, and ``--config FILE`` for the same."""
     parser.epilog = CONFIG_EPILOG
+    parser.add_argument("-c", "--config", metavar="FILE", help="the same as FILE")
     parser.add_argument("file", nargs="?", metavar="FILE", help="the configuration file (YAML)")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
-from twisted_registry.app.errors import CommandFailed
+from twisted_registry.app.errors import CommandFailed, WrongUsage
 from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
     add_config_argument,
@@ -65,7 +65,7 @@ def _check_deletable(configuration: Configuration, name: str) -> None:
     try:
         check_name(name)
     except NameInvalid as error:
-        raise CommandFailed(f"{name}: {error}") from error
+        raise WrongUsage(f"{name}: {error}") from error
 
 
 def _delete(configuration: Configuration, name: str, bar: ProgressBar) -> DeletedCounts:

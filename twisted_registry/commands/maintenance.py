@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from twisted_registry.app.errors import CommandFailed
+from twisted_registry.app.errors import WrongUsage
 from twisted_registry.app.maintenance import MaintenanceService
 from twisted_registry.commands.configured import (
     add_actions,
@@ -15,6 +15,7 @@ from twisted_registry.commands.configured import (
 )
 from twisted_registry.commands.output import format_time, print_error, print_json
 from twisted_registry.commands.store import make_registry, run_on_store
+from twisted_registry.config.suggestion import did_you_mean
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -73,8 +74,9 @@ def _run_task(configuration: Configuration, name: str, *, as_json: bool) -> int:
         try:
             task = service.task(name)
         except KeyError as error:
-            known = ", ".join(task.name for task in service)
-            raise CommandFailed(f"{name}: no such task; known tasks are {known}") from error
+            known = [task.name for task in service]
+            hint = did_you_mean(name, known) or f"; known tasks are {', '.join(known)}"
+            raise WrongUsage(f"{name}: no such task{hint}") from error
         try:
             return await task.run()
         finally:

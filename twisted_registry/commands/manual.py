@@ -32,10 +32,10 @@ _DESCRIPTION = (
         " serves. Configuration files and stores of CNCF Distribution are used as they are."
     ),
     (
-        "FILE, the configuration file, is optional. Without it, the file that the environment"
-        " variable REGISTRY_CONFIGURATION_PATH names is read, or the first that exists of those"
-        " below FILES; otherwise the defaults apply. The command check prints all mistakes of a"
-        " file, and the configuration that results."
+        "FILE, the configuration file, is optional; --config FILE is the same. Without it, the file"
+        " that the environment variable REGISTRY_CONFIGURATION_PATH names is read, or the first of"
+        " those below FILES that exists; otherwise the defaults apply. The command check prints all"
+        " mistakes of a file, and the configuration that results."
     ),
     (
         "Commands that change a store work while registries serve it. They run as the user that"

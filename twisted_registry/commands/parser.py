@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_registry import __version__
 from twisted_registry.app.gc_freeze import freeze_imports
+from twisted_registry.config.suggestion import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
+    from typing import NoReturn
 
 #: The commands. Each is a module of that name in this folder, with ``_`` for ``-``.
 COMMANDS: Mapping[str, str] = {
@@ -72,6 +74,38 @@ class CommandParser(argparse.ArgumentParser):
         """The other arguments, in order."""
         return [each for each in self.arguments if not each.option_strings]
 
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong with the command line, in one line; exit with status 2."""
+        advice = "" if message.endswith("?") else f"; see {self.prog} --help"
+        self.exit(2, f"{self.prog}: {message}{advice}\n")
+
+    def find_command(self, words: Sequence[str]) -> CommandParser:
+        """Return the parser of the command that a command line names.
+
+        :raises SystemExit: with status 2 if there is no such command.
+        """
+        parser = self
+        for word in words:
+            if not parser.commands:
+                break
+            if word in parser.commands:
+                parser = parser.commands[word]
+            elif not word.startswith("-"):
+                hint = did_you_mean(word, parser.commands)
+                parser.error(f"unknown command {word!r}{hint}")
+        return parser
+
+    def reject(self, word: str) -> NoReturn:
+        """Report a word of the command line that is no argument.
+
+        :raises SystemExit: with status 2.
+        """
+        if not word.startswith("-"):
+            self.error(f"unexpected argument {word!r}")
+        name = word.partition("=")[0]
+        known = [each for option in self.options for each in option.option_strings]
+        self.error(f"unknown option {name!r}{did_you_mean(name, known)}")
+
     def walk(self, path: str = "") -> Iterator[tuple[str, CommandParser]]:
         """Yield this parser and those of all commands below it.
 
@@ -106,10 +140,13 @@ def make_parser(names: Collection[str] = COMMANDS.keys()) -> CommandParser:
         "-v", "--version", action="version", version=version, help="print the version"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for each, text in {**COMMANDS, "help": "print this help"}.items():
+    for each, text in {**COMMANDS, "help": "print the help of a command"}.items():
         below = commands.add_parser(each, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if each in COMMANDS and each in names:
             import_command(each).add_arguments(below)
+    below.add_argument(
+        "topic", nargs="?", metavar="COMMAND", choices=tuple(COMMANDS), help="the command"
+    )
     return parser
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict, frozen
 
 from twisted_registry.app.collector import make_trash_expiry
-from twisted_registry.app.errors import CommandFailed
+from twisted_registry.app.errors import CommandFailed, WrongUsage
 from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
     add_actions,
@@ -104,7 +104,7 @@ async def _history(
 ) -> int:
     target = TrashTarget.parse(options.what)
     if not target.tag:
-        raise CommandFailed(f"{options.what}: not a tag, expected REPO:TAG")
+        raise WrongUsage(f"{options.what}: not a tag, expected REPO:TAG")
     for change in await Trash(driver).tag_changes(target.repository, target.tag):
         facts = {
             "time": _format_time(change.seconds),
@@ -120,7 +120,7 @@ async def _restore(
 ) -> int:
     target, at = TrashTarget.parse(options.what), parse_time(options.at)
     if at is not None and not target.tag:
-        raise CommandFailed("--at needs a tag, as REPO:TAG")
+        raise WrongUsage("--at needs a tag, as REPO:TAG")
     with audited(configuration, "trash.restore", target=options.what) as entry:
         async with open_writable_registry(configuration, driver, reactor) as registry:
             faults = await _restore_target(target, at, registry, driver)
@@ -166,7 +166,7 @@ async def _empty(
     try:
         keep = parse_duration(options.older_than)
     except ValueError as error:
-        raise CommandFailed(
+        raise WrongUsage(
             f"--older-than {options.older_than}: not a duration such as 48h or 30d"
         ) from error
     expiry = make_trash_expiry(configuration, driver, reactor, keep)
@@ -217,9 +217,9 @@ class TrashTarget:
         try:
             parsed = Digest.parse(digest) if at else None
         except DigestInvalid as error:
-            raise CommandFailed(f"{text}: {error}") from error
+            raise WrongUsage(f"{text}: {error}") from error
         if not is_name(name) or (tag and not is_tag(tag)):
-            raise CommandFailed(f"{text}: expected REPO:TAG, REPO@DIGEST or REPO")
+            raise WrongUsage(f"{text}: expected REPO:TAG, REPO@DIGEST or REPO")
         return cls(name, tag, parsed)
 
 
@@ -233,7 +233,7 @@ def parse_time(text: str | None) -> float | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise CommandFailed(f"--at {text}: not a time such as 2026-01-31T12:00:00Z") from error
+        raise WrongUsage(f"--at {text}: not a time such as 2026-01-31T12:00:00Z") from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 

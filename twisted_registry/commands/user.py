@@ -11,7 +11,7 @@ from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twisted_registry.app.errors import CommandFailed
+from twisted_registry.app.errors import CommandFailed, WrongUsage
 from twisted_registry.auth.htpasswd import (
     MAX_PASSWORD_BYTES,
     HtpasswdInvalid,
@@ -93,7 +93,7 @@ def _configured_path(loaded: LoadedConfiguration) -> str:
 def _encode_name(text: str) -> bytes:
     name = text.encode("utf-8", "surrogateescape")
     if not is_user_name(name):
-        raise CommandFailed(f"invalid name {text!r}: expected printable text without a colon")
+        raise WrongUsage(f"invalid name {text!r}: expected printable text without a colon")
     return name
 
 

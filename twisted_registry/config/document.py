@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import yaml
@@ -22,6 +21,8 @@ from yaml.constructor import SafeConstructor
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from yaml.nodes import Node as YamlNode
 from yaml.reader import Reader
+
+from twisted_registry.config.suggestion import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -371,9 +372,7 @@ class Report:
 
     def warn_unknown_key(self, path: str, name: str, known: Iterable[str], origin: str) -> None:
         """Warn that the key *path*, whose last part is *name*, is not one of *known*."""
-        near = get_close_matches(name, list(known), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        self.add_warning(path, f"unknown key, ignored{hint}", origin)
+        self.add_warning(path, f"unknown key, ignored{did_you_mean(name, known)}", origin)
 
     def raise_faults(self) -> None:
         """Raise the faults found so far, if there are any.
