@@ -46,8 +46,8 @@ LAYERS = {
         *("notifications", "oci", "repository", "storage", "tls", "tokens", "workers", ""),
     ),
     "commands": (
-        *("app", "auth", "config", "gc", "integrity", "maintenance", "oci", "repository"),
-        *("storage", "tokens", ""),
+        *("app", "auth", "config", "gc", "integrity", "maintenance", "notifications", "oci"),
+        *("repository", "storage", "tokens", ""),
     ),
     "testing": (
         *("app", "api", "auth", "config", "http", "metrics", "repository", "storage", "tls"),

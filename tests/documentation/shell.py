@@ -19,13 +19,17 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 
 from attrs import define, field, frozen
 
 from tests.documentation.pages import ROOT, blocks_in
+from tests.notifications.events import record
 from tests.support.processes import environment
 from tests.support.self_signed import self_signed
+from twisted_registry.notifications.queue import EventQueue
+from twisted_registry.repository import layout
 from twisted_registry.testing import Registry, build_image, write_layout
 
 #: What is replaced in a block, in this order. Names in braces are attributes of ``Scene``.
@@ -227,6 +231,16 @@ def write_files(folder, page):
     (folder / "twisted-registry.new").write_text("a new version\n")
     (folder / "etc/twisted-registry/users").touch()
     shutil.copytree(ROOT / "conf", folder / "conf")
+    if page == "docs/notifications.rst":
+        write_refused_events(folder / "store" / layout.EVENT_QUEUE)
+
+
+def write_refused_events(path):
+    """Write a queue whose last two events, 17 and 18, were refused."""
+    with closing(EventQueue(str(path), 100)) as queue:
+        queue.add([("hook", record())] * 18)
+        for number in (17, 18):
+            queue.refuse(number, "status 400")
 
 
 def write_programs(folder):

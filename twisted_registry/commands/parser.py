@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "delete": "delete a repository, even while a registry serves",
     "retention": "delete the tags that no rule of storage.maintenance.retention keeps",
     "maintenance": "print the state of the periodic tasks, or run one",
+    "events": "list the notifications that wait or were refused, send refused ones again",
     "user": "add, change, remove or list the users of auth.htpasswd",
     "token": "create, list and revoke tokens for robots, rotate keys",
     "copy-store": "copy one store into another, even while registries serve",

@@ -214,7 +214,7 @@ class EndpointSender(Service):
             if attempt.is_refusal:
                 log.warn(
                     "notifications: endpoint={endpoint} event={id}: refused for good, see"
-                    " twisted-registry events: {error}",
+                    " twisted-registry events list --refused: {error}",
                     endpoint=self._settings.name, id=event.record["id"], error=attempt.error,
                 )  # fmt: skip
                 self._unrecorded.append((event.number, attempt.error))

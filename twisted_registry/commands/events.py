@@ -1,0 +1,133 @@
+"""``twisted-registry events``: the events that wait to be sent, and those that were refused."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from twisted_registry.app.errors import CommandFailed
+from twisted_registry.app.notifications import queue_path
+from twisted_registry.commands.configured import (
+    add_actions,
+    add_config_argument,
+    add_json_argument,
+    load_or_exit,
+)
+from twisted_registry.commands.output import print_error, print_json
+from twisted_registry.notifications.queue import IN_MEMORY, EventQueue, QueueDamaged
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable, Mapping
+
+    from twisted_registry.notifications.queue import QueuedEvent
+
+#: Events that are read at once.
+_PAGE_EVENTS = 1000
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parsers = add_actions(parser, {name: text for name, (text, _) in _ACTIONS.items()})
+    for name, action in parsers.items():
+        if name == "list":
+            action.add_argument(
+                "--refused", action="store_true", help="only events that were refused"
+            )
+            add_json_argument(action, "print JSON, one document per line")
+        else:
+            which = action.add_mutually_exclusive_group(required=True)
+            which.add_argument("--all", action="store_true", help="all refused events")
+            which.add_argument(
+                "--event",
+                metavar="NUMBER",
+                type=int,
+                action="append",
+                help="the number of a refused event, as list prints it; may be repeated",
+            )
+        add_config_argument(action)
+
+
+def run(options: Namespace) -> int:
+    """List, replay or discard events.
+
+    :returns: the exit status: 1 if it failed, or if there is no refused event of a number.
+    """
+    configuration = load_or_exit(options.file).configuration
+    path = queue_path(configuration)
+    if path == IN_MEMORY:
+        raise CommandFailed(
+            "notifications.queue.path: not set: events are in the memory of the registry"
+        )
+    _, action = _ACTIONS[options.action]
+    queue = EventQueue(path, configuration.notifications.queue.maxevents, must_exist=True)
+    try:
+        with closing(queue):
+            return action(options, queue)
+    except FileNotFoundError as error:
+        raise CommandFailed(f"{path}: no such file: the registry has had no events") from error
+    except OSError as error:
+        raise CommandFailed(f"{path}: {error.strerror}") from error
+    except QueueDamaged as error:
+        raise CommandFailed(str(error)) from error
+    except sqlite3.Error as error:
+        raise CommandFailed(f"{path}: {error}") from error
+
+
+def _list(options: Namespace, queue: EventQueue) -> int:
+    last = 0
+    while events := queue.list_events(refused_only=options.refused, after=last, limit=_PAGE_EVENTS):
+        for event in events:
+            if options.json:
+                print_json(
+                    {
+                        "number": event.number,
+                        "endpoint": event.endpoint,
+                        "refusal": event.refusal,
+                        "event": event.record,
+                    }
+                )
+            else:
+                sys.stdout.write(f"{_line(event)}\n")
+        last = events[-1].number
+    return 0
+
+
+def _line(event: QueuedEvent) -> str:
+    record = event.record
+    target = record["target"]
+    name = target["repository"]
+    if target.get("tag"):
+        name += f":{target['tag']}"
+    if target.get("digest"):
+        name += f"@{target['digest']}"
+    state = "waits" if event.refusal is None else f"refused: {event.refusal}"
+    action = f"{record['action']} {record['kind']}"
+    return f"{event.number}  {record['timestamp']}  {event.endpoint}  {action}  {name}  {state}"
+
+
+def _replay(options: Namespace, queue: EventQueue) -> int:
+    count = queue.replay(options.event)
+    return _report(options, count, "will be sent again")
+
+
+def _discard(options: Namespace, queue: EventQueue) -> int:
+    count = queue.discard(options.event)
+    return _report(options, count, "deleted")
+
+
+def _report(options: Namespace, count: int, what: str) -> int:
+    sys.stdout.write(f"{count} {'event' if count == 1 else 'events'} {what}\n")
+    missing = 0 if options.event is None else len(set(options.event)) - count
+    if missing:
+        print_error(f"{missing} of the numbers name no refused event; see events list --refused")
+    return 1 if missing else 0
+
+
+_ACTIONS: Mapping[str, tuple[str, Callable[[Namespace, EventQueue], int]]] = {
+    "list": ("list the events that wait, and those that endpoints have refused", _list),
+    "replay": ("send refused events again", _replay),
+    "discard": ("delete refused events", _discard),
+}
