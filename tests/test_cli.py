@@ -254,7 +254,7 @@ def failed_start(tmp_path, path, **environ):
     status, out, lines = run(*SERVE, path, cwd=tmp_path, **environ)
     assert (status, out) == (1, "")
     (line,) = lines
-    assert line.startswith("twisted-registry: ")
+    assert line.startswith(f"twisted-registry: {path}: ")
     return line
 
 
@@ -270,6 +270,35 @@ def test_a_root_that_is_not_a_directory_is_reported(tmp_path):
     (tmp_path / "store").write_text("a file")
     line = failed_start(tmp_path, write_configuration(tmp_path))
     assert f"storage.filesystem.rootdirectory: {tmp_path / 'store'}: " in line
+
+
+def test_an_error_names_the_whole_paths_of_configuration_and_store(tmp_path):
+    (tmp_path / "store").write_text("a file")
+    text = "version: 0.1\nstorage: {{filesystem: {{rootdirectory: store}}}}\n"
+    write_configuration(tmp_path, text)
+    status, _, lines = run(*SERVE, "registry.yml", cwd=tmp_path)
+    assert (status, lines) == (
+        1,
+        [
+            (
+                f"twisted-registry: {tmp_path}/registry.yml: storage.filesystem.rootdirectory:"
+                f" {tmp_path}/store: File exists"
+            )
+        ],
+    )
+    write_configuration(tmp_path, "version: 0.1\nstorage: inmemory\n")
+    status, _, lines = run(
+        *SERVE[:-1], "fsck", cwd=tmp_path, REGISTRY_CONFIGURATION_PATH="registry.yml"
+    )
+    assert status == 1
+    assert lines[-1].startswith(f"twisted-registry: {tmp_path}/registry.yml: storage.inmemory: ")
+
+
+def test_a_fault_names_the_whole_path_of_the_configuration(tmp_path):
+    write_configuration(tmp_path, "version: 0.1\nstorage: inmemory\nhttp:\n  net: udp\n")
+    status, _, (line,) = run(*SERVE, "registry.yml", cwd=tmp_path)
+    assert status == 1
+    assert line.endswith(f"({tmp_path}/registry.yml line 4)")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root ignores permissions")

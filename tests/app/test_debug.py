@@ -200,7 +200,9 @@ def test_an_address_in_use_ends_the_start(tmp_path):
         path = write_configuration(other, CONFIGURATION + f"  debug: {{{{addr: '{taken}'}}}}\n")
         status, _, err = run(*SERVE, path, cwd=other)
         assert status == 1
-        assert err[-1] == (f"twisted-registry: http.debug.addr: {taken}: Address already in use")
+        assert err[-1] == (
+            f"twisted-registry: {path}: http.debug.addr: {taken}: Address already in use"
+        )
         server.stop()
 
 
@@ -214,8 +216,8 @@ def test_metrics_without_the_extra_end_the_start(tmp_path):
     assert status == 1
     assert err == [
         (
-            "twisted-registry: http.debug.prometheus.enabled: needs the package prometheus_client;"
-            f" to install it: {install_command('metrics')}"
+            f"twisted-registry: {path}: http.debug.prometheus.enabled: needs the package"
+            f" prometheus_client; to install it: {install_command('metrics')}"
         )
     ]
 

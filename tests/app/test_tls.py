@@ -226,7 +226,7 @@ def test_an_unusable_certificate_ends_the_start_with_one_line(tmp_path, command,
     status, _, lines = run(*command, path, cwd=tmp_path)
     assert status == 1
     (line,) = [line for line in lines if "level=info" not in line]
-    assert f"twisted-registry: http.tls.{said}" in line
+    assert f"twisted-registry: {path}: http.tls.{said}" in line
 
 
 @pytest.mark.skipif(not missing_ciphers(["DES-CBC3-SHA"]), reason="this OpenSSL has them all")

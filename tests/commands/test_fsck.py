@@ -200,9 +200,11 @@ def test_a_store_in_memory_is_rejected(tmp_path):
     path = write_configuration(tmp_path, "version: 0.1\nstorage: inmemory\n")
     status, out, err = run(*FSCK, path, cwd=tmp_path)
     assert (status, out) == (1, "")
-    assert err == [
-        "twisted-registry: storage.inmemory: a command cannot open the store of another process"
-    ]
+    (line,) = err
+    assert line == (
+        f"twisted-registry: {path}: storage.inmemory: a command cannot open the store of another"
+        " process"
+    )
 
 
 def test_the_bar_shows_bytes_and_repositories():

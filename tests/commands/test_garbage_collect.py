@@ -158,9 +158,11 @@ def test_a_store_in_memory_is_rejected(tmp_path):
     path = write_configuration(tmp_path, "version: 0.1\nstorage: inmemory\n")
     status, out, err = run(*COLLECT, path, cwd=tmp_path)
     assert (status, out) == (1, "")
-    assert err == [
-        "twisted-registry: storage.inmemory: a command cannot open the store of another process"
-    ]
+    (line,) = err
+    assert line == (
+        f"twisted-registry: {path}: storage.inmemory: a command cannot open the store of another"
+        " process"
+    )
 
 
 def test_an_interrupted_wait_for_another_process_deletes_nothing(filled):

@@ -181,19 +181,20 @@ def _make_htpasswd_scheme(options: Htpasswd, processes: int, reactor: Any) -> IS
     max_running = max(1, (os.cpu_count() or 1) // 2 // processes)
     # The file is read on a thread that no check of a password keeps busy.
     threads = Threads(reactor, max_running + 1, "passwords")
-    file = password_file.PasswordFile(options.path, threads.run_blocking, reactor)
+    path = str(Path(options.path).absolute())
+    file = password_file.PasswordFile(path, threads.run_blocking, reactor)
     try:
-        password = password_file.create_if_missing(options.path)
+        password = password_file.create_if_missing(path)
         file.load()
     except OSError as error:
-        raise StartError(f"{key}.path: {options.path}: {error.strerror}") from error
+        raise StartError(f"{key}.path: {path}: {error.strerror}") from error
     except HtpasswdInvalid as error:
-        raise StartError(f"{key}.path: {options.path}: {error}") from error
+        raise StartError(f"{key}.path: {path}: {error}") from error
     if password is not None:
         log.warn(
             "password file was missing, created it with one user: path={path} user={user}"
             " password={password}",
-            path=options.path,
+            path=path,
             user=password_file.FIRST_USER,
             password=password,
         )
@@ -211,7 +212,8 @@ def _make_token_scheme(options: Token, reactor: Any) -> IScheme:
             trusted = keys.TrustAnchors.from_pem(content)
         except ValueError:
             raise StartError(
-                f"{key}.rootcertbundle: {options.rootcertbundle}: expected certificates in PEM"
+                f"{key}.rootcertbundle: {Path(options.rootcertbundle).absolute()}: expected"
+                " certificates in PEM"
             ) from None
     if options.jwks:
         jwks = _read_file(f"{key}.jwks", options.jwks)
@@ -219,7 +221,8 @@ def _make_token_scheme(options: Token, reactor: Any) -> IScheme:
         keyring = keys.make_keyring(trusted, jwks)
     except keys.KeyUnusable as error:
         name = "jwks" if options.jwks else "rootcertbundle"
-        raise StartError(f"{key}.{name}: {getattr(options, name)}: {error}") from error
+        file = Path(getattr(options, name)).absolute()
+        raise StartError(f"{key}.{name}: {file}: {error}") from error
     verifier = bearer.TokenVerifier(
         options.issuer,
         options.service,
@@ -249,4 +252,4 @@ def _read_file(key: str, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise StartError(f"{key}: {path}: {error.strerror}") from error
+        raise StartError(f"{key}: {Path(path).absolute()}: {error.strerror}") from error

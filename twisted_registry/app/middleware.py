@@ -59,12 +59,13 @@ def _wrap_driver(
 def _make_cloudfront(
     driver: IStorageDriver, settings: StorageOptions, path: str, root: str, reactor: Any
 ) -> IStorageDriver:
+    file = Path(settings.privatekey).absolute()
     try:
-        signer = CloudFrontSigner.load(settings.keypairid, Path(settings.privatekey).read_bytes())
+        signer = CloudFrontSigner.load(settings.keypairid, file.read_bytes())
     except OSError as error:
-        raise StartError(f"{path}.privatekey: {error.filename}: {error.strerror}") from error
+        raise StartError(f"{path}.privatekey: {file}: {error.strerror}") from error
     except ValueError as error:
-        raise StartError(f"{path}.privatekey: {settings.privatekey}: {error}") from error
+        raise StartError(f"{path}.privatekey: {file}: {error}") from error
     inside = None
     if settings.ipfilteredby != "none":
         inside = AWSClients(

@@ -44,18 +44,19 @@ def serve_until_stopped(loaded: LoadedConfiguration, reactor: Any) -> int:
     try:
         service = RegistryService(loaded, reactor, initial_environment(), open_access_log(loaded))
     except StartError as error:
-        return _print_start_error(error)
+        return _print_start_error(loaded, error)
     install_signal_handlers(service, reactor)
-    status = run_service(service, reactor)
+    status = run_service(service, loaded, reactor)
     # Python restores the default handlers when it ends: a late signal would change the exit status.
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     return status
 
 
-def run_service(service: RegistryService, reactor: Any) -> int:
+def run_service(service: RegistryService, loaded: LoadedConfiguration, reactor: Any) -> int:
     """Run a service until the reactor stops.
 
+    :param loaded: its configuration.
     :returns: the exit status: 1 if the service could not start, after a line on standard error.
     """
     errors: list[StartError] = []
@@ -68,7 +69,7 @@ def run_service(service: RegistryService, reactor: Any) -> int:
     try:
         service.privilegedStartService()
     except StartError as error:
-        return _print_start_error(error)
+        return _print_start_error(loaded, error)
     # Started only when signals are handled: a reader of "listening on" may stop it at once.
     reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
@@ -79,8 +80,8 @@ def run_service(service: RegistryService, reactor: Any) -> int:
     return 1 if errors else 0
 
 
-def _print_start_error(error: StartError) -> int:
-    sys.stderr.write(f"twisted-registry: {error}\n")
+def _print_start_error(loaded: LoadedConfiguration, error: StartError) -> int:
+    sys.stderr.write(f"twisted-registry: {loaded.origin}: {error}\n")
     return 1
 
 
@@ -105,8 +106,9 @@ def make_twistd_service(
             loaded, reactor, initial_environment(), open_access_log(loaded), observer
         )
     except StartError as error:
-        raise SystemExit(f"twisted-registry: {error}") from error
+        raise SystemExit(f"twisted-registry: {loaded.origin}: {error}") from error
     service.is_daemon = not options.get("nodaemon")
+    service.origin = loaded.origin
     service.on_start_error = lambda error: _stop_with_failure(reactor, error, observer)
     return service
 
@@ -119,6 +121,7 @@ class _TwistdService(RegistryService):
     """
 
     is_daemon = False
+    origin = ""
 
     def privilegedStartService(self) -> None:
         try:
@@ -129,7 +132,7 @@ class _TwistdService(RegistryService):
                 # forever.
                 log.error("twisted-registry: {error}", error=error)
                 raise StartError(str(error)) from None
-            raise SystemExit(f"twisted-registry: {error}") from error
+            raise SystemExit(f"twisted-registry: {self.origin}: {error}") from error
 
     def startService(self) -> None:
         # Before the log says that the registry listens.

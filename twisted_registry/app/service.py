@@ -566,7 +566,7 @@ class RegistryService(MultiService):
         filesystem = self._configuration.storage.filesystem
         if filesystem is None or self._given_driver is not None:
             return
-        root = Path(filesystem.rootdirectory)
+        root = Path(filesystem.rootdirectory).absolute()
         try:
             root.mkdir(parents=True, exist_ok=True)
             next(root.iterdir(), None)

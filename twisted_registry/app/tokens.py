@@ -111,7 +111,7 @@ def _make_key_reader(
 
 
 def _check_key_file(path: str) -> None:
-    key = f"access.tokens.keyfile: {path}"
+    key = f"access.tokens.keyfile: {Path(path).absolute()}"
     try:
         read_key_file(path)
         mode = Path(path).stat().st_mode

@@ -49,4 +49,4 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
     ControlPipe(reactor, control, stop, abort_requests, service.set_certificate)
     # Replaces the reactor's own handler, for which a second signal is an error.
     reactor.callWhenRunning(signal.signal, signal.SIGTERM, on_sigterm)
-    return run_service(service, reactor)
+    return run_service(service, loaded, reactor)

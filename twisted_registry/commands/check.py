@@ -14,7 +14,7 @@ from twisted_registry.config.loading import effective_yaml
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from twisted_registry.config.schema import Configuration
+    from twisted_registry.config.loading import LoadedConfiguration
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -40,12 +40,12 @@ def run(options: Namespace) -> int:
     for notice in loaded.notices:
         print_error(notice)
     if loaded.configuration.storage.bucket is not None:
-        _check_bucket(loaded.configuration, requests=options.bucket)
+        _check_bucket(loaded, requests=options.bucket)
     sys.stdout.write(effective_yaml(loaded.configuration))
     return 0
 
 
-def _check_bucket(configuration: Configuration, *, requests: bool) -> None:
+def _check_bucket(loaded: LoadedConfiguration, *, requests: bool) -> None:
     """Make the driver of the bucket and its middleware, which finds what is wrong with them.
 
     :param requests: whether to send requests to the store.
@@ -55,6 +55,8 @@ def _check_bucket(configuration: Configuration, *, requests: bool) -> None:
     from twisted_registry.app.middleware import apply_middleware  # noqa: PLC0415
     from twisted_registry.app.s3 import require_bucket  # noqa: PLC0415
     from twisted_registry.app.stores import make_driver, s3_section_name  # noqa: PLC0415
+
+    configuration = loaded.configuration
 
     async def check(reactor: Any) -> None:
         try:
@@ -67,6 +69,6 @@ def _check_bucket(configuration: Configuration, *, requests: bool) -> None:
             finally:
                 await driver.close()
         except StartError as error:
-            raise CommandFailed(str(error)) from error
+            raise CommandFailed(f"{loaded.origin}: {error}") from error
 
     standalone.run_once(check)

@@ -71,7 +71,9 @@ def load_store_or_exit(path: str | None, environ: Mapping[str, str] = os.environ
 
     :raises CommandFailed: if the store is in the memory of another process.
     """
-    configuration = load_or_exit(path, environ).configuration
-    if "inmemory" in configuration.storage.drivers:
-        raise CommandFailed("storage.inmemory: a command cannot open the store of another process")
-    return configuration
+    loaded = load_or_exit(path, environ)
+    if "inmemory" in loaded.configuration.storage.drivers:
+        raise CommandFailed(
+            f"{loaded.origin}: storage.inmemory: a command cannot open the store of another process"
+        )
+    return loaded.configuration

@@ -60,10 +60,10 @@ def run(options: Namespace) -> int:
 
 def _check_stores(source: Configuration, target: Configuration) -> None:
     filesystem = source.storage.filesystem
-    if filesystem is not None and not Path(filesystem.rootdirectory).is_dir():
-        raise CommandFailed(
-            f"storage.filesystem.rootdirectory: {filesystem.rootdirectory}: not a directory"
-        )
+    if filesystem is not None:
+        root = Path(filesystem.rootdirectory).absolute()
+        if not root.is_dir():
+            raise CommandFailed(f"storage.filesystem.rootdirectory: {root}: not a directory")
     if _store_identity(source) == _store_identity(target):
         raise CommandFailed("FROM and TO are the same store")
 

@@ -75,12 +75,14 @@ class LoadedConfiguration:
     """A configuration, and what to log about it.
 
     :ivar configuration: checked, with every default filled in.
-    :ivar source: which file it was read from, and why that one.
+    :ivar origin: the path of the file it was read from, or another name, as faults have it.
+    :ivar source: the same, and why that one.
     :ivar warnings: keys that are ignored or not served, one line each.
     :ivar notices: further remarks, one line each.
     """
 
     configuration: Configuration
+    origin: str
     source: str
     warnings: Sequence[str]
     notices: Sequence[str]
@@ -147,10 +149,12 @@ def _find_file(
     path: str | None, environ: Mapping[str, str], default_paths: Sequence[str]
 ) -> tuple[str | None, str]:
     if path is not None:
-        return path, f"{path}, named on the command line"
+        whole = str(Path(path).absolute())
+        return whole, f"{whole}, named on the command line"
     variable = environ.get(FILE_VARIABLE)
     if variable:
-        return variable, f"{variable}, named by {FILE_VARIABLE}"
+        whole = str(Path(variable).absolute())
+        return whole, f"{whole}, named by {FILE_VARIABLE}"
     for candidate in default_paths:
         if _exists(candidate):
             return candidate, f"{candidate}, a default path"
@@ -206,7 +210,9 @@ def _load(text: str, origin: str, source: str, environ: Mapping[str, str]) -> Lo
         for fault in report.faults[count:]
     ]
     report.raise_faults()
-    return LoadedConfiguration(configuration, source, tuple(report.warnings), tuple(report.notices))
+    return LoadedConfiguration(
+        configuration, origin, source, tuple(report.warnings), tuple(report.notices)
+    )
 
 
 def _named_drivers(root: Node) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ def read_certificate_file(name: str, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise CertificateError(name, f"{path}: {error.strerror}") from error
+        raise CertificateError(name, f"{Path(path).absolute()}: {error.strerror}") from error
 
 
 def read_authorities(paths: Iterable[str]) -> tuple[tuple[str, bytes], ...]:
