@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted_registry.config import values
 from twisted_registry.config.access import patterns, patterns_key
+from twisted_registry.config.document import quote_value
 from twisted_registry.config.kinds import (
     Duration,
     ListOf,
@@ -495,11 +496,6 @@ class Redis(SectionBase):
         """HOST:PORT of the one server that is used, or an empty text."""
         return self.addr or (self.addrs[0] if self.addrs else "")
 
-    @property
-    def is_one_server(self) -> bool:
-        """Whether one server is configured, neither a cluster nor sentinels."""
-        return bool(self.address) and len(self.addrs) <= 1 and not self.mastername
-
 
 def check_redis(redis: Redis | None, report: Report) -> None:
     """Report a section that the descriptor cache cannot use."""
@@ -507,11 +503,20 @@ def check_redis(redis: Redis | None, report: Report) -> None:
         report.add_fault(
             "storage.cache.blobdescriptor", "got 'redis'", "a redis section in the file as well"
         )
-    elif not redis.address:
+        return
+    if not redis.address:
         report.add_fault("redis.addr", "not set", "HOST:PORT")
-    elif not redis.is_one_server:
+    if len(redis.addrs) > 1:
         report.add_fault(
-            "redis.addrs",
-            "got a cluster or sentinels",
-            "one server; the descriptor cache supports no others",
+            "redis.addrs", f"got {len(redis.addrs)} servers", "one; a cluster cannot be used"
         )
+    elif set(redis.address) & set(", \t"):
+        name = "redis.addr" if redis.addr else "redis.addrs[0]"
+        report.add_fault(name, f"got {quote_value(redis.address)}", "HOST:PORT of one server")
+    for name in ("mastername", "sentinelusername", "sentinelpassword"):
+        if getattr(redis, name):
+            report.add_fault(
+                f"redis.{name}",
+                None,
+                "sentinels cannot be used; name the master in redis.addr, and remove this key",
+            )
