@@ -85,7 +85,7 @@ STAND_INS = {
     "python3": (
         """test "$1 $2" = "-m venv"
         mkdir -p "$3/bin"
-        cp -P bin/pip bin/twisted-registry "$3"/bin""",
+        cp -P bin/pip bin/twistd bin/twisted-registry "$3"/bin""",
         "tests/test_packaging.py installs the package in a virtual environment",
     ),
     "scp": ('test "${2%%:*}" = appliance', "there is no other machine"),
@@ -231,6 +231,8 @@ def write_files(folder, page):
     (folder / "twisted-registry.new").write_text("a new version\n")
     (folder / "etc/twisted-registry/users").touch()
     shutil.copytree(ROOT / "conf", folder / "conf")
+    served = folder / "conf/registry.yml"
+    served.write_text(served.read_text().replace("addr: 127.0.0.1:5000", "addr: 127.0.0.1:0"))
     if page == "docs/notifications.rst":
         write_refused_events(folder / "store" / layout.EVENT_QUEUE)
 
