@@ -7,6 +7,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 
 from tests.storage.s3.fake_agent import Agent, Response, make_client, refusal, xml
 from twisted_registry.app.errors import StartError
@@ -83,6 +84,10 @@ def test_good_bucket_is_not_logged(log_events):
 
 def test_unreachable_store_does_not_end_the_start(log_events):
     assert run_check(fail(Unreachable("List", "down")), log_events) == (["error"], [])
+    (event,) = log_events
+    assert formatEvent(event).startswith(
+        "storage.s3: the store fails; the registry answers 503 until it works: List"
+    )
 
 
 def test_misconfiguration_is_passed_to_the_callback_which_logs_it(log_events):

@@ -122,7 +122,7 @@ def test_storage_error_is_logged_without_traceback(heartbeat, gate, clock, failu
     assert stopped(heartbeat)
     assert failures == []
     first, second = log_lines
-    assert first.startswith("delete list could not be read, will retry: ")
+    assert first.startswith("the store fails; pushes may be refused until it works, ")
     assert second.startswith("record of this process could not be deleted: ")
     assert "refused" in first
     assert "refused" in second

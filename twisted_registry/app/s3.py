@@ -196,7 +196,8 @@ class BucketCheck(Service):
             self._on_start_error(error)
         elif not isinstance(error, CancelledError):
             log.error(
-                "the s3 store failed the first request, starting nevertheless: error={error}",
+                "storage.{name}: the store fails; the registry answers 503 until it works: {error}",
+                name=self._name,
                 error=str(error),
             )
 

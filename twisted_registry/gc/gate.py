@@ -604,7 +604,11 @@ class GateHeartbeat(Service):
             return
         except StorageError as error:
             if not self._is_failing:
-                log.error("delete list could not be read, will retry: {error}", error=error)
+                log.error(
+                    "the store fails; pushes may be refused until it works, because delete lists"
+                    " cannot be read: {error}",
+                    error=error,
+                )
             self._is_failing = True
         except Exception:  # noqa: BLE001 - any error is retried
             if not self._is_failing:
