@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -20,6 +21,7 @@ from tests.support.processes import (
     wait_until,
     write_configuration,
 )
+from tests.support.receiver import Receiver
 from twisted_registry.app.debug import is_loopback
 from twisted_registry.app.errors import install_command
 from twisted_registry.config.http import parse_address
@@ -255,3 +257,35 @@ def test_a_debug_address_without_host_is_on_ipv4_and_ipv6(tmp_path):
 )
 def test_is_loopback(text, expected):
     assert is_loopback(parse_address(text)) is expected
+
+
+def push_blob(server, content):
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    path = f"/v2/a/blobs/uploads/?digest={digest}"
+    assert server.ask("POST", path, content)[0].status == 201
+
+
+def test_notifications_are_counted(tmp_path):
+    answers = iter([500, 400])
+    with Receiver(lambda _: next(answers, 200)) as receiver:
+        section = f"notifications: {{{{endpoints: [{{{{name: hook, url: '{receiver.url}'}}}}]}}}}\n"
+        with started(tmp_path, section) as server:
+            ask = asking(server)
+            push_blob(server, b"one")
+            push_blob(server, b"two")
+
+            def found():
+                lines = ask("/a/metrics")[1].decode().splitlines()
+                return sorted(line[9:] for line in lines if line.startswith("registry_notif"))
+
+            expected = [
+                'notifications_events_total{endpoint="hook",type="Events"} 2.0',
+                'notifications_events_total{endpoint="hook",type="Failures"} 2.0',
+                'notifications_events_total{endpoint="hook",type="Successes"} 1.0',
+                'notifications_pending_total{endpoint="hook"} 0.0',
+                'notifications_refused{endpoint="hook"} 1.0',
+                'notifications_status_total{code="200 OK",endpoint="hook"} 1.0',
+                'notifications_status_total{code="400 Bad Request",endpoint="hook"} 1.0',
+                'notifications_status_total{code="500 Internal Server Error",endpoint="hook"} 1.0',
+            ]
+            wait_until(lambda: found() == expected)

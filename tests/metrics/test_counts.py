@@ -19,6 +19,7 @@ from twisted_registry.metrics.interfaces import (
     FinishedRequest,
     ICountsReceiver,
     IMetricsObserver,
+    INotificationsObserver,
 )
 from twisted_registry.metrics.prometheus import render_metrics
 from twisted_registry.storage.interfaces import IStorageObserver
@@ -171,3 +172,27 @@ def test_a_reporter_writes_a_line_when_counts_have_changed():
     receiver.data_received(stream.getvalue().encode())
     assert log_events == []
     assert count_requests(aggregated.total()) == 2
+
+
+def test_notifications_have_the_names_of_distribution():
+    counts = Counts()
+    verifyObject(INotificationsObserver, counts)
+    counts.events_stored("hook", 3)
+    counts.events_dropped("hook", 1)
+    for status in (200, 200, 503, 599, 0):
+        counts.attempt_ended("hook", status, status == 200)
+    text = render_metrics(counts, [], None, {"hook": (2, 1)}).decode()
+    found = {line for line in text.splitlines() if line.startswith("registry_notifications")}
+    begin = "registry_notifications"
+    assert found == {
+        f'{begin}_events_total{{endpoint="hook",type="Events"}} 3.0',
+        f'{begin}_events_total{{endpoint="hook",type="Dropped"}} 1.0',
+        f'{begin}_events_total{{endpoint="hook",type="Successes"}} 2.0',
+        f'{begin}_events_total{{endpoint="hook",type="Failures"}} 2.0',
+        f'{begin}_events_total{{endpoint="hook",type="Errors"}} 1.0',
+        f'{begin}_status_total{{code="200 OK",endpoint="hook"}} 2.0',
+        f'{begin}_status_total{{code="503 Service Unavailable",endpoint="hook"}} 1.0',
+        f'{begin}_status_total{{code="599",endpoint="hook"}} 1.0',
+        f'{begin}_pending_total{{endpoint="hook"}} 2.0',
+        f'{begin}_refused{{endpoint="hook"}} 1.0',
+    }

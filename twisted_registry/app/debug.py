@@ -32,7 +32,7 @@ from twisted_registry.metrics.counts import AggregatedCounts, CountsReporter
 from twisted_registry.oci.errors import ErrorCode, RegistryError, method_not_allowed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from twisted.application.service import MultiService
     from twisted.web.server import Request
@@ -160,12 +160,15 @@ class DebugAddress:
         maintenance: MaintenanceService | None,
         access: IAccessController | None,
         watermark: Watermark | None = None,
+        count_events: Callable[[], Awaitable[Mapping[str, tuple[int, int]]]] | None = None,
     ) -> None:
         """Add a child service that serves the pages; for the first process.
 
         :param maintenance: the tasks of this process; None if the registry is read-only.
         :param access: the controller that guards the API; None if none is configured.
         :param watermark: measures the disk; None if it is not configured.
+        :param count_events: returns how many events wait, and how many were refused, by endpoint
+            of notifications; None without any.
         :raises StartError: if the address cannot be used; the text names the key.
         """
         address = parse_address(self._debug.addr)
@@ -190,7 +193,7 @@ class DebugAddress:
             ),
         )
         if self._render_metrics is not None:
-            page = PageResource(lambda: self._metrics(pages))
+            page = PageResource(lambda: self._metrics(pages, count_events))
             put_path(root, self._debug.prometheus.path, page)
         site = HTTPSite(
             root,
@@ -209,12 +212,19 @@ class DebugAddress:
             reporter = CountsReporter(self.aggregated_counts.own, sys.stderr, self._reactor)
             reporter.setServiceParent(parent)
 
-    async def _metrics(self, pages: _DebugPages) -> Response:
+    async def _metrics(
+        self,
+        pages: _DebugPages,
+        count_events: Callable[[], Awaitable[Mapping[str, tuple[int, int]]]] | None,
+    ) -> Response:
         assert self.aggregated_counts is not None
         assert self._render_metrics is not None
         watermark = pages.watermark
         used = None if watermark is None else watermark.used
-        content = self._render_metrics(self.aggregated_counts.total(), await pages.tasks(), used)
+        events = {} if count_events is None else await count_events()
+        content = self._render_metrics(
+            self.aggregated_counts.total(), await pages.tasks(), used, events
+        )
         return make_page(content, self._metrics_content_type)
 
 

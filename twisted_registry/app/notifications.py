@@ -23,8 +23,8 @@ from twisted_registry.config.notifications import (
 from twisted_registry.http.client import make_agent
 from twisted_registry.notifications.envelope import EventSource
 from twisted_registry.notifications.listener import EventFilter, NotificationListener
-from twisted_registry.notifications.queue import IN_MEMORY, EventQueue, QueueDamaged
-from twisted_registry.notifications.sender import EndpointSender, EndpointSettings
+from twisted_registry.notifications.queue import IN_MEMORY, EventCount, EventQueue, QueueDamaged
+from twisted_registry.notifications.sender import Attempt, EndpointSender, EndpointSettings
 from twisted_registry.repository import layout
 from twisted_registry.storage.threads import Threads
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.notifications import Endpoint
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.metrics.interfaces import INotificationsObserver
 
 log = Logger()
 
@@ -58,10 +59,17 @@ class NotificationService(MultiService):
     """
 
     def __init__(
-        self, configuration: Configuration, reactor: Any, *, is_first: bool, has_own_store: bool
+        self,
+        configuration: Configuration,
+        reactor: Any,
+        observer: INotificationsObserver | None,
+        *,
+        is_first: bool,
+        has_own_store: bool,
     ) -> None:
         """Make all parts; nothing is opened yet.
 
+        :param observer: counts what becomes of events.
         :param is_first: whether this is the first process of the registry.
         :param has_own_store: whether the store is the one that the configuration names.
         """
@@ -76,6 +84,7 @@ class NotificationService(MultiService):
         self._queue = EventQueue(path, notifications.queue.maxevents)
         self._thread = Threads(reactor, 1, "notifications")
         self._names = [endpoint.name for endpoint in notifications.endpoints]
+        self._observer = observer
         self._preparing: Deferred[None] | None = None
         self._senders = [
             EndpointSender(
@@ -84,6 +93,7 @@ class NotificationService(MultiService):
                 self._thread,
                 make_agent(reactor, endpoint.timeout or DEFAULT_TIMEOUT_S),
                 reactor,
+                self._attempt_ended,
             )
             for endpoint in (endpoints if is_first or not self._is_lasting else ())
         ]
@@ -96,7 +106,7 @@ class NotificationService(MultiService):
             reactor,
             EventSource(_own_address(configuration), str(uuid.uuid4())),
             notifications.events.includereferences,
-            self._wake,
+            self._events_stored,
         )
 
     def startService(self) -> None:
@@ -111,17 +121,36 @@ class NotificationService(MultiService):
         if self._preparing is not None:
             await self._preparing
         if not self._is_lasting:
-            counts = await self._thread.run_blocking(self._queue.counts)
-            count = sum(each.waiting for each in counts.values())
+            count = sum(waiting for waiting, _ in (await self.counts()).values())
             if count:
                 log.warn("notifications: {count} events were not sent, and are lost", count=count)
         await self._thread.run_blocking(self._queue.close)
         await self._thread.close()
 
-    def _wake(self, added: Mapping[str, int], _dropped: Mapping[str, int]) -> None:
-        del added
+    async def counts(self) -> Mapping[str, tuple[int, int]]:
+        """Return how many events wait, and how many were refused, by endpoint.
+
+        Endpoints without events are in it; it is empty if the queue cannot be used.
+        """
+        try:
+            found = await self._thread.run_blocking(self._queue.counts)
+        except (sqlite3.Error, OSError, QueueDamaged):
+            return {}
+        counts = {name: found.get(name, EventCount()) for name in self._names}
+        return {name: (count.waiting, count.refused) for name, count in counts.items()}
+
+    def _events_stored(self, added: Mapping[str, int], dropped: Mapping[str, int]) -> None:
         for sender in self._senders:
             sender.wake()
+        if self._observer is not None:
+            for endpoint, count in added.items():
+                self._observer.events_stored(endpoint, count)
+            for endpoint, count in dropped.items():
+                self._observer.events_dropped(endpoint, count)
+
+    def _attempt_ended(self, endpoint: str, attempt: Attempt) -> None:
+        if self._observer is not None:
+            self._observer.attempt_ended(endpoint, attempt.status, not attempt.error)
 
     async def _remove_others(self) -> None:
         try:

@@ -265,6 +265,7 @@ class RegistryService(MultiService):
         service = NotificationService(
             self._configuration,
             self._reactor,
+            None if self._debug is None else self._debug.counts,
             is_first=self.is_first,
             has_own_store=self._given_driver is None,
         )
@@ -377,7 +378,9 @@ class RegistryService(MultiService):
                 maintenance.setServiceParent(self)
         if self._debug is not None and self.is_first:
             access = None if self._access_control is None else self._access_control.access
-            self._debug.listen(self, maintenance, access, watermark)
+            notifications = self._notifications
+            count_events = None if notifications is None else notifications.counts
+            self._debug.listen(self, maintenance, access, watermark, count_events)
         elif self._debug is not None:
             self._debug.report(self)
 

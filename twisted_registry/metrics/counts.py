@@ -16,9 +16,15 @@ from typing import TYPE_CHECKING
 from attrs import define, field, frozen
 from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
+from twisted.web.http import RESPONSES
 from zope.interface import implementer
 
-from twisted_registry.metrics.interfaces import COUNTS_PREFIX, ICountsReceiver, IMetricsObserver
+from twisted_registry.metrics.interfaces import (
+    COUNTS_PREFIX,
+    ICountsReceiver,
+    IMetricsObserver,
+    INotificationsObserver,
+)
 from twisted_registry.storage.interfaces import IStorageObserver
 
 if TYPE_CHECKING:
@@ -78,6 +84,12 @@ METRIC_FAMILIES: Mapping[str, MetricFamily] = {
     "registry_storage_errors": MetricFamily(
         "Storage calls that failed because of the store.", ("driver", "action")
     ),
+    "registry_notifications_events": MetricFamily(
+        "Events: all, and attempts to send one, by result.", ("type", "endpoint")
+    ),
+    "registry_notifications_status": MetricFamily(
+        "Responses of endpoints of notifications.", ("code", "endpoint")
+    ),
 }
 
 #: Names of driver calls in Distribution's metrics.
@@ -109,7 +121,7 @@ class Histogram:
         self.total += other.total
 
 
-@implementer(IMetricsObserver, IStorageObserver)
+@implementer(IMetricsObserver, INotificationsObserver, IStorageObserver)
 @define(eq=False)
 class Counts:
     """The measurements of one process, or the sum over several.
@@ -144,6 +156,22 @@ class Counts:
         self._observe(("registry_storage_action_seconds", driver, action), seconds)
         if failed:
             self._increment(("registry_storage_errors", driver, action), 1)
+
+    def events_stored(self, endpoint: str, count: int) -> None:
+        """Count events that wait for an endpoint."""
+        self._increment(("registry_notifications_events", "Events", endpoint), count)
+
+    def events_dropped(self, endpoint: str, count: int) -> None:
+        """Count events that were dropped because too many wait."""
+        self._increment(("registry_notifications_events", "Dropped", endpoint), count)
+
+    def attempt_ended(self, endpoint: str, status: int, accepted: bool) -> None:  # noqa: FBT001
+        """Count an attempt; one without a response is an error, as in Distribution."""
+        if status:
+            code = f"{status} {RESPONSES.get(status, b'').decode('ascii')}".rstrip()
+            self._increment(("registry_notifications_status", code, endpoint), 1)
+        result = "Successes" if accepted else "Failures" if status else "Errors"
+        self._increment(("registry_notifications_events", result, endpoint), 1)
 
     def merge(self, other: Counts, *, process_ended: bool = False) -> None:
         """Add the counts of another process.

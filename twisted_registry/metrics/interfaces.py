@@ -46,6 +46,22 @@ class IMetricsObserver(Interface):
         """Note that a request has ended; must neither block nor raise."""
 
 
+class INotificationsObserver(Interface):
+    """Receives what becomes of notifications; its methods must neither block nor raise."""
+
+    def events_stored(endpoint: str, count: int) -> None:
+        """Note that events wait for an endpoint."""
+
+    def events_dropped(endpoint: str, count: int) -> None:
+        """Note that events were dropped because too many wait."""
+
+    def attempt_ended(endpoint: str, status: int, accepted: bool) -> None:  # noqa: FBT001
+        """Note that an event was sent, or could not be.
+
+        :param status: of the response; 0 without one.
+        """
+
+
 class ICountsReceiver(Interface):
     """Receives the counts of other processes."""
 

@@ -27,7 +27,10 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def render_metrics(
-    counts: Counts, tasks: Sequence[Mapping[str, Any]], used_ratio: float | None = None
+    counts: Counts,
+    tasks: Sequence[Mapping[str, Any]],
+    used_ratio: float | None = None,
+    events: Mapping[str, tuple[int, int]] | None = None,
 ) -> bytes:
     """Render all metrics in the Prometheus text format.
 
@@ -35,9 +38,10 @@ def render_metrics(
     :param tasks: the maintenance tasks, as
         :meth:`~twisted_registry.app.maintenance.MaintenanceService.status` returns them.
     :param used_ratio: the used part of the disk from 0 to 1; None if no watermark is configured.
+    :param events: how many events wait, and how many were refused, by endpoint of notifications.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(counts, tasks, used_ratio))
+    registry.register(_Collector(counts, tasks, used_ratio, events or {}))
     return generate_latest(registry)
 
 
@@ -46,10 +50,12 @@ class _Collector:
     counts: Counts
     tasks: Sequence[Mapping[str, Any]]
     used_ratio: float | None
+    events: Mapping[str, tuple[int, int]]
 
     def collect(self) -> Iterable[Metric]:
         yield from self._collect_requests()
         yield from self._collect_maintenance()
+        yield from self._collect_events()
         if self.used_ratio is not None:
             text = "Used part of the disk's blocks or inodes, the larger of both."
             yield GaugeMetricFamily("registry_storage_used_ratio", text, value=self.used_ratio)
@@ -71,6 +77,21 @@ class _Collector:
                     if key[0] == name:
                         metric.add_metric(key[1:], value)
             yield metric
+
+    def _collect_events(self) -> Iterable[Metric]:
+        # The name is that of Distribution, where this gauge ends like a counter.
+        waiting = GaugeMetricFamily(
+            "registry_notifications_pending_total", "Events that wait.", labels=("endpoint",)
+        )
+        refused = GaugeMetricFamily(
+            "registry_notifications_refused",
+            "Events that were refused for good, and are kept.",
+            labels=("endpoint",),
+        )
+        for endpoint, (waiting_count, refused_count) in self.events.items():
+            waiting.add_metric((endpoint,), waiting_count)
+            refused.add_metric((endpoint,), refused_count)
+        yield from (waiting, refused)
 
     def _collect_maintenance(self) -> Iterable[Metric]:
         labels = ("task",)

@@ -36,10 +36,10 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     endpoint TEXT NOT NULL,
-    record TEXT NOT NULL,
-    refusal TEXT
+    refusal TEXT,
+    record TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS of_endpoint ON event (endpoint);
+CREATE INDEX IF NOT EXISTS of_endpoint ON event (endpoint, refusal);
 CREATE INDEX IF NOT EXISTS waiting ON event (endpoint, number) WHERE refusal IS NULL;
 """
 _SELECT_NEXT = """
