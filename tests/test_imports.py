@@ -29,6 +29,7 @@ LAYERS = {
     "acme": ("tls", "http.client", "storage.files", ""),
     "workers": ("config.loading", "metrics.interfaces", "tls.interfaces"),
     "gc": ("repository", "storage.fallbacks", "storage.files", "storage.interfaces", "oci"),
+    "health": ("http.client", "storage.interfaces"),
     "integrity": (
         *("gc.delete_list", "repository", "storage.fallbacks", "storage.interfaces", "oci"),
     ),
@@ -38,12 +39,20 @@ LAYERS = {
     ),
     "api": (
         *("http", "repository", "metrics.interfaces", "tls.interfaces", "storage.interfaces"),
-        *("auth.access", "auth.audit", "auth.basic", "auth.interfaces", "auth.rate_limits"),
+        *(
+            "health.interfaces",
+            "auth.access",
+            "auth.audit",
+            "auth.basic",
+            "auth.interfaces",
+            "auth.rate_limits",
+        ),
         *("auth.scopes", "tokens", "oci"),
     ),
     "app": (
-        *("acme", "api", "auth", "config", "gc", "http", "integrity", "maintenance", "metrics"),
-        *("notifications", "oci", "repository", "storage", "tls", "tokens", "workers", ""),
+        *("acme", "api", "auth", "config", "gc", "health", "http", "integrity", "maintenance"),
+        *("metrics", "notifications", "oci", "repository", "storage", "tls", "tokens", "workers"),
+        "",
     ),
     "commands": (
         *("app", "auth", "config", "gc", "integrity", "maintenance", "notifications", "oci"),
@@ -78,6 +87,8 @@ LATE = {
     ("app.access", "auth"): "bcrypt, twisted.cred and the extra auth",
     ("app.tls", "acme.renewal"): "the extra acme",
     ("app.service", "app.s3"): "an HTTP client and XML, for buckets only",
+    ("app.service", "app.health"): "for health checks only",
+    ("app.health", "health.http_check"): "an HTTP client, for checks over HTTP only",
     ("app.service", "app.tls"): "cryptography, for TLS only",
     ("app.access", "app.plugins"): "importlib.metadata, for plugins only",
     ("app.service", "app.plugins"): "as in app.access",

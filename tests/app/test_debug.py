@@ -12,6 +12,7 @@ from http.client import HTTPConnection
 
 import bcrypt
 import pytest
+import pytest_twisted
 
 from tests.support.processes import (
     CONFIGURATION,
@@ -22,6 +23,7 @@ from tests.support.processes import (
     write_configuration,
 )
 from tests.support.receiver import Receiver
+from tests.support.services import HTTP, MEMORY, run_service
 from twisted_registry.app.debug import is_loopback
 from twisted_registry.app.errors import install_command
 from twisted_registry.config.http import parse_address
@@ -206,6 +208,16 @@ def test_an_address_in_use_ends_the_start(tmp_path):
             f"twisted-registry: {path}: http.debug.addr: {taken}: Address already in use"
         )
         server.stop()
+
+
+@pytest.mark.parametrize(("addr", "is_public"), [("127.0.0.1:0", False), ("0.0.0.0:0", True)])
+@pytest_twisted.ensureDeferred
+async def test_an_address_that_others_can_reach_is_a_warning(tmp_path, log_lines, addr, is_public):
+    async with run_service(tmp_path, MEMORY + HTTP + f"  debug: {{{{addr: '{addr}'}}}}\n"):
+        pass
+    assert any(line.startswith("health, metrics and maintenance: ") for line in log_lines)
+    warned = [line for line in log_lines if line.startswith("http.debug.addr: whoever can connect")]
+    assert len(warned) == is_public
 
 
 def test_metrics_without_the_extra_end_the_start(tmp_path):

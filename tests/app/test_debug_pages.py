@@ -12,9 +12,10 @@ from twisted.internet.defer import fail, maybeDeferred, succeed
 
 from tests.support.http_client import RegistryClient
 from twisted_registry.api.root import JSONResource, PageResource
-from twisted_registry.app.debug import MaintenancePage, make_page
+from twisted_registry.app.debug import HealthPage, MaintenancePage, PostGuard, make_page
 from twisted_registry.auth.access import OpenGrant
 from twisted_registry.auth.interfaces import MAINTENANCE
+from twisted_registry.health.registry import MANUAL_CHECK, HealthRegistry
 from twisted_registry.http.site import HTTPSite
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 
@@ -48,6 +49,7 @@ class Pages:
     def __init__(self):
         self.started = []
         self.breaks = None
+        self.health = HealthRegistry()
 
     async def read(self):
         if self.breaks is not None:
@@ -64,8 +66,9 @@ class Pages:
     async def serve(self, access=None, *, is_loopback_only=True):
         root = JSONResource()
         root.putChild(b"page", PageResource(self.read))
-        tasks = MaintenancePage(self.read, self.start, access, is_loopback_only=is_loopback_only)
-        root.putChild(b"tasks", tasks)
+        guard = PostGuard(access, is_loopback_only)
+        root.putChild(b"tasks", MaintenancePage(self.read, self.start, guard))
+        root.putChild(b"health", HealthPage(self.health, guard))
         site = HTTPSite(root, reactor)
         port = reactor.listenTCP(0, site, interface="127.0.0.1")
         try:
@@ -155,3 +158,45 @@ async def test_with_auth_starting_a_task_needs_the_right_to_maintenance(pages, i
         answer = await ask("POST", "tasks/gc", {"Authorization": "password"}, b"")
         assert answer.status == 202
     assert access.asked == [MAINTENANCE, MAINTENANCE]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_operator_takes_the_registry_down_and_up(pages, log_lines):
+    async with pages.serve() as ask:
+        answer = await ask("GET", "health")
+        assert (answer.status, answer.body) == (200, b"{}")
+        for _ in range(2):
+            assert (await ask("POST", "health/down", body=b"")).status == 200
+        answer = await ask("GET", "health")
+        assert (answer.status, answer.json()) == (503, {MANUAL_CHECK: "manual check"})
+        assert (await ask("HEAD", "health")).status == 503
+        for _ in range(2):
+            assert (await ask("POST", "health/up", body=b"")).status == 200
+        assert (await ask("GET", "health/")).status == 200
+        for path in ("health/down/x", "health/sideways"):
+            assert (await ask("POST", path, body=b"")).status == 404
+        answer = await ask("GET", "health/down")
+        assert (answer.status, answer.get("Allow")) == (405, "POST")
+        assert (await ask("POST", "health", body=b"")).status == 405
+    changes = [line for line in log_lines if line.startswith("health check")]
+    assert changes == [
+        f"health check fails, requests are answered 503: check={MANUAL_CHECK} reason=manual check",
+        f"health check passes again: check={MANUAL_CHECK}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("access", "is_loopback_only", "headers", "status"),
+    [
+        (False, False, {}, 403),
+        (False, True, {"Origin": "http://evil.example"}, 403),
+        (True, True, {}, 401),
+        (True, False, {"Authorization": "password"}, 200),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_who_may_take_the_registry_down(pages, access, is_loopback_only, headers, status):
+    controller = Access() if access else None
+    async with pages.serve(controller, is_loopback_only=is_loopback_only) as ask:
+        assert (await ask("POST", "health/down", headers, b"")).status == status
+    assert bool(pages.health.failing()) is (status == 200)

@@ -255,7 +255,10 @@ async def test_an_address_in_use_ends_the_start(tmp_path):
     [
         ("  prefixx: /x/\n", "http.prefixx"),
         ("  h2c:\n    enabled: true\n", "HTTP/2"),
-        ("health:\n  storagedriver:\n    enabled: true\n", "health"),
+        (
+            "log:\n  hooks:\n  - type: mail\n    levels: [panic]\n",
+            "log.hooks: is not served yet",
+        ),
     ],
 )
 @pytest_twisted.ensureDeferred

@@ -139,7 +139,6 @@ def test_other_middleware_is_rejected_unless_disabled(sort: str):
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        ("health: {storagedriver: {enabled: true}}", "health"),
         ("log: {hooks: [{type: mail, levels: [panic]}]}", "log.hooks"),
     ],
 )

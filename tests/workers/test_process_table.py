@@ -70,3 +70,14 @@ def test_each_process_sees_the_removals_of_all(tables):
         assert len(numbers) == 1
         assert not numbers & seen
         seen |= numbers
+
+
+def test_each_process_sees_the_health_that_the_first_has_set(tables):
+    assert [each.health() for each in tables] == [0, 0, 0]
+    tables[0].set_health(2)
+    assert [each.health() for each in tables] == [2, 2, 2]
+    for each in tables:
+        each.register()
+        each.publish(7)
+        each.count_removal()
+    assert [each.health() for each in tables] == [2, 2, 2]

@@ -1,6 +1,7 @@
-"""The Resource tree of a whole site: the API, the probe at ``/``, and JSON errors elsewhere.
+"""The Resource tree of a whole site: the API, the probes, and JSON errors elsewhere.
 
-twisted.web renders missing pages as HTML; clients of a registry parse JSON.
+twisted.web renders missing pages as HTML; clients of a registry parse JSON. While a health check
+fails, the root answers every request 503, except those of the probes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from twisted_registry.api.response import (
     encode_json,
     send_response,
 )
+from twisted_registry.health.interfaces import HealthState
 from twisted_registry.oci.errors import ErrorCode, RegistryError, method_not_allowed
 
 if TYPE_CHECKING:
@@ -27,9 +29,13 @@ if TYPE_CHECKING:
     from twisted.web.resource import Resource
     from twisted.web.server import Request
 
+    from twisted_registry.health.interfaces import IHealth
+
 log = Logger()
 
 _COMMON_HEADERS = CommonHeaders({})
+#: A number, since members of an enumeration are slow to look up for each request.
+_FAILING = int(HealthState.FAILING)
 
 
 class JSONResource(AsyncResource):
@@ -99,12 +105,89 @@ async def make_probe() -> Response:
     return Response(200, [("Cache-Control", "no-cache")])
 
 
-def make_root(api: Resource, prefix: str, others: Mapping[str, Resource] | None = None) -> Resource:
-    """Return the tree of a whole site: the API at ``<prefix>v2``, and the probe at ``/``.
+class UnavailableResource(NotFoundResource):
+    """Answers 503 for a path and everything below it."""
+
+    async def make_response(self, request: Request) -> Response:  # noqa: ARG002
+        """Refuse the request.
+
+        :raises RegistryError: 503, as Distribution answers while a check fails.
+        """
+        raise _unavailable()
+
+
+def _unavailable() -> RegistryError:
+    return RegistryError(
+        ErrorCode.UNAVAILABLE, detail="health check failed: please see /debug/health"
+    )
+
+
+class SiteRoot(PageResource):
+    """The root of a site: the page at ``/``, the probes, and what is mounted below it.
+
+    The probes, for the machinery that starts and stops containers, are ``/livez`` (the process
+    answers), ``/readyz`` (every check has run and none fails) and ``/startupz`` (every check has
+    run, or one has failed). They need no login, and say nothing but ``ok`` or ``failed``.
+
+    :param health: while it is failing, every request but those of the probes is answered 503. None
+        for a registry without checks.
+    """
+
+    def __init__(self, health: IHealth | None = None) -> None:
+        super().__init__(make_probe)
+        state = self._state = _always_healthy if health is None else health.state
+        self._probes: Mapping[bytes, Resource] = {
+            b"livez": _probe_resource(lambda: True),
+            b"readyz": _probe_resource(lambda: state() == HealthState.HEALTHY),
+            b"startupz": _probe_resource(lambda: state() != HealthState.STARTING),
+        }
+        for path, resource in self._probes.items():
+            self.putChild(path, resource)
+
+    def getChildWithDefault(self, path: bytes, request: Request) -> Resource:
+        """Return the resource of a path, or one that answers 503."""
+        if self._state() == _FAILING and (path not in self._probes or any(request.postpath or ())):
+            return UnavailableResource()
+        found: Resource = super().getChildWithDefault(path, request)
+        return found
+
+    async def make_response(self, request: Request) -> Response:
+        """Return the page at ``/``.
+
+        :raises RegistryError: 503 while a check fails, or 405.
+        """
+        # For a root below another path, which may be requested without a slash.
+        if self._state() == _FAILING:
+            raise _unavailable()
+        return await super().make_response(request)
+
+
+def _always_healthy() -> int:
+    return HealthState.HEALTHY
+
+
+def _probe_resource(is_ok: Callable[[], bool]) -> PageResource:
+    async def make_page() -> Response:
+        status, text = (200, b"ok") if is_ok() else (503, b"failed")
+        return Response(
+            status, [("Content-Type", "text/plain"), ("Cache-Control", "no-store")], text
+        )
+
+    return PageResource(make_page)
+
+
+def make_root(
+    api: Resource,
+    prefix: str,
+    others: Mapping[str, Resource] | None = None,
+    health: IHealth | None = None,
+) -> SiteRoot:
+    """Return the tree of a whole site: the API at ``<prefix>v2``, and the probes at the root.
 
     :param others: further resources by their paths below the prefix.
+    :param health: as in :class:`SiteRoot`.
     """
-    root = PageResource(make_probe)
+    root = SiteRoot(health)
     for path, resource in {"v2": api, **(others or {})}.items():
         put_path(root, f"{prefix}/{path}", resource)
     return root

@@ -13,7 +13,7 @@ import sys
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
+from attrs import define, frozen
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.config.http import Address
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.health.registry import HealthRegistry
     from twisted_registry.maintenance.watermark import Watermark
     from twisted_registry.metrics.counts import Counts
 
@@ -48,6 +49,39 @@ log = Logger()
 
 #: At a time; idle ones are closed for new ones. Few programs read the pages.
 _MAX_CONNECTIONS = 100
+
+
+@frozen(eq=False)
+class PostGuard:
+    """Decides who may change something by a POST to the debug address.
+
+    :ivar access: the controller that guards the API; None if none is configured. Without one,
+        requests are accepted on a loopback address only.
+    :ivar is_loopback_only: whether only this machine can connect to the address.
+    """
+
+    access: IAccessController | None
+    is_loopback_only: bool
+
+    async def authorize(self, request: Request) -> None:
+        """Return if a request may make a change.
+
+        :raises RegistryError: 405 if it is not a POST, 401 or 403 if it is not allowed.
+        """
+        if request.method != b"POST":
+            raise method_not_allowed("POST")
+        header_fields = get_header_fields(request)
+        if b"origin" in header_fields:
+            # Sent by browsers for requests from pages of other sites: protects from CSRF.
+            raise RegistryError(ErrorCode.DENIED, message="not available to pages in a browser")
+        if self.access is not None:
+            caller = get_caller(request, header_fields)
+            await maybeDeferred(self.access.authorize, caller, [MAINTENANCE])
+        elif not self.is_loopback_only:
+            raise RegistryError(
+                ErrorCode.DENIED,
+                message="without auth this is possible on a loopback address only",
+            )
 
 
 class MaintenancePage(PageResource):
@@ -59,52 +93,67 @@ class MaintenancePage(PageResource):
         self,
         make_page: Callable[[], Awaitable[Response]],
         start: Callable[[str], bool],
-        access: IAccessController | None,
-        *,
-        is_loopback_only: bool,
+        guard: PostGuard,
     ) -> None:
         """Serve the tasks.
 
         :param start: starts a run of the task of a name; returns whether there is such a task.
-        :param access: the controller that guards the API; None if none is configured. Without one
-            tasks can be started on a loopback address only.
-        :param is_loopback_only: whether only this machine can connect to the page.
+        :param guard: decides who may start a task.
         """
         super().__init__(make_page)
         self._start = start
-        self._access = access
-        self._is_loopback_only = is_loopback_only
+        self._guard = guard
 
     async def make_response(self, request: Request) -> Response:
         """Respond to GET of the page itself, and to POST of a task."""
         name = b"/".join(request.postpath or ()).decode("utf-8", "replace")
         if not name:
             return await super().make_response(request)
-        if request.method != b"POST":
-            raise method_not_allowed("POST")
-        await self._authorize(request)
+        await self._guard.authorize(request)
         if not self._start(name):
             raise RegistryError(ErrorCode.UNSUPPORTED, message="no such task", status=404)
         return make_json_page({"started": name}, 202)
 
-    async def _authorize(self, request: Request) -> None:
-        header_fields = get_header_fields(request)
-        if b"origin" in header_fields:
-            # Sent by browsers for requests from pages of other sites: protects from CSRF.
-            raise RegistryError(ErrorCode.DENIED, message="not available to pages in a browser")
-        if self._access is not None:
-            caller = get_caller(request, header_fields)
-            await maybeDeferred(self._access.authorize, caller, [MAINTENANCE])
-        elif not self._is_loopback_only:
-            raise RegistryError(
-                ErrorCode.DENIED,
-                message="without auth tasks can be started on a loopback address only",
-            )
+
+class HealthPage(PageResource):
+    """The checks that fail; POST of ``/down`` and ``/up`` below it makes one fail or pass again.
+
+    :param health: the state of the registry.
+    :param guard: decides who may change it.
+    """
+
+    isLeaf = True
+
+    def __init__(self, health: HealthRegistry, guard: PostGuard) -> None:
+        super().__init__(self._make_page)
+        self._health = health
+        self._guard = guard
+
+    async def _make_page(self) -> Response:
+        failing = self._health.failing()
+        if not failing:
+            return make_page(b"{}", JSON)  # exactly this, as from Distribution
+        return make_json_page(failing, 503)
+
+    async def make_response(self, request: Request) -> Response:
+        """Respond to GET of the page itself, and to POST of ``/up`` and ``/down``."""
+        name = b"/".join(request.postpath or ())
+        if not name:
+            return await super().make_response(request)
+        if name not in {b"up", b"down"}:
+            raise RegistryError(ErrorCode.UNSUPPORTED, message="no such endpoint", status=404)
+        await self._guard.authorize(request)
+        self._health.set_down(down=name == b"down")
+        return Response(200, [("Cache-Control", "no-store")])
 
 
 def make_page(content: bytes, content_type: str, status: int = 200) -> Response:
-    """Return a response that is not cached."""
-    headers = [("Content-Type", content_type), ("Cache-Control", "no-store")]
+    """Return a response that is not cached, and that a browser takes for what it is."""
+    headers = [
+        ("Content-Type", content_type),
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+    ]
     return Response(status, headers, content)
 
 
@@ -114,14 +163,24 @@ def make_json_page(content: object, status: int = 200) -> Response:
 
 
 class DebugListener(HTTPService):
-    """Listens on the debug address, and logs it."""
+    """Listens on the debug address, and logs it.
+
+    :ivar is_loopback_only: whether only this machine can connect to the address.
+    """
+
+    is_loopback_only = True
 
     def startService(self) -> None:
         """Log the address."""
         super().startService()
-        log.info(
-            "health, metrics and maintenance: {address}", address=describe_address(self.address)[0]
-        )
+        address = describe_address(self.address)[0]
+        log.info("health, metrics and maintenance: {address}", address=address)
+        if not self.is_loopback_only:
+            log.warn(
+                "http.debug.addr: whoever can connect to {address} can read health, metrics and"
+                " maintenance; use a loopback address or a private network",
+                address=address,
+            )
 
 
 class DebugAddress:
@@ -159,6 +218,7 @@ class DebugAddress:
         parent: MultiService,
         maintenance: MaintenanceService | None,
         access: IAccessController | None,
+        health: HealthRegistry,
         watermark: Watermark | None = None,
         count_events: Callable[[], Awaitable[Mapping[str, tuple[int, int]]]] | None = None,
     ) -> None:
@@ -166,6 +226,7 @@ class DebugAddress:
 
         :param maintenance: the tasks of this process; None if the registry is read-only.
         :param access: the controller that guards the API; None if none is configured.
+        :param health: the state of the registry.
         :param watermark: measures the disk; None if it is not configured.
         :param count_events: returns how many events wait, and how many were refused, by endpoint
             of notifications; None without any.
@@ -179,18 +240,13 @@ class DebugAddress:
         except StartError as error:
             raise StartError(f"{key}: {error}") from error
         pages = _DebugPages(maintenance, watermark, self._started_at, self._reactor)
+        guard = PostGuard(access, is_loopback(address))
         root, debug = JSONResource(), JSONResource()
         root.putChild(b"debug", debug)
-        debug.putChild(b"health", PageResource(pages.health))
+        debug.putChild(b"health", HealthPage(health, guard))
         debug.putChild(b"vars", PageResource(pages.variables))
         debug.putChild(
-            b"maintenance",
-            MaintenancePage(
-                pages.maintenance_status,
-                pages.start_task,
-                access,
-                is_loopback_only=is_loopback(address),
-            ),
+            b"maintenance", MaintenancePage(pages.maintenance_status, pages.start_task, guard)
         )
         if self._render_metrics is not None:
             page = PageResource(lambda: self._metrics(pages, count_events))
@@ -203,6 +259,7 @@ class DebugAddress:
             trusted_proxies=self._trusted_proxies,
         )
         listener = DebugListener(endpoint, site, self._reactor, 0, key)
+        listener.is_loopback_only = guard.is_loopback_only
         listener.setName("debug")
         listener.setServiceParent(parent)
 
@@ -245,9 +302,6 @@ class _DebugPages:
             return False
         self.maintenance.task(name).run()
         return True
-
-    async def health(self) -> Response:
-        return make_page(b"{}", JSON)
 
     async def maintenance_status(self) -> Response:
         watermark = {} if self.watermark is None else {"watermark": self.watermark.status()}

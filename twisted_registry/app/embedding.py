@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from twisted_registry.api.root import PageResource, make_probe, put_path
+from twisted_registry.api.root import SiteRoot, put_path
 from twisted_registry.app.service import RegistryService
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 
@@ -22,17 +22,20 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 
-class RegistryRoot(PageResource):
+class RegistryRoot(SiteRoot):
     """The Resource tree of a registry: the API is its child ``v2``.
 
+    While a check of ``health`` fails, this tree answers 503.
+
     :ivar api: the API alone, to be mounted as ``v2`` at the root of a site of which the registry is
-        only a part. Tokens (``access.tokens``) need the child ``auth`` of this tree as well.
+        only a part. Tokens (``access.tokens``) need the child ``auth`` of this tree as well. It
+        serves whatever the checks find: ask ``service.health``.
     :ivar service: the registry without a listener: ``service.registry`` has the repositories,
         ``service.driver`` the store.
     """
 
     def __init__(self, service: RegistryService, reactor: Any) -> None:
-        super().__init__(make_probe)
+        super().__init__(service.health)
         self.service = service
         self.api: Resource = service.api
         for path, resource in {"v2": service.api, **service.pages}.items():

@@ -51,6 +51,7 @@ from twisted_registry.auth.rate_limits import RateLimit, RateLimitedAccess, Uplo
 from twisted_registry.config.http import DEFAULT_TRUSTED_PROXIES
 from twisted_registry.config.loading import as_loaded
 from twisted_registry.gc.gate import CollectorGate
+from twisted_registry.health.registry import FollowedHealth, HealthRegistry
 from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.proxies import TrustedProxies
 from twisted_registry.http.site import AccessLog, HTTPSite
@@ -107,6 +108,7 @@ class RegistryService(MultiService):
 
     :ivar driver: the driver of the store, inside the middleware.
     :ivar registry: the registry over that store.
+    :ivar health: the state that follows from the checks of ``health``.
     :ivar site: the HTTP server.
     :ivar api: the Resource of the API, served as ``v2``.
     :ivar pages: further Resources by their paths beside ``v2``, such as that of tokens.
@@ -185,6 +187,7 @@ class RegistryService(MultiService):
             self._configuration.http.limits.requestsperaddress, "address", reactor
         )
         self._access_control = self._make_access()
+        self.health = self._make_health(checked)
         self._tls = self._make_tls()
         self.api = self._make_api(counts)
         self.pages = self._make_pages()
@@ -272,6 +275,17 @@ class RegistryService(MultiService):
         service.setServiceParent(self)
         return service
 
+    def _make_health(self, checked: IStorageDriver) -> HealthRegistry | FollowedHealth:
+        if not self.is_first:
+            return FollowedHealth()
+        if not self._configuration.health.has_checks:
+            return HealthRegistry()
+        from twisted_registry.app.health import make_health_checks  # noqa: PLC0415 - for them only
+
+        registry, checks = make_health_checks(self._configuration, checked, self._reactor)
+        checks.setServiceParent(self)
+        return registry
+
     def _make_listener(self) -> IRegistryListener | None:
         plugins = self._configuration.listeners
         listeners = [] if self._listener is None else [self._listener]
@@ -334,7 +348,7 @@ class RegistryService(MultiService):
 
     def _make_site(self, access_log: TextIO | None) -> HTTPSite:
         configuration = self._configuration
-        root = make_root(self.api, configuration.http.prefix, self.pages)
+        root = make_root(self.api, configuration.http.prefix, self.pages, self.health)
         is_disabled = configuration.log.accesslog.disabled
         return HTTPSite(
             root if self._wrap_root is None else self._wrap_root(root),
@@ -376,11 +390,11 @@ class RegistryService(MultiService):
                     self.registry, with_reserve(checked), configuration, reactor, jumps
                 )
                 maintenance.setServiceParent(self)
-        if self._debug is not None and self.is_first:
+        if self._debug is not None and isinstance(self.health, HealthRegistry):
             access = None if self._access_control is None else self._access_control.access
             notifications = self._notifications
             count_events = None if notifications is None else notifications.counts
-            self._debug.listen(self, maintenance, access, watermark, count_events)
+            self._debug.listen(self, maintenance, access, self.health, watermark, count_events)
         elif self._debug is not None:
             self._debug.report(self)
 
@@ -438,6 +452,10 @@ class RegistryService(MultiService):
             table = ProcessTable(self._handover.table_fd, http.workers, self._handover.number)
             endpoint = AdoptedEndpoint(self._reactor, self._handover.listener_fd, table)
         self._process_table = table
+        if isinstance(self.health, HealthRegistry):
+            self.health.share(table.set_health)
+        else:
+            self.health.read = table.health
         self.site.on_connection_count = table.publish
         if self._recent_links is not None:
             self._recent_links.share_removals(table.count_removal, table.removals)

@@ -100,10 +100,14 @@ def parse_address(text: str, *, unix: bool = False) -> Address:
         return _parse_endpoint(text, name)
     if unix:
         return Address(text, f"unix:{_escape(text)}", path=text)
-    return _parse_host_and_port(text)
+    return parse_host_and_port(text)
 
 
-def _parse_host_and_port(text: str) -> Address:
+def parse_host_and_port(text: str) -> Address:
+    """Parse HOST:PORT; the host may be left out.
+
+    :raise ValueError: if it is something else.
+    """
     host, colon, digits = text.rpartition(":")
     if not colon:
         raise ValueError

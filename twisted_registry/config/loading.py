@@ -5,7 +5,7 @@ the sections that they concern.
 
 Sections that are not served: one that changes who may do what, or what is stored (``proxy``,
 ``middleware.registry``), is a fault, because running without it would be worse than not starting.
-One that only observes (``notifications``, ``health``) is a warning.
+One that only observes (``log.hooks``) is a warning.
 """
 
 from __future__ import annotations
@@ -411,8 +411,6 @@ def _report_unserved(configuration: Configuration, report: Report) -> None:
             "a pull-through cache is not served yet; remove the proxy section",
         )
     warning = "is not served yet and is ignored"
-    if configuration.health is not None:
-        report.add_warning("health", warning)
     if any(not hook.disabled for hook in configuration.log.hooks):
         report.add_warning("log.hooks", warning)
 

@@ -171,6 +171,23 @@ storage:
 redis:
   addr: 127.0.0.1:6379
 """,
+    "health": """\
+health:
+  storagedriver:
+    enabled: true
+    interval: 10s
+    threshold: 3
+  file:
+  - file: /run/registry.down
+  http:
+  - uri: http://127.0.0.1:8080/
+    statuscode: 200
+    threshold: 3
+  tcp:
+  - addr: 127.0.0.1:6379
+    timeout: 5s
+    threshold: 3
+""",
     "middleware": """\
 version: 0.1
 storage:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from twisted_registry.config import values
 from twisted_registry.config.access import AccessRules, Auth, Tokens, effective_tokens
+from twisted_registry.config.health import Health
 from twisted_registry.config.http import Http
 from twisted_registry.config.kinds import (
     Anything,
@@ -26,7 +27,7 @@ from twisted_registry.config.notifications import Notifications
 from twisted_registry.config.plugins import Plugin
 from twisted_registry.config.sections import Section, SectionBase, key, section
 from twisted_registry.config.storage import Redis, Storage
-from twisted_registry.config.unserved import Health, Proxy
+from twisted_registry.config.unserved import Proxy
 
 if TYPE_CHECKING:
     import re
@@ -258,8 +259,10 @@ class Configuration(SectionBase):
         " ``readtimeout`` and ``tls``; the other keys have no effect. Needs the"
         " extra ``redis``.",
     )
-    health: Health | None = key(
-        Section(Health), "Health checks. Not served yet: ignored with a warning."
+    health: Health = section(
+        Health,
+        "Checks of what the registry needs. While one of them fails, every request is answered 503"
+        " ``UNAVAILABLE``. The first process checks for all.",
     )
     proxy: Proxy = section(
         Proxy, "A pull-through cache. Not served yet: rejected if ``remoteurl`` is set."

@@ -45,7 +45,8 @@ class ProcessTable:
     """Numbers of each process in shared memory, as one process sees it.
 
     *Connections* are hints: a stale number makes the spread less even, and nothing else.
-    *Removals* count changes that make what other processes remember invalid.
+    *Removals* count changes that make what other processes remember invalid. *Health* is what the
+    first process has found.
     """
 
     def __init__(self, descriptor: int, count: int, own: int) -> None:
@@ -60,7 +61,8 @@ class ProcessTable:
         self._memory = mmap.mmap(descriptor, _table_bytes(count))
         numbers = memoryview(self._memory).cast("i")
         self._connections: memoryview[int] = numbers[:count]
-        self._removals: memoryview[int] = numbers[count:]
+        self._removals: memoryview[int] = numbers[count : 2 * count]
+        self._health: memoryview[int] = numbers[2 * count :]
         self._is_registered = False
 
     @classmethod
@@ -108,17 +110,25 @@ class ProcessTable:
         """Return a number that differs after a removal by any process."""
         return sum(self._removals.tolist())
 
+    def set_health(self, state: int) -> None:
+        """Set the state of the registry for all processes; for the first."""
+        self._health[0] = state
+
+    def health(self) -> int:
+        """Return the state that the first process has set; 0 before."""
+        return self._health[0]
+
     def close(self) -> None:
         """Unmap and close the memory; no other method may be called afterwards."""
-        self._connections.release()
-        self._removals.release()
+        for numbers in (self._connections, self._removals, self._health):
+            numbers.release()
         self._memory.close()
         os.close(self._descriptor)
 
 
 def _table_bytes(count: int) -> int:
-    """Return the size of the table: two numbers for each process."""
-    return 2 * count * _NUMBER_BYTES
+    """Return the size of the table: two numbers for each process, and one for all."""
+    return (2 * count + 1) * _NUMBER_BYTES
 
 
 @implementer(IListeningPort, IReadDescriptor)
