@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from base64 import b64encode
+from contextlib import closing
 from http.client import HTTPConnection
 
 import bcrypt
@@ -67,6 +68,16 @@ def test_pages_of_the_debug_address(tmp_path):
         )
         assert ask("/metrics")[0] == ask("/a")[0] == ask("/v2/")[0] == 404
         assert server.ask("GET", "/debug/health")[0].status == 404
+        with closing(server.connection()) as connection:
+            connection.putrequest("PUT", "/v2/a/manifests/slow?secret=x")
+            connection.putheader("Content-Length", "10")
+            connection.endheaders(b"{")
+            text = wait_until(
+                lambda: shown if b"requests: 1" in (shown := ask("/debug/stacks")[1]) else b""
+            )
+        assert b" s PUT /v2/a/manifests/slow client=127.0.0.1 user=-\n" in text
+        assert b"twisted_registry/api/manifests.py:" in text
+        assert b"secret" not in text
         assert ask("/debug/maintenance/gc", "POST")[0] == 202
 
         def find_finished():

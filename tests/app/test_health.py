@@ -92,6 +92,9 @@ def test_an_operator_takes_every_process_down_and_up(tmp_path):
         assert statuses(both, "/v2/", LOGIN) == {503}
         assert ask_debug(family, "POST", "/debug/health/up", LOGIN)[0] == 200
         assert statuses(both, "/v2/", LOGIN) == {200}
+        status, body = ask_debug(family, "GET", "/debug/stacks")
+        assert status == 200
+        assert b"thread MainThread" in body
         family.stop()
 
 

@@ -1,4 +1,4 @@
-"""The debug address, ``http.debug``: health, process variables, metrics and maintenance.
+"""The debug address, ``http.debug``: health, process variables, stacks, metrics and maintenance.
 
 The first process listens there, since it runs the maintenance. Further processes report what they
 have counted to it.
@@ -25,6 +25,7 @@ from twisted_registry.app.errors import StartError, require_extra
 from twisted_registry.app.listener import HTTPService, describe_address, make_endpoint
 from twisted_registry.auth.interfaces import MAINTENANCE
 from twisted_registry.config.http import parse_address
+from twisted_registry.health.stacks import ActiveRequest, describe_activity
 from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.proxies import TrustedProxies
 from twisted_registry.http.site import HTTPSite
@@ -49,6 +50,7 @@ log = Logger()
 
 #: At a time; idle ones are closed for new ones. Few programs read the pages.
 _MAX_CONNECTIONS = 100
+_TEXT = "text/plain; charset=utf-8"
 
 
 @frozen(eq=False)
@@ -177,8 +179,8 @@ class DebugListener(HTTPService):
         log.info("health, metrics and maintenance: {address}", address=address)
         if not self.is_loopback_only:
             log.warn(
-                "http.debug.addr: whoever can connect to {address} can read health, metrics and"
-                " maintenance; use a loopback address or a private network",
+                "http.debug.addr: whoever can connect to {address} can read health, metrics, stacks"
+                " and maintenance; use a loopback address or a private network",
                 address=address,
             )
 
@@ -219,6 +221,7 @@ class DebugAddress:
         maintenance: MaintenanceService | None,
         access: IAccessController | None,
         health: HealthRegistry,
+        api_site: HTTPSite,
         watermark: Watermark | None = None,
         count_events: Callable[[], Awaitable[Mapping[str, tuple[int, int]]]] | None = None,
     ) -> None:
@@ -227,6 +230,7 @@ class DebugAddress:
         :param maintenance: the tasks of this process; None if the registry is read-only.
         :param access: the controller that guards the API; None if none is configured.
         :param health: the state of the registry.
+        :param api_site: the HTTP server of the API, whose requests the stacks list.
         :param watermark: measures the disk; None if it is not configured.
         :param count_events: returns how many events wait, and how many were refused, by endpoint
             of notifications; None without any.
@@ -239,12 +243,13 @@ class DebugAddress:
             endpoint = make_endpoint(address, self._reactor, {})
         except StartError as error:
             raise StartError(f"{key}: {error}") from error
-        pages = _DebugPages(maintenance, watermark, self._started_at, self._reactor)
+        pages = _DebugPages(maintenance, watermark, self._started_at, api_site, self._reactor)
         guard = PostGuard(access, is_loopback(address))
         root, debug = JSONResource(), JSONResource()
         root.putChild(b"debug", debug)
         debug.putChild(b"health", HealthPage(health, guard))
         debug.putChild(b"vars", PageResource(pages.variables))
+        debug.putChild(b"stacks", PageResource(pages.stacks))
         debug.putChild(
             b"maintenance", MaintenancePage(pages.maintenance_status, pages.start_task, guard)
         )
@@ -292,6 +297,7 @@ class _DebugPages:
     maintenance: MaintenanceService | None
     watermark: Watermark | None
     started_at: float
+    api_site: HTTPSite
     reactor: Any
 
     async def tasks(self) -> list[dict[str, Any]]:
@@ -306,6 +312,22 @@ class _DebugPages:
     async def maintenance_status(self) -> Response:
         watermark = {} if self.watermark is None else {"watermark": self.watermark.status()}
         return make_json_page({"tasks": await self.tasks(), **watermark})
+
+    async def stacks(self) -> Response:
+        now = self.reactor.seconds()
+        requests = [
+            ActiveRequest(
+                request.method.decode("latin-1"),
+                request.path.decode("latin-1"),
+                request.client_address,
+                getattr(request, "user", b"").decode("utf-8", "replace"),
+                now - request.started_at,
+            )
+            for connection in self.api_site.connections
+            if (request := connection.request) is not None
+        ]
+        text = await describe_activity(requests, self.reactor)
+        return make_page(text.encode(), _TEXT)
 
     async def variables(self) -> Response:
         usage = resource.getrusage(resource.RUSAGE_SELF)

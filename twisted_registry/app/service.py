@@ -394,7 +394,9 @@ class RegistryService(MultiService):
             access = None if self._access_control is None else self._access_control.access
             notifications = self._notifications
             count_events = None if notifications is None else notifications.counts
-            self._debug.listen(self, maintenance, access, self.health, watermark, count_events)
+            self._debug.listen(
+                self, maintenance, access, self.health, self.site, watermark, count_events
+            )
         elif self._debug is not None:
             self._debug.report(self)
 
