@@ -28,6 +28,7 @@ GATED = Setup(gated=True)
 PASSWORDS = Setup(login="htpasswd")
 TOKENS = Setup(login="token")
 METRICS = Setup(metrics=True)
+NOTIFICATIONS = Setup(notifications=True)
 TWO_WORKERS = Setup(workers=2)
 REDIRECTED = Setup(bucket="redirected")
 STREAMED = Setup(bucket="streamed")
@@ -102,6 +103,7 @@ def all_cases(content: Content) -> list[Case]:
         (PASSWORDS, "logins", (tag, layer, small)),
         (TOKENS, "logins", (tag, layer, small)),
         (METRICS, "metrics", (tag, layer, small)),
+        (NOTIFICATIONS, "notifications", (tag, layer, "push 4 KiB, 1 client", small)),
         (TLS, "tls", (tag, layer, big, small, f"push {large}, 1 client")),
         (
             TWO_WORKERS,

@@ -33,6 +33,7 @@ HEADINGS = {
     "gated": "With access control and a gate",
     "logins": "With passwords, and with tokens",
     "metrics": "With metrics",
+    "notifications": "With notifications to an endpoint that is down",
     "tls": "Over TLS",
     "workers": "With two workers",
     "s3": "Over the same gateway of Ceph",

@@ -58,6 +58,13 @@ _METRICS = """\
     prometheus:
       enabled: true
 """
+#: Nothing listens on the port of the discard protocol.
+_NOTIFICATIONS = """\
+notifications:
+  endpoints:
+    - name: down
+      url: http://127.0.0.1:9/
+"""
 _HTPASSWD = """\
 auth:
   htpasswd:
@@ -186,7 +193,9 @@ class Nginx(Kind):
 
     def effective(self, setup: Setup) -> Setup | None:
         guarded = setup.gated or setup.login
-        return None if guarded or setup.bucket else evolve(setup, metrics=False)
+        return (
+            None if guarded or setup.bucket else evolve(setup, metrics=False, notifications=False)
+        )
 
     def command(self, server: Server) -> list[str]:
         files, workers = server.certificate, server.setup.workers
@@ -277,6 +286,8 @@ def _write_configuration(server: Server, more: str = "") -> str:
         text += _TLS.format(certificate=files.certificate, key=files.key)
     if setup.metrics:
         text += _METRICS
+    if setup.notifications:
+        text += _NOTIFICATIONS
     if setup.login == "htpasswd":
         passwords = server.folder / "htpasswd"
         logins.write_passwords(passwords)

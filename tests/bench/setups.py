@@ -20,6 +20,7 @@ class Setup:
     :ivar gated: whether to embed this registry in a program with access control and a gate.
     :ivar login: the credentials that the registries require; every request has them.
     :ivar metrics: whether to serve metrics at a second address, which nobody requests.
+    :ivar notifications: whether to send events to an endpoint that is down, so that all wait.
     :ivar bucket: whether to store in a bucket, and how pulls from it are served.
     :ivar workers: number of serving processes, of this registry and nginx only.
     """
@@ -29,6 +30,7 @@ class Setup:
     gated: bool = False
     login: Login = ""
     metrics: bool = False
+    notifications: bool = False
     bucket: Pulls = ""
     workers: int = 1
 
@@ -42,6 +44,7 @@ class Setup:
                     "gate and access" if self.gated else "",
                     self.login,
                     "metrics" if self.metrics else "",
+                    "notifications" if self.notifications else "",
                     f"bucket, {self.bucket}" if self.bucket else "",
                     f"{self.workers} workers" if self.workers > 1 else "",
                 ),

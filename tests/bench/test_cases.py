@@ -47,7 +47,7 @@ def test_settings_without_effect_are_dropped_from_a_setup():
     assert registry.effective(Setup(tls=True)) == Setup(tls=True)
     assert nginx.effective(Setup(gated=True)) is None
     assert nginx.effective(Setup(login="token")) is None
-    assert nginx.effective(Setup(metrics=True, tls=True)) == Setup(tls=True)
+    assert nginx.effective(Setup(metrics=True, notifications=True, tls=True)) == Setup(tls=True)
     assert Bare().effective(Setup(tls=True)) is None
     assert nginx.effective(Setup(bucket="streamed")) is None
     assert Ours().effective(Setup(gated=True, tls=True)) is None
