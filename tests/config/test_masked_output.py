@@ -41,7 +41,10 @@ health:
   http: [{uri: 'https://u:hunter2@a/', headers: {Authorization: [hunter2]}}]
 notifications:
   endpoints:
-    - {name: a, url: 'https://u:hunter2@a/', headers: {Authorization: [Bearer hunter2]}}
+    - name: a
+      url: 'https://u:hunter2@a/'
+      headers: {Authorization: [Bearer hunter2]}
+      secret: hunter2
 proxy: {username: me, password: hunter2}
 validation: {manifests: {urls: {allow: ['^https://'], deny: [x]}}}
 policy: {repository: {classes: [image]}}
