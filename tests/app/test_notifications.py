@@ -160,7 +160,7 @@ def test_events_name_the_user_and_references(tmp_path):
     ]  # fmt: skip
 
 
-def test_events_wait_for_the_next_start(tmp_path):
+def test_events_wait_for_the_next_start(tmp_path, log_lines):
     receiver = Receiver()
     receiver.start()
     receiver.stop()  # the port is free: connections are refused
@@ -172,6 +172,8 @@ def test_events_wait_for_the_next_start(tmp_path):
         assert database.execute("SELECT count(*) FROM event").fetchone() == (3,)
     with receiver, Registry(storage=tmp_path, config=config):
         wait_for(lambda: len(names(receiver.events)) == 3)
+    assert "notifications: endpoint=hook waiting=0 refused=0" in log_lines
+    assert "notifications: endpoint=hook waiting=3 refused=0" in log_lines
 
 
 def test_events_of_a_removed_endpoint_are_removed(tmp_path, log_lines):

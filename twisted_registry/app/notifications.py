@@ -111,8 +111,8 @@ class NotificationService(MultiService):
 
     def startService(self) -> None:
         """Remove the events of endpoints that are not configured any more, and begin to send."""
-        if self._senders and self._is_lasting:
-            self._preparing = Deferred.fromCoroutine(self._remove_others())
+        if self._senders:
+            self._preparing = Deferred.fromCoroutine(self._prepare())
         super().startService()
 
     async def close(self) -> None:
@@ -152,12 +152,17 @@ class NotificationService(MultiService):
         if self._observer is not None:
             self._observer.attempt_ended(endpoint, attempt.status, not attempt.error)
 
-    async def _remove_others(self) -> None:
+    async def _prepare(self) -> None:
         try:
             gone = await self._thread.run_blocking(self._queue.remove_other_endpoints, self._names)
         except (sqlite3.Error, OSError, QueueDamaged) as error:
             log.error("notifications: the queue cannot be used: {error}", error=str(error))
             return
+        for name, (waiting, refused) in (await self.counts()).items():
+            log.info(
+                "notifications: endpoint={endpoint} waiting={waiting} refused={refused}",
+                endpoint=name, waiting=waiting, refused=refused,
+            )  # fmt: skip
         for name, count in gone.items():
             log.warn(
                 "notifications: endpoint={endpoint}: not configured any more, {count} events are"

@@ -244,7 +244,7 @@ class EndpointSender(Service):
         failures, self._failures = self._failures, 0
         if failures:
             log.info(
-                "notifications: endpoint={endpoint}: accepts events again after {count} failures",
+                "notifications: endpoint={endpoint} failures={count}: accepts events again",
                 endpoint=self._settings.name, count=failures,
             )  # fmt: skip
 
@@ -252,7 +252,7 @@ class EndpointSender(Service):
         self._failures += 1
         if self._failures in {1, self._settings.threshold}:
             log.warn(
-                "notifications: endpoint={endpoint} event={id}: {count} failures, events wait:"
+                "notifications: endpoint={endpoint} event={id} failures={count}: events wait:"
                 " {error}",
                 endpoint=self._settings.name, id=event.record["id"], count=self._failures,
                 error=attempt.error,
