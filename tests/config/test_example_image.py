@@ -20,6 +20,8 @@ def test_it_is_that_of_the_images_of_distribution():
     assert configuration.storage.filesystem.rootdirectory == "/var/lib/registry"
     assert configuration.log.fields == {"service": "registry"}
     assert not configuration.storage.delete.enabled
+    check = configuration.health.storagedriver
+    assert (check.enabled, check.interval, check.threshold) == (True, 10.0, 3)
 
 
 @pytest.mark.parametrize("more", [{}, {"REGISTRY_STORAGE": "s3"}])
