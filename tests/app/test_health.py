@@ -11,8 +11,11 @@ from http.client import HTTPConnection
 
 import pytest
 import pytest_twisted
+import treq
 from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import deferLater
+from twisted.web.server import Site
 
 from tests.support.processes import CONFIGURATION, SERVE, free_port, wait_until, write_configuration
 from tests.support.services import HTTP, MEMORY, run_service
@@ -160,13 +163,24 @@ async def test_a_mounted_registry_has_its_checks(tmp_path):
         "health": {"file": [{"file": str(file), "interval": "100ms"}]},
     }
     root = make_resource(reactor, configuration)
+    site = Site(root)
+    site.noisy = False
+    port = reactor.listenTCP(0, site, interface="127.0.0.1")
+    url = f"http://127.0.0.1:{port.getHost().port}/v2/"
+
+    async def status():
+        response = await treq.get(url, persistent=False)
+        await response.content()
+        return response.code
+
+    async def is_failing():
+        return root.service.health.state() == HealthState.FAILING
+
     try:
-
-        async def is_failing():
-            return root.service.health.state() == HealthState.FAILING
-
-        assert not await is_failing()
+        assert await status() == 200
         file.touch()
         await until(is_failing)
+        assert await status() == 503
     finally:
+        await maybeDeferred(port.stopListening)
         await root.close()

@@ -186,7 +186,8 @@ class HealthChecks(Service):
         super().stopService()
         loops, self._loops = self._loops, []
         for loop in loops:
-            loop.stop()
+            if loop.running:
+                loop.stop()
         for running in list(self._running):
             running.cancel()
         return self._close()
