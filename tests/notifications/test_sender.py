@@ -10,6 +10,7 @@ from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer
@@ -31,18 +32,36 @@ from twisted_registry.notifications.sender import (
 SETTINGS = EndpointSettings("a", "http://hook.test/events?key=1", threshold=3, backoff_s=20.0)
 
 
+class FakeTransport:
+    """The connection of a body.
+
+    :ivar is_closed: whether the client has closed it.
+    """
+
+    is_closed = False
+
+    def stopProducing(self):
+        """Close it."""
+        self.is_closed = True
+
+
 @frozen
 class FakeResponse:
-    """A response, whose body is empty."""
+    """A response, whose body is empty.
+
+    :ivar hangs: whether the body does not end.
+    """
 
     code: int
     headers: Headers = field(factory=Headers)
+    hangs: bool = False
+    transport: FakeTransport = field(factory=FakeTransport)
 
     def deliverBody(self, protocol):
         """End the body."""
-        from twisted.python.failure import Failure
-
-        protocol.connectionLost(Failure(ResponseDone()))
+        protocol.makeConnection(self.transport)
+        if not self.hangs:
+            protocol.connectionLost(Failure(ResponseDone()))
 
 
 def answer(status, **fields):
@@ -296,6 +315,18 @@ def test_an_endpoint_that_hangs(start, queue, endpoint, clock, log_lines):
     assert endpoint.event_ids == ["1", "1"]
     assert counts(queue) == EventCount()
     assert "no response within 5 s" in log_lines[0]
+
+
+def test_a_body_that_hangs_does_not_count(start, queue, endpoint, clock):
+    add(queue, "1", "2")
+    response = FakeResponse(200, hangs=True)
+    endpoint.answers = [response, answer(200)]
+    start()
+    assert endpoint.event_ids == ["1"]
+    clock.advance(SETTINGS.timeout_s)
+    assert response.transport.is_closed
+    assert endpoint.event_ids == ["1", "2"]
+    assert counts(queue) == EventCount()
 
 
 def test_an_endpoint_can_ask_for_a_longer_pause(start, queue, endpoint, clock):

@@ -153,15 +153,19 @@ class NotificationService(MultiService):
             self._observer.attempt_ended(endpoint, attempt.status, not attempt.error)
 
     async def _prepare(self) -> None:
+        def work() -> tuple[Mapping[str, int], Mapping[str, EventCount]]:
+            return self._queue.remove_other_endpoints(self._names), self._queue.counts()
+
         try:
-            gone = await self._thread.run_blocking(self._queue.remove_other_endpoints, self._names)
+            gone, counts = await self._thread.run_blocking(work)
         except (sqlite3.Error, OSError, QueueDamaged) as error:
             log.error("notifications: the queue cannot be used: {error}", error=str(error))
             return
-        for name, (waiting, refused) in (await self.counts()).items():
+        for name in self._names:
+            found = counts.get(name, EventCount())
             log.info(
                 "notifications: endpoint={endpoint} waiting={waiting} refused={refused}",
-                endpoint=name, waiting=waiting, refused=refused,
+                endpoint=name, waiting=found.waiting, refused=found.refused,
             )  # fmt: skip
         for name, count in gone.items():
             log.warn(

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import sqlite3
 from base64 import b64encode
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -133,7 +134,7 @@ class EndpointSender(Service):
         self._settings = settings
         self._queue = queue
         self._thread = thread
-        self._client = _Client(settings, agent, clock)
+        self._client = _Client(settings, agent)
         self._clock = clock
         self._observe = observe
         self._failures = 0
@@ -287,10 +288,9 @@ class _Pause:
 class _Client:
     """Makes the requests of one endpoint."""
 
-    def __init__(self, settings: EndpointSettings, agent: IAgent, clock: IReactorTime) -> None:
+    def __init__(self, settings: EndpointSettings, agent: IAgent) -> None:
         self._settings = settings
         self._agent = agent
-        self._clock = clock
         self._url, authorization = _split_credentials(settings.url)
         self._fields = {name: list(values) for name, values in settings.headers.items()}
         names = {name.lower() for name in self._fields}
@@ -310,7 +310,7 @@ class _Client:
                 b"POST", url.encode("ascii"), Headers(fields), _Body(body)
             )
             location = response.headers.getRawHeaders("location", [""])[0]
-            self._discard_body(response)
+            await _discard_body(response)
             if response.code not in {307, 308} or not location:
                 return _judge(response)
             target = urljoin(url, location)
@@ -320,11 +320,15 @@ class _Client:
             url = target
         return Attempt(error=f"more than {_MAX_REDIRECTS} redirects")
 
-    def _discard_body(self, response: Any) -> None:
-        """Read the body, so that the endpoint can end its response, but not for long."""
-        reading = Deferred.fromCoroutine(read_limited_body(response, _MAX_BODY_BYTES))
-        reading.addTimeout(self._settings.timeout_s, self._clock)
-        reading.addErrback(lambda _: None)
+
+async def _discard_body(response: Any) -> None:
+    """Read the body, so that the endpoint can end its response.
+
+    Whatever happens to it, the status counts: an error is ignored, and so is the cancellation at
+    the timeout of the attempt, which closes the connection.
+    """
+    with suppress(Exception):
+        await read_limited_body(response, _MAX_BODY_BYTES)
 
 
 def _judge(response: Any) -> Attempt:
