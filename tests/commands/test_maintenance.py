@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from datetime import datetime
 
 import pytest
 
 from tests.support.processes import CONFIGURATION, SERVE, RegistryProcess, run, write_configuration
+from twisted_registry.commands.maintenance import format_result
 
 MAINTENANCE = (sys.executable, "-m", "twisted_registry", "maintenance")
 PURGE = "uploadpurging: {{enabled: false, age: 1h, interval: 2h, dryrun: false}}"
@@ -30,14 +33,51 @@ def test_a_run_is_recorded_in_the_status(tmp_path, path):
     assert out.splitlines()[:2] == ["uploadpurging: not enabled", "  never ran"]
     status, out, err = run(*MAINTENANCE, "run", "uploadpurging", path, cwd=tmp_path)
     assert (status, err) == (0, [])
-    assert out.startswith("uploadpurging: found 0, removed 0, failed 0, leftovers 0 in ")
+    assert out.startswith("uploadpurging: nothing to do; took ")
     assert not lease_file(tmp_path).exists()
     _, out, _ = run(*MAINTENANCE, "status", path, cwd=tmp_path)
-    assert out.splitlines()[1].endswith(": found 0, removed 0, failed 0, leftovers 0")
+    assert re.fullmatch(
+        r"  last: \S+T\S+Z, took .* s, process \d+ on \S+: nothing to do", out.splitlines()[1]
+    )
     _, out, _ = run(*MAINTENANCE, "status", "--json", path, cwd=tmp_path)
-    (task,) = [task for task in json.loads(out) if task["name"] == "uploadpurging"]
+    (task,) = [task for task in json.loads(out)["tasks"] if task["name"] == "uploadpurging"]
     assert (task["enabled"], task["interval"], task["running"]) == (False, 7200.0, None)
     assert task["last"]["result"]["found"] == 0
+    assert datetime.fromisoformat(task["last"]["began"]).tzinfo is not None
+
+
+def test_commands_that_do_a_task_are_in_the_status(tmp_path):
+    more = "retention: {{rules: [{{repositories: [a], newest: 1}}]}}"
+    text = CONFIGURATION.replace("storage:\n", f"storage:\n  maintenance: {{{{{more}}}}}\n")
+    path = write_configuration(tmp_path, text)
+    for command in ("retention", "garbage-collect"):
+        run(*MAINTENANCE[:-1], command, "--dry-run", path, cwd=tmp_path)
+    _, out, _ = run(*MAINTENANCE, "status", path, cwd=tmp_path)
+    assert out.count("never ran") == out.count("\n") // 2
+    for command in ("retention", "garbage-collect"):
+        assert run(*MAINTENANCE[:-1], command, path, cwd=tmp_path)[0] == 0
+    _, out, _ = run(*MAINTENANCE, "status", "--json", path, cwd=tmp_path)
+    ran = {task["name"] for task in json.loads(out)["tasks"] if task["last"]}
+    assert ran == {"retention", "gc"}
+
+
+@pytest.mark.parametrize(
+    ("task", "result", "text"),
+    [
+        ("gc", {"marked": 1, "blobs": 2, "size": 1536, "troubled": []},
+         "1 blob in use, 2 blobs deleted, 1.5 KiB"),
+        ("gc", {"marked": 0, "troubled": ["a"], "failed": 2},
+         "1 repository is unreadable, 2 failures"),
+        ("scrub", {"files": 3, "tags": 1, "affected": ["a:1"]}, "3 files read, 1 tag needs them"),
+        ("quotas", {"repositories": 2, "used": {"team/**": 2048}},
+         "2 repositories, team/**: 2.0 KiB"),
+        ("gc", {"blobs": 0}, "nothing to do"),
+        ("other", {"things": 2}, "2 things"),
+        ("other", None, "done"),
+    ],
+)  # fmt: skip
+def test_results_are_in_words(task, result, text):
+    assert format_result(task, result) == text
 
 
 def test_a_task_runs_while_a_registry_serves(tmp_path, path):
@@ -55,7 +95,7 @@ def test_a_task_that_another_process_runs_is_skipped(tmp_path, path):
     assert (status, out) == (3, "")
     assert err[-1].endswith("uploadpurging: another process is at it")
     _, out, _ = run(*MAINTENANCE, "status", path, cwd=tmp_path)
-    assert "  running: elsewhere 1 it" in out.splitlines()
+    assert "  running: process 1 on elsewhere" in out.splitlines()
 
 
 def test_a_failed_run_has_status_1(tmp_path, path):

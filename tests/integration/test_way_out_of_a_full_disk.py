@@ -6,6 +6,7 @@ The disk is filled to the last byte, or inode, before each step.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
@@ -334,8 +335,8 @@ def use_commands(operator, _images, layers, *, has_trash):
     out = operator.on_store("trash", "empty")
     assert has_trash != out.startswith("0 items")
     out = operator.on_store("maintenance", "run", "uploadpurging")
-    assert ", failed 0," in out
-    assert "removed 0" not in out
+    assert "failure" not in out
+    assert re.search(r"\b[1-9]\d* deleted", out), out
     assert operator.on_store("retention").endswith("4 of 6 tags deleted in 2 repositories\n")
     repair(operator)
     revoke(operator, token["id"])

@@ -29,6 +29,7 @@ from twisted_registry.commands.output import (
 from twisted_registry.commands.store import run_on_store
 from twisted_registry.gc.explain import describe_holder
 from twisted_registry.gc.mark import CollectorObserver
+from twisted_registry.maintenance.lease import TaskLease, TaskRun
 from twisted_registry.oci.digest import Digest, DigestInvalid
 
 if TYPE_CHECKING:
@@ -162,10 +163,15 @@ async def _collect(
         dry_run=options.dry_run,
         observer=observer,
     )
+    began = reactor.seconds()
     try:
-        return await collector.run()
+        result = await collector.run()
     finally:
         await collector.close()
+    if not options.dry_run:
+        lease = TaskLease(driver, "gc", reactor, 0)
+        await lease.record_run(TaskRun.ended(began, reactor.seconds(), result))
+    return result
 
 
 def _print_result(result: CollectionResult, verb: str, grace: float) -> None:

@@ -13,18 +13,54 @@ from twisted_registry.commands.configured import (
     add_json_argument,
     load_store_or_exit,
 )
-from twisted_registry.commands.output import format_time, print_error, print_json
+from twisted_registry.commands.output import (
+    format_count,
+    format_size,
+    format_span,
+    format_time,
+    print_error,
+    print_json,
+)
 from twisted_registry.commands.store import make_registry, run_on_store
 from twisted_registry.config.suggestion import did_you_mean
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.maintenance.lease import TaskRun
     from twisted_registry.storage.interfaces import IStorageDriver
 
+#: What the numbers of results count, by task, or for all tasks.
+_WORDS: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("", "repositories"): ("repository", "repositories"),
+    ("", "failed"): ("failure", "failures"),
+    ("uploadpurging", "found"): ("abandoned upload", "abandoned uploads"),
+    ("uploadpurging", "removed"): ("deleted", "deleted"),
+    ("uploadpurging", "leftovers"): ("file of a crash deleted", "files of crashes deleted"),
+    ("gc", "marked"): ("blob in use", "blobs in use"),
+    ("gc", "manifests"): ("manifest deleted", "manifests deleted"),
+    ("gc", "blobs"): ("blob deleted", "blobs deleted"),
+    ("gc", "leased"): ("kept for a client", "kept for clients"),
+    ("gc", "troubled"): ("repository is unreadable", "repositories are unreadable"),
+    ("gc", "vacated"): ("empty repository removed", "empty repositories removed"),
+    ("gc", "young_manifests"): ("manifest is too young", "manifests are too young"),
+    ("gc", "young_blobs"): ("blob is too young", "blobs are too young"),
+    ("trash", "removed"): ("item deleted for good", "items deleted for good"),
+    ("trash", "back"): ("restored, because it is needed", "restored, because they are needed"),
+    ("retention", "tags"): ("tag with a rule", "tags with a rule"),
+    ("retention", "kept"): ("kept", "kept"),
+    ("retention", "expired"): ("deleted", "deleted"),
+    ("scrub", "files"): ("file read", "files read"),
+    ("scrub", "damaged"): ("damaged", "damaged"),
+    ("scrub", "quarantined"): ("quarantined", "quarantined"),
+    ("scrub", "tags"): ("tag needs them", "tags need them"),
+    ("tokenpurging", "found"): ("token", "tokens"),
+    ("tokenpurging", "removed"): ("expired, deleted", "expired, deleted"),
+}
+#: Lists whose length another number is.
+_REPEATED = frozenset({"affected"})
 #: The exit status if the run was skipped because another process runs the task.
 EXIT_SKIPPED = 3
 
@@ -62,7 +98,7 @@ def _print_status(configuration: Configuration, *, as_json: bool) -> int:
         lambda driver, reactor: _make_service(configuration, driver, reactor).status(),
     )
     if as_json:
-        print_json(tasks)
+        print_json({"tasks": [_task_data(task) for task in tasks]})
     else:
         sys.stdout.writelines(f"{line}\n" for task in tasks for line in _task_lines(task))
     return 0
@@ -86,16 +122,18 @@ def _run_task(configuration: Configuration, name: str, *, as_json: bool) -> int:
     run = run_on_store(configuration, run_task)
     record = run.as_dict()
     if as_json:
-        print_json({"task": name, "passed_over": run.skipped, **record})
+        print_json({"task": name, "skipped": run.skipped, **_run_data(record)})
     elif run.skipped:
         print_error(f"{name}: {run.skipped}")
     elif not run.failure:
-        sys.stdout.write(f"{name}: {_format_result(record['result'])} in {run.seconds:.1f} s\n")
+        did = format_result(name, record["result"])
+        sys.stdout.write(f"{name}: {did}; took {format_span(run.seconds)}\n")
     if run.failure:
         print_error(f"{name} failed: {run.failure}")
     failed_items = getattr(run.result, "failed", 0)
     if failed_items:
-        print_error(f"{name}: {failed_items} items failed; the lines above have the reason")
+        failures = format_count(failed_items, "item")
+        print_error(f"{name}: {failures} failed; the lines above have the reason")
     return 1 if run.failure or failed_items else EXIT_SKIPPED if run.skipped else 0
 
 
@@ -106,21 +144,60 @@ def _make_service(
     return MaintenanceService(registry, driver, configuration, reactor)
 
 
+def _task_data(task: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a task for JSON."""
+    due, last = task["next"], task["last"]
+    return {
+        **task,
+        "next": None if due is None else format_time(due),
+        "last": None if last is None else _run_data(last),
+    }
+
+
+def _run_data(run: dict[str, Any]) -> dict[str, Any]:
+    return {**run, "began": format_time(run["began"])}
+
+
 def _task_lines(task: dict[str, Any]) -> Iterable[str]:
-    schedule = f"every {task['interval']:g} s" if task["enabled"] else "not enabled"
-    yield f"{task['name']}: {schedule}"
+    name = task["name"]
+    schedule = f"every {format_span(task['interval'])}" if task["enabled"] else "not enabled"
+    yield f"{name}: {schedule}"
     if task["running"]:
-        yield f"  running: {task['running']}"
+        host, pid, *_ = task["running"].split(" ")
+        yield f"  running: process {pid} on {host}"
     last = task["last"]
     if last is None:
         yield "  never ran"
         return
-    result = f"failed: {last['failure']}" if last["failure"] else _format_result(last["result"])
-    began = format_time(last["began"])
-    yield f"  last: {began}, {last['seconds']:.1f} s, by {last['by']}: {result}"
+    host, _, pid = last["by"].rpartition(" ")
+    did = f"failed: {last['failure']}" if last["failure"] else format_result(name, last["result"])
+    yield (
+        f"  last: {format_time(last['began'])}, took {format_span(last['seconds'])},"
+        f" process {pid} on {host}: {did}"
+    )
 
 
-def _format_result(result: object) -> str:
-    if isinstance(result, dict):
-        return ", ".join(f"{name} {value}" for name, value in result.items())
-    return "done" if result is None else str(result)
+def format_result(task: str, result: object) -> str:
+    """Return what a run of a task did, in words.
+
+    :param result: plain JSON values, by the names of the attributes of the result.
+    """
+    if not isinstance(result, dict):
+        return "done" if result is None else str(result)
+    parts = list(_result_parts(task, result))
+    return ", ".join(parts) or "nothing to do"
+
+
+def _result_parts(task: str, result: dict[str, Any]) -> Iterable[str]:
+    """Yield what is not zero."""
+    for name, value in result.items():
+        number = len(value) if isinstance(value, list) else value
+        if not number or name in _REPEATED:
+            continue
+        if isinstance(number, dict):
+            yield from (f"{area}: {format_size(used)}" for area, used in number.items())
+        elif name == "size":
+            yield format_size(number)
+        else:
+            one, many = _WORDS.get((task, name)) or _WORDS.get(("", name)) or (name, name)
+            yield format_count(number, one, many)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TextIO
 
+_KIBI = 1024
+_SECONDS = {"day": 86400, "hour": 3600, "minute": 60, "second": 1}
 #: The width of the progress bar, and the longest name beside it, in characters.
 BAR_WIDTH = 40
 
@@ -38,6 +40,35 @@ def format_time(seconds: float, timespec: str = "seconds") -> str:
     :param timespec: the precision, as of :meth:`datetime.datetime.isoformat`.
     """
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec)[:-6] + "Z"
+
+
+def format_count(count: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: ``1 blob``, ``2 blobs``.
+
+    :param many: the plural, if it is not *one* with an s.
+    """
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
+
+
+def format_size(size: float) -> str:
+    """Return a number of bytes with a unit: ``512 B``, ``1.5 GiB``."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = 0
+    while size >= _KIBI and power < len(units) - 1:
+        size, power = size / _KIBI, power + 1
+    return f"{size:.1f} {units[power]}" if power else f"{size:.0f} B"
+
+
+def format_span(seconds: float) -> str:
+    """Return a length of time in one or two units: ``1 day``, ``1 hour 30 minutes``, ``0.2 s``."""
+    if seconds < _SECONDS["minute"]:
+        return f"{seconds:.3g} s"
+    parts = []
+    for unit, length in _SECONDS.items():
+        count, seconds = divmod(round(seconds), length)
+        if count:
+            parts.append(format_count(count, unit))
+    return " ".join(parts[:2])
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:

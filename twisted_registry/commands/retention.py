@@ -16,7 +16,7 @@ from twisted_registry.commands.configured import (
 )
 from twisted_registry.commands.output import format_table, format_time, print_json
 from twisted_registry.commands.store import make_registry, run_on_store
-from twisted_registry.maintenance.lease import TaskLease
+from twisted_registry.maintenance.lease import TaskLease, TaskRun
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -57,8 +57,9 @@ def run(options: Namespace) -> int:
         )
         if options.dry_run:
             return await retention.run()
-        lease = TaskLease(driver, "retention", reactor, 0)
+        lease, began = TaskLease(driver, "retention", reactor, 0), reactor.seconds()
         result = await lease.run_exclusively(retention.run, scheduled=False)
+        await lease.record_run(TaskRun.ended(began, reactor.seconds(), result))
         return cast("RetentionResult", result)
 
     result = run_on_store(configuration, apply_rules)

@@ -75,6 +75,11 @@ class TaskRun:
     by: str = ""
     settings: str = ""
 
+    @classmethod
+    def ended(cls, began: float, now: float, result: object) -> TaskRun:
+        """Return the run of this process that began at a time, and has succeeded now."""
+        return cls(began, now - began, result, by=host_and_pid())
+
     def to_bytes(self) -> bytes:
         """Return the content of the record of this run."""
         return json.dumps(self._plain()).encode("ascii")
