@@ -312,3 +312,7 @@ def test_notifications_are_counted(tmp_path):
                 'notifications_status_total{code="500 Internal Server Error",endpoint="hook"} 1.0',
             ]
             wait_until(lambda: found() == expected)
+            (endpoint,) = json.loads(ask("/debug/vars")[1])["registry"]["notifications"][
+                "endpoints"
+            ]
+            assert endpoint == {"name": "hook", "Metrics": {"Pending": 0, "Refused": 1}}

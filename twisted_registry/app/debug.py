@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from twisted_registry.maintenance.watermark import Watermark
     from twisted_registry.metrics.counts import Counts
 
+    EventCounter = Callable[[], Awaitable[Mapping[str, tuple[int, int]]]]
+
 log = Logger()
 
 #: At a time; idle ones are closed for new ones. Few programs read the pages.
@@ -223,7 +225,7 @@ class DebugAddress:
         health: HealthRegistry,
         api_site: HTTPSite,
         watermark: Watermark | None = None,
-        count_events: Callable[[], Awaitable[Mapping[str, tuple[int, int]]]] | None = None,
+        count_events: EventCounter | None = None,
     ) -> None:
         """Add a child service that serves the pages; for the first process.
 
@@ -243,7 +245,9 @@ class DebugAddress:
             endpoint = make_endpoint(address, self._reactor, {})
         except StartError as error:
             raise StartError(f"{key}: {error}") from error
-        pages = _DebugPages(maintenance, watermark, self._started_at, api_site, self._reactor)
+        pages = _DebugPages(
+            maintenance, watermark, self._started_at, api_site, self._reactor, count_events
+        )
         guard = PostGuard(access, is_loopback(address))
         root, debug = JSONResource(), JSONResource()
         root.putChild(b"debug", debug)
@@ -254,7 +258,7 @@ class DebugAddress:
             b"maintenance", MaintenancePage(pages.maintenance_status, pages.start_task, guard)
         )
         if self._render_metrics is not None:
-            page = PageResource(lambda: self._metrics(pages, count_events))
+            page = PageResource(lambda: self._metrics(pages))
             put_path(root, self._debug.prometheus.path, page)
         site = HTTPSite(
             root,
@@ -274,18 +278,13 @@ class DebugAddress:
             reporter = CountsReporter(self.aggregated_counts.own, sys.stderr, self._reactor)
             reporter.setServiceParent(parent)
 
-    async def _metrics(
-        self,
-        pages: _DebugPages,
-        count_events: Callable[[], Awaitable[Mapping[str, tuple[int, int]]]] | None,
-    ) -> Response:
+    async def _metrics(self, pages: _DebugPages) -> Response:
         assert self.aggregated_counts is not None
         assert self._render_metrics is not None
         watermark = pages.watermark
         used = None if watermark is None else watermark.used
-        events = {} if count_events is None else await count_events()
         content = self._render_metrics(
-            self.aggregated_counts.total(), await pages.tasks(), used, events
+            self.aggregated_counts.total(), await pages.tasks(), used, await pages.events()
         )
         return make_page(content, self._metrics_content_type)
 
@@ -299,9 +298,13 @@ class _DebugPages:
     started_at: float
     api_site: HTTPSite
     reactor: Any
+    count_events: EventCounter | None
 
     async def tasks(self) -> list[dict[str, Any]]:
         return [] if self.maintenance is None else await self.maintenance.status()
+
+    async def events(self) -> Mapping[str, tuple[int, int]]:
+        return {} if self.count_events is None else await self.count_events()
 
     def start_task(self, name: str) -> bool:
         if self.maintenance is None or name not in self.maintenance.task_definitions:
@@ -331,6 +334,10 @@ class _DebugPages:
 
     async def variables(self) -> Response:
         usage = resource.getrusage(resource.RUSAGE_SELF)
+        endpoints = [
+            {"name": name, "Metrics": {"Pending": waiting, "Refused": refused}}
+            for name, (waiting, refused) in (await self.events()).items()
+        ]
         return make_json_page(
             {
                 "cmdline": sys.argv,
@@ -340,6 +347,7 @@ class _DebugPages:
                     "uptime_seconds": round(self.reactor.seconds() - self.started_at, 3),
                     "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
                     "peak_resident_bytes": usage.ru_maxrss * 1024,
+                    "notifications": {"endpoints": endpoints},
                 },
             }
         )
