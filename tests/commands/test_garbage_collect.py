@@ -6,9 +6,11 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -137,10 +139,44 @@ def test_within_the_grace_period_nothing_is_deleted(filled):
     assert (status, err) == (0, [])
     assert "0 blobs and 0 manifests deleted" in out
     assert "2 blobs and 0 manifests kept for now" in out
-    assert "younger than storage.maintenance.gc.grace, 86400 s" in out
+    assert "younger than storage.maintenance.gc.grace, 1 day" in out
     assert blobs(folder) == before
     status, out, _ = run(*COLLECT, "--json", configuration(folder, "24h"), cwd=folder)
     assert json.loads(out)["young_blobs"] == 2
+
+
+def test_the_grace_period_can_be_shortened_for_one_collection(filled):
+    folder, *_ = filled
+    command = (*COLLECT, "-q", configuration(folder, "24h"))
+    status, out, _ = run(*command, "--grace", "1d", cwd=folder)
+    assert status == 0
+    assert "younger than --grace, 1 day" in out
+    status, out, _ = run(*command, "--grace", "0s", cwd=folder)
+    assert status == 0
+    assert "2 blobs and 0 manifests deleted" in out
+    status, out, (line,) = run(*command, "--grace", "soon", cwd=folder)
+    assert (status, out) == (2, "")
+    assert "--grace: not a duration such as 2h or 0s: 'soon'" in line
+
+
+def test_content_that_clients_asked_for_is_kept_until_a_time_and_deleted_by_waiting(tmp_path):
+    path = configuration(tmp_path, "10s")
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
+        delete(server, push(server, "doomed", b"doomed layer"))
+        blob = f"/v2/a/blobs/{sha256(b'doomed layer')}"
+        assert server.ask("HEAD", blob)[0].status == 200
+        status, out, err = run(*COLLECT, "-q", "--grace", "0s", path, cwd=tmp_path)
+        assert (status, err) == (0, [])
+        found = re.search(r"items? kept, because .* within 10 s; can be .* after (\S+),", out)
+        assert datetime.fromisoformat(found[1]) > datetime.now(UTC) - timedelta(minutes=1)
+        # The registry obeys the list of the collector a moment longer.
+        wait_until(lambda: server.ask("HEAD", blob)[0].status == 200)
+        status, out, err = run(*COLLECT, "-q", "--grace", "0s", "--wait", path, cwd=tmp_path)
+        assert status == 0
+        assert " kept, because clients asked for them; waiting until " in err[0]
+        assert "kept, because" not in out
+        assert server.ask("HEAD", blob)[0].status == 404
+        server.stop()
 
 
 def test_a_repository_with_an_unreadable_manifest_is_printed_and_kept(filled):

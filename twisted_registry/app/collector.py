@@ -36,6 +36,7 @@ def make_collector(
     *,
     untagged: bool,
     dry_run: bool,
+    grace_s: float | None = None,
     observer: CollectorObserver | None = None,
     clock_jumps: ClockJumps | None = None,
     worker: ManifestWorker | None = None,
@@ -46,6 +47,7 @@ def make_collector(
     :param driver: of the store of the configuration.
     :param untagged: delete manifests without a tag as well.
     :param dry_run: report what would be deleted, and delete nothing.
+    :param grace_s: the age in seconds below which content is kept; None for the configured one.
     :param clock_jumps: what a longer-lived process knows about the clock.
     :param worker: parses manifests; None parses them on the caller's thread.
     :param deleter: removes content; None makes one, which a process that serves must not do.
@@ -56,7 +58,7 @@ def make_collector(
         Sweeper(driver, deleter or make_trash(configuration, driver, reactor)),
         _make_references(configuration, reactor),
         monotonic_clock(reactor),
-        maintenance.gc.grace,
+        maintenance.gc.grace if grace_s is None else grace_s,
         untagged,
         dry_run,
         observer or CollectorObserver(),

@@ -383,17 +383,21 @@ def make_pull_set(configuration: Configuration) -> set[tuple[str, Digest | str]]
     return set() if any(rule.pulledwithin for rule in rules) else None
 
 
+def presence_lease_s(configuration: Configuration) -> float:
+    """Return for how many seconds content is kept that a client was told is present."""
+    return min(configuration.storage.maintenance.gc.grace, _MAX_PRESENCE_LEASE_S)
+
+
 def make_gate(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> CollectorGate:
     """Make the gate of a process that stores content while collectors run.
 
     :param driver: the checked driver of the store of the configuration.
     """
-    grace_s = configuration.storage.maintenance.gc.grace
     is_remote = configuration.storage.bucket is not None
     return CollectorGate(
         with_reserve(driver),
         monotonic_clock(reactor),
-        min(grace_s, _MAX_PRESENCE_LEASE_S),
+        presence_lease_s(configuration),
         SETTLE_S if is_remote else 0.0,
     )
 

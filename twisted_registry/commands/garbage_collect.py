@@ -7,12 +7,16 @@ store, because it uses the registry's own collector.
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentTypeError
 from datetime import UTC, datetime
+from time import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from attrs import asdict, define, field
+from attrs import asdict, define, evolve, field
+from twisted.internet.task import deferLater
 
 from twisted_registry.app.collector import make_collector, make_explainer
+from twisted_registry.app.maintenance import presence_lease_s
 from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
     add_config_argument,
@@ -22,11 +26,14 @@ from twisted_registry.commands.configured import (
 from twisted_registry.commands.output import (
     BAR_WIDTH,
     ProgressBar,
+    format_count,
+    format_span,
     format_time,
     print_error,
     print_json,
 )
 from twisted_registry.commands.store import run_on_store
+from twisted_registry.config.values import parse_duration
 from twisted_registry.gc.explain import describe_holder
 from twisted_registry.gc.mark import CollectorObserver
 from twisted_registry.maintenance.lease import TaskLease, TaskRun
@@ -37,10 +44,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from twisted_registry.config.schema import Configuration
-    from twisted_registry.gc.collector import CollectionResult
+    from twisted_registry.gc.collector import CollectionResult, Collector
     from twisted_registry.gc.explain import Explanation, Holder
     from twisted_registry.storage.interfaces import IStorageDriver
 
+#: Seconds that ``--wait`` waits longer than clients' requests protect content.
+_LEASE_MARGIN_S = 1.0
 #: The most manifests printed of each kind by ``--explain``; JSON has all.
 _MAX_PRINTED = 20
 
@@ -53,6 +62,18 @@ def add_arguments(parser: ArgumentParser) -> None:
         (("-q", "--quiet"), "print only the totals"),
     ):
         parser.add_argument(*flags, action="store_true", help=text)
+    parser.add_argument(
+        "--grace",
+        metavar="DURATION",
+        type=_parse_grace,
+        help="keep what is younger, such as 2h or 0s; the default is storage.maintenance.gc.grace",
+    )
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for what is kept because clients asked for it, ten minutes at most, and collect"
+        " again",
+    )
     add_json_argument(parser)
     parser.add_argument(
         "--explain",
@@ -86,8 +107,7 @@ def run(options: Namespace) -> int:
     if options.json:
         print_json(asdict(result))
     else:
-        grace = configuration.storage.maintenance.gc.grace
-        _print_result(result, "eligible for deletion" if options.dry_run else "deleted", grace)
+        _print_result(result, configuration, options)
     if result.failed:
         print_error(f"{result.failed} items could not be deleted; the lines above have the reason")
     return 1 if result.failed else 0
@@ -161,11 +181,14 @@ async def _collect(
         reactor,
         untagged=options.delete_untagged,
         dry_run=options.dry_run,
+        grace_s=options.grace,
         observer=observer,
     )
     began = reactor.seconds()
     try:
         result = await collector.run()
+        if options.wait and result.leased and not options.dry_run:
+            result = await _collect_later(collector, result, configuration, reactor)
     finally:
         await collector.close()
     if not options.dry_run:
@@ -174,7 +197,44 @@ async def _collect(
     return result
 
 
-def _print_result(result: CollectionResult, verb: str, grace: float) -> None:
+async def _collect_later(
+    collector: Collector, first: CollectionResult, configuration: Configuration, reactor: Any
+) -> CollectionResult:
+    """Collect again when what clients have asked for can be deleted; return what both did."""
+    delay_s = presence_lease_s(configuration) + _LEASE_MARGIN_S
+    print_error(
+        f"{format_count(first.leased, 'item')} kept, because clients asked for them; waiting until"
+        f" {format_time(reactor.seconds() + delay_s)}"
+    )
+    await deferLater(reactor, delay_s)
+    second = await collector.run()
+    return evolve(
+        second,
+        manifests=first.manifests + second.manifests,
+        blobs=first.blobs + second.blobs,
+        size=first.size + second.size,
+        vacated=first.vacated + second.vacated,
+    )
+
+
+def _parse_grace(text: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        seconds = -1.0
+    if seconds < 0:
+        raise ArgumentTypeError(f"not a duration such as 2h or 0s: {text!r}")
+    return seconds
+
+
+def _print_result(
+    result: CollectionResult, configuration: Configuration, options: Namespace
+) -> None:
+    verb = "eligible for deletion" if options.dry_run else "deleted"
+    limit = f"--grace, {format_span(options.grace or 0)}"
+    if options.grace is None:
+        grace_s = configuration.storage.maintenance.gc.grace
+        limit = f"storage.maintenance.gc.grace, {format_span(grace_s)}"
     sys.stdout.write(
         f"{result.marked} blobs marked, {result.blobs} blobs and {result.manifests} "
         f"manifests {verb} ({result.size} bytes)\n"
@@ -182,10 +242,15 @@ def _print_result(result: CollectionResult, verb: str, grace: float) -> None:
     if result.young_blobs or result.young_manifests:
         sys.stdout.write(
             f"{result.young_blobs} blobs and {result.young_manifests} manifests kept for now, "
-            f"younger than storage.maintenance.gc.grace, {grace:g} s\n"
+            f"younger than {limit}\n"
         )
     if result.leased:
-        sys.stdout.write(f"{result.leased} kept, because clients requested them meanwhile\n")
+        lease_s = presence_lease_s(configuration)
+        sys.stdout.write(
+            f"{format_count(result.leased, 'item')} kept, because clients asked for them within"
+            f" {format_span(lease_s)}; can be deleted after {format_time(time() + lease_s)}, unless"
+            " clients ask again; --wait waits for that\n"
+        )
     if result.vacated:
         sys.stdout.write(f"{result.vacated} empty repositories removed from the catalog\n")
     for name in result.troubled:
