@@ -87,6 +87,16 @@ def test_manifest_pull_is_announced(stocked):
     ]
 
 
+def test_events_of_manifests_have_their_bytes(stocked):
+    digest = stocked.put(image(), OCI_IMAGE, "v1")
+    done(stocked.repo().manifests.get(digest))
+    done(stocked.repo().manifests.delete(digest))
+    found = [
+        (each.action, each.content) for each in stocked.listener.take() if each.kind == "manifest"
+    ]
+    assert found == [("push", image()), ("pull", image()), ("delete", None)]
+
+
 def test_deletes_are_announced(stocked):
     digest = stocked.put(image(), OCI_IMAGE, "v1")
     stocked.put(image(), OCI_IMAGE, "v2")

@@ -84,7 +84,8 @@ class Event:
     :ivar size: in bytes, or None if it was not determined.
     :ivar tag: the tag of the request, or the tag that was set, or None.
     :ivar source: the repository that a blob was mounted from, or None.
-    :ivar content: the bytes of a manifest that was pushed or pulled, otherwise None.
+    :ivar content: the bytes of a manifest that was pushed or pulled, otherwise None; not compared,
+        since the digest is.
     """
 
     action: Literal["push", "pull", "mount", "delete"]
@@ -96,7 +97,7 @@ class Event:
     media_type: str | None = None
     tag: str | None = None
     source: str | None = None
-    content: bytes | None = field(default=None, repr=False)
+    content: bytes | None = field(default=None, repr=False, eq=False)
 
 
 class IRegistryListener(Interface):
