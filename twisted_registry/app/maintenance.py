@@ -383,9 +383,16 @@ def make_pull_set(configuration: Configuration) -> set[tuple[str, Digest | str]]
     return set() if any(rule.pulledwithin for rule in rules) else None
 
 
-def presence_lease_s(configuration: Configuration) -> float:
-    """Return for how many seconds content is kept that a client was told is present."""
+def _presence_window_s(configuration: Configuration) -> float:
     return min(configuration.storage.maintenance.gc.grace, _MAX_PRESENCE_LEASE_S)
+
+
+def longest_presence_s(configuration: Configuration) -> float:
+    """Return for how many seconds content is kept, at most, that a client was told is present.
+
+    A gate remembers that for one to two of its windows.
+    """
+    return 2 * _presence_window_s(configuration)
 
 
 def make_gate(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> CollectorGate:
@@ -397,7 +404,7 @@ def make_gate(configuration: Configuration, driver: IStorageDriver, reactor: Any
     return CollectorGate(
         with_reserve(driver),
         monotonic_clock(reactor),
-        presence_lease_s(configuration),
+        _presence_window_s(configuration),
         SETTLE_S if is_remote else 0.0,
     )
 

@@ -16,7 +16,7 @@ from attrs import asdict, define, evolve, field
 from twisted.internet.task import deferLater
 
 from twisted_registry.app.collector import make_collector, make_explainer
-from twisted_registry.app.maintenance import presence_lease_s
+from twisted_registry.app.maintenance import longest_presence_s
 from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
     add_config_argument,
@@ -71,7 +71,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--wait",
         action="store_true",
-        help="wait for what is kept because clients asked for it, ten minutes at most, and collect"
+        help="wait for what is kept because clients asked for it, 20 minutes at most, and collect"
         " again",
     )
     add_json_argument(parser)
@@ -201,7 +201,7 @@ async def _collect_later(
     collector: Collector, first: CollectionResult, configuration: Configuration, reactor: Any
 ) -> CollectionResult:
     """Collect again when what clients have asked for can be deleted; return what both did."""
-    delay_s = presence_lease_s(configuration) + _LEASE_MARGIN_S
+    delay_s = longest_presence_s(configuration) + _LEASE_MARGIN_S
     print_error(
         f"{format_count(first.leased, 'item')} kept, because clients asked for them; waiting until"
         f" {format_time(reactor.seconds() + delay_s)}"
@@ -245,11 +245,11 @@ def _print_result(
             f"younger than {limit}\n"
         )
     if result.leased:
-        lease_s = presence_lease_s(configuration)
+        kept_s = longest_presence_s(configuration)
         sys.stdout.write(
-            f"{format_count(result.leased, 'item')} kept, because clients asked for them within"
-            f" {format_span(lease_s)}; can be deleted after {format_time(time() + lease_s)}, unless"
-            " clients ask again; --wait waits for that\n"
+            f"{format_count(result.leased, 'item')} kept, because clients asked for them lately;"
+            f" can be deleted after {format_time(time() + kept_s)}, or earlier, unless clients ask"
+            " again; --wait waits for that\n"
         )
     if result.vacated:
         sys.stdout.write(f"{result.vacated} empty repositories removed from the catalog\n")
