@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import weakref
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -200,6 +201,55 @@ def test_what_cannot_be_stored_is_kept_and_delays_nobody(make, queue, thread, cl
     assert not listener.wait_until_stored().called
     thread.work()
     assert tags(queue) == ["1", "2", "3"]
+
+
+class FullDisk(EventQueue):
+    """A queue whose first write fails.
+
+    :ivar tried: the events of all writes.
+    """
+
+    def __init__(self):
+        super().__init__(IN_MEMORY, 1000)
+        self.tried = []
+
+    def add(self, events):
+        self.tried.append(list(events))
+        if len(self.tried) == 1:
+            raise sqlite3.OperationalError("database or disk is full")
+        return super().add(self.tried[-1])
+
+
+def test_a_repeated_write_has_the_same_events(thread, clock, stored):
+    queue = FullDisk()
+    listener = NotificationListener(
+        [EventFilter("a")], queue, thread, clock, SOURCE, True,
+        lambda added, dropped: stored.append(added),
+    )  # fmt: skip
+    listener.handle_event(push("1"))
+    clock.advance(PULL_DELAY_S)
+    done, work, arguments = thread.calls.pop()
+    with pytest.raises(sqlite3.Error) as raised:
+        work(*arguments)
+    done.errback(raised.value)
+    clock.advance(RETRY_S)
+    thread.work()
+    first, second = queue.tried
+    assert first == second
+    assert stored == [{"a": 1}]
+    queue.close()
+
+
+def test_the_bytes_of_a_manifest_are_not_kept_without_references(make):
+    class Content:
+        """Stands for bytes, which cannot be referred to weakly."""
+
+    content = Content()
+    seen = weakref.ref(content)
+    listener = make()
+    listener.handle_event(push("1", content=content))
+    del content
+    assert seen() is None
 
 
 def test_memory_is_bounded_while_the_queue_cannot_be_written(make, queue, thread, clock):

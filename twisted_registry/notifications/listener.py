@@ -16,7 +16,7 @@ import uuid
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
-    from twisted_registry.notifications.envelope import EventSource
+    from twisted_registry.notifications.envelope import EventSource, Record
     from twisted_registry.notifications.queue import EventQueue
     from twisted_registry.repository.interfaces import Event
     from twisted_registry.storage.threads import Threads
@@ -72,11 +72,17 @@ class EventFilter:
         )
 
 
-@frozen
+@define(eq=False)
 class _PendingEvent:
-    event: Event
+    """An event, until a thread has made its record, and then the record.
+
+    The event of a manifest holds its bytes, which must not stay while the queue cannot be written.
+    """
+
     seconds: float
     endpoints: Sequence[str]
+    event: Event | None
+    record: Record | None = None
 
 
 @implementer(IRegistryListener)
@@ -116,7 +122,9 @@ class NotificationListener:
         endpoints = [each.endpoint for each in self._filters if each.accepts(event)]
         if not endpoints:
             return
-        self._pending.append(_PendingEvent(event, self._clock.seconds(), endpoints))
+        if event.content is not None and not self._with_references:
+            event = evolve(event, content=None)
+        self._pending.append(_PendingEvent(self._clock.seconds(), endpoints, event))
         self._handled += 1
         self._drop_excess()
         if self._timer is None and self._writing is None:
@@ -188,15 +196,18 @@ class NotificationListener:
         rows = []
         added: dict[str, int] = {}
         for each in batch:
-            record = make_record(
-                each.event,
-                str(uuid.uuid4()),
-                each.seconds,
-                self._source,
-                with_references=self._with_references,
-            )
+            if each.event is not None:
+                each.record = make_record(
+                    each.event,
+                    str(uuid.uuid4()),
+                    each.seconds,
+                    self._source,
+                    with_references=self._with_references,
+                )
+                each.event = None
+            assert each.record is not None
             for endpoint in each.endpoints:
-                rows.append((endpoint, record))
+                rows.append((endpoint, each.record))
                 added[endpoint] = added.get(endpoint, 0) + 1
         return added, self._queue.add(rows)
 
