@@ -262,6 +262,7 @@ def test_explain_prints_why_a_digest_is_kept(filled):
     _, out, _ = run(*COLLECT, "--json", "--explain", digest_of(b"kept layer"), path, cwd=folder)
     found = json.loads(out)
     assert (found["kept"], found["goes"], found["size"]) == (True, None, 10)
+    assert datetime.fromisoformat(found["stored"]) <= datetime.now(UTC)
     assert [(held["manifest"], held["tags"]) for held in found["holders"]] == [(kept, ["kept"])]
     _, out, _ = run(*COLLECT, "--explain", doomed, configuration(folder, "24h"), cwd=folder)
     assert "after its grace period, which ends at 2" in out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
@@ -57,6 +58,8 @@ def test_a_run_deletes_what_a_dry_run_prints(tmp_path, path):
     assert status == 0
     found = json.loads(out)
     assert (found["tags"], found["expired"], found["kept"]) == (3, 1, 2)
+    pushed = [datetime.fromisoformat(verdict["pushed"]) for verdict in found["verdicts"]]
+    assert all(moment <= datetime.now(UTC) for moment in pushed)
     reasons = {verdict["tag"]: verdict["reason"] for verdict in found["verdicts"]}
     assert reasons == {"new": "newest 1", "old": "", "v1": "always"}
     assert tags(tmp_path) == ["new", "v1"]

@@ -29,6 +29,7 @@ from twisted_registry.commands.output import (
     format_count,
     format_span,
     format_time,
+    json_time,
     print_error,
     print_json,
 )
@@ -286,9 +287,17 @@ def _run_explain(configuration: Configuration, text: str, *, untagged: bool, as_
 
 def _explanation_data(explanation: Explanation) -> dict[str, object]:
     # Not recursive: a digest is printed as text.
-    holders = [asdict(holder, recurse=False) for holder in explanation.holders]
-    data = asdict(explanation, recurse=False)
-    return {**data, "holders": holders, "kept": explanation.kept}
+    holders = [
+        {**asdict(holder, recurse=False), "young_until": json_time(holder.young_until)}
+        for holder in explanation.holders
+    ]
+    return {
+        **asdict(explanation, recurse=False),
+        "stored": json_time(explanation.stored),
+        "goes": json_time(explanation.goes),
+        "holders": holders,
+        "kept": explanation.kept,
+    }
 
 
 def _explanation_lines(explanation: Explanation) -> Iterable[str]:

@@ -18,6 +18,7 @@ from twisted_registry.commands.output import (
     format_size,
     format_span,
     format_time,
+    json_time,
     print_error,
     print_json,
 )
@@ -146,10 +147,10 @@ def _make_service(
 
 def _task_data(task: dict[str, Any]) -> dict[str, Any]:
     """Return the state of a task for JSON."""
-    due, last = task["next"], task["last"]
+    last = task["last"]
     return {
         **task,
-        "next": None if due is None else format_time(due),
+        "next": json_time(task["next"]),
         "last": None if last is None else _run_data(last),
     }
 

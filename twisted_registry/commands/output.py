@@ -42,6 +42,11 @@ def format_time(seconds: float, timespec: str = "seconds") -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec)[:-6] + "Z"
 
 
+def json_time(seconds: float | None) -> str | None:
+    """Return a time as JSON documents have it: as :func:`format_time` does, or null."""
+    return None if seconds is None else format_time(seconds)
+
+
 def format_count(count: int, one: str, many: str = "") -> str:
     """Return a number with its noun: ``1 blob``, ``2 blobs``.
 

@@ -14,7 +14,7 @@ from twisted_registry.commands.configured import (
     add_json_argument,
     load_store_or_exit,
 )
-from twisted_registry.commands.output import format_table, format_time, print_json
+from twisted_registry.commands.output import format_table, format_time, json_time, print_json
 from twisted_registry.commands.store import make_registry, run_on_store
 from twisted_registry.maintenance.lease import TaskLease, TaskRun
 
@@ -76,8 +76,8 @@ def _decision_data(decision: Decision) -> dict[str, object]:
         "repository": decision.repository,
         "tag": tag.name,
         "digest": str(tag.digest),
-        "pushed": tag.pushed,
-        "pulled": tag.pulled,
+        "pushed": json_time(tag.pushed),
+        "pulled": json_time(tag.pulled),
         "kept": bool(decision.kept),
         "reason": decision.kept,
     }
