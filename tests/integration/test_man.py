@@ -47,5 +47,6 @@ def test_words_are_shown_as_they_are_typed(command, page):
     ).stdout
     text = " ".join(re.sub(".\b", "", shown).split())  # bold is written by going back
     assert "twisted-registry garbage-collect [-d | --dry-run] [-m | --delete-untagged]" in text
-    assert "twisted-registry trash restore [--at TIME] [--json] WHAT [FILE]" in text
+    restore = "[--at TIME] [--json] [-c FILE | --config FILE] WHAT [FILE]"
+    assert f"twisted-registry trash restore {restore}" in text
     assert "'team/**,!team/secret:pull,push'" in text

@@ -182,7 +182,8 @@ def _invocation(option: Action, separator: str = ", ") -> str:
 
 def _value(argument: Action) -> str:
     if argument.choices:
-        return "|".join(rf"\fB{escape(each)}\fR" for each in argument.choices)
+        # A line can be broken at the last two characters.
+        return r"|\:".join(rf"\fB{escape(each)}\fR" for each in argument.choices)
     return rf"\fI{escape(str(argument.metavar or argument.dest))}\fR"
 
 
