@@ -213,13 +213,13 @@ def test_a_worker_aborts_requests_when_the_first_process_has_ended(control):
     assert Double.made.did == ["listen", "start", "abort"]
 
 
-def test_a_worker_that_cannot_start_prints_one_line(control, monkeypatch, capsys):
+def test_a_worker_that_cannot_start_prints_one_line(control, loaded, monkeypatch, capsys):
     def refuse(_):
         raise StartError("no such place")
 
     monkeypatch.setattr(Double, "privilegedStartService", refuse)
     assert worker.run_worker(Reactor(), control[0]) == 1
-    assert capsys.readouterr().err == "twisted-registry: no such place\n"
+    assert capsys.readouterr().err == f"twisted-registry: {loaded.origin}: no such place\n"
 
 
 def test_a_worker_without_a_first_process_ends(monkeypatch):
