@@ -7,9 +7,7 @@ import http.client
 import json
 import os
 import re
-import signal
 import socket
-import time
 
 import pytest
 
@@ -355,76 +353,6 @@ def test_sockets_for_another_process_are_ignored(tmp_path):
     environ = {"LISTEN_FDS": "1", "LISTEN_PID": "1"}
     with RegistryProcess(*SERVE, write_configuration(tmp_path), cwd=tmp_path, **environ) as server:
         assert server.ask()[0].status == 200
-
-
-def slow_upload(server):
-    """Begin a PATCH, and return the connection after half of the body."""
-    response, _ = server.ask("POST", "/v2/a/blobs/uploads/", b"")
-    location = response.getheader("Location")
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-    connection.putrequest("PATCH", location)
-    connection.putheader("Content-Length", "10")
-    connection.putheader("Expect", "100-continue")
-    connection.endheaders()
-    assert connection.sock.recv(1000).startswith(b"HTTP/1.1 100")
-    connection.send(b"first")
-    return connection
-
-
-def test_a_shutdown_waits_for_an_upload_and_accepts_no_connections(tmp_path):
-    with RegistryProcess(
-        *SERVE, write_configuration(tmp_path, more="  draintimeout: 30s\n"), cwd=tmp_path
-    ) as server:
-        connection = slow_upload(server)
-        server.process.terminate()
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", server.port)).close()
-            except (ConnectionRefusedError, ConnectionResetError):
-                break
-        server.process.terminate()
-        server.process.send_signal(signal.SIGINT)
-        connection.send(b"other")
-        response = connection.getresponse()
-        assert response.status == 202
-        assert response.getheader("Range") == "0-9"
-        connection.close()
-        status, out, lines = server.stop()
-    assert status == 0
-    assert '"PATCH ' in out
-    # Further signals are only logged.
-    assert sum("already stopping" in line for line in lines) >= 1
-    assert "Traceback" not in "\n".join(lines)
-
-
-def test_signals_until_the_end_do_not_change_the_exit_status(tmp_path):
-    with RegistryProcess(*SERVE, write_configuration(tmp_path), cwd=tmp_path) as server:
-        while server.process.poll() is None:
-            server.process.terminate()
-            time.sleep(0.001)
-        assert server.process.returncode == 0
-
-
-def test_a_shutdown_without_draintimeout_does_not_wait(tmp_path):
-    with RegistryProcess(*SERVE, write_configuration(tmp_path), cwd=tmp_path) as server:
-        connection = slow_upload(server)
-        status, _, lines = server.stop()
-        assert status == 0
-        with pytest.raises((http.client.HTTPException, OSError)):
-            connection.getresponse()
-        connection.close()
-    assert "Traceback" not in "\n".join(lines)
-
-
-def test_a_shutdown_waits_at_most_draintimeout(tmp_path):
-    with RegistryProcess(
-        *SERVE, write_configuration(tmp_path, more="  draintimeout: 100ms\n"), cwd=tmp_path
-    ) as server:
-        connection = slow_upload(server)
-        status, _, lines = server.stop()
-        connection.close()
-    assert status == 0
-    assert "Traceback" not in "\n".join(lines)
 
 
 def test_content_survives_a_killed_process(tmp_path):

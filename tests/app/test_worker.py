@@ -23,6 +23,7 @@ from tests.support.processes import write_configuration
 from twisted_registry.app import process, worker
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.service import RegistryService
+from twisted_registry.app.stopping import limit_stop
 from twisted_registry.config.loading import load
 from twisted_registry.workers.handover import STOP_MESSAGE, Handover, encode_message
 from twisted_registry.workers.logs import ProcessIdObserver
@@ -124,8 +125,8 @@ class Reactor:
     def callFromThread(self, function):
         function()
 
-    def addSystemEventTrigger(self, phase, event, function):
-        self.triggers.append((phase, event, function))
+    def addSystemEventTrigger(self, *trigger):
+        self.triggers.append(trigger)
 
     def stop(self):
         self.stopped += 1
@@ -196,8 +197,9 @@ def test_a_worker_serves_until_the_stop_message_or_sigterm(control):
     assert worker.run_worker(working, reading) == 0
     assert Double.made.handover.number == 1
     assert Double.made.environ["PATH"]  # a bucket's credentials may be there
-    ((phase, event, function),) = working.triggers
-    assert (phase, event, function) == ("before", "shutdown", Double.made.stopService)
+    limit, stop = working.triggers
+    assert limit == ("before", "shutdown", limit_stop, 0)
+    assert stop == ("before", "shutdown", Double.made.stopService)
 
 
 def test_a_worker_aborts_requests_when_the_first_process_has_ended(control):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from pathlib import Path
+from threading import Event
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface.verify import verifyObject
 
-from tests.support.inline_thread import InlineThread
 from tests.support.processes import free_port
 from twisted_registry.health.checks import FileCheck, StorageCheck, TCPCheck
 from twisted_registry.health.http_check import HTTPCheck
@@ -71,7 +72,7 @@ async def test_a_folder_that_is_gone_is_not_healthy(tmp_path):
 @pytest_twisted.ensureDeferred
 async def test_a_file_that_exists_is_a_fault(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    check = FileCheck("down", InlineThread().run_blocking)
+    check = FileCheck(reactor, "down")
     monkeypatch.chdir("/")
     assert await reason_of(check) == ""
     (tmp_path / "down").mkdir()
@@ -85,8 +86,31 @@ async def test_a_file_that_exists_is_a_fault(tmp_path, monkeypatch):
 @pytest_twisted.ensureDeferred
 async def test_a_file_that_cannot_be_looked_at_is_a_fault(tmp_path):
     (tmp_path / "file").write_text("")
-    check = FileCheck(str(tmp_path / "file" / "below"), InlineThread().run_blocking)
+    check = FileCheck(reactor, str(tmp_path / "file" / "below"))
     assert await reason_of(check) == "Not a directory"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_system_that_hangs_is_a_fault_and_gets_one_thread(tmp_path, monkeypatch):
+    answers, looks = Event(), []
+
+    def stat(path):
+        looks.append(path)
+        answers.wait(TIMEOUT_S)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "stat", stat)
+    check = FileCheck(reactor, str(tmp_path / "down"))
+    hanging = Deferred.fromCoroutine(check.run())
+    hanging.addErrback(lambda reason: reason.trap(CancelledError))
+    assert await reason_of(check) == "the last look at the file has not ended"
+    # A timeout cancels the wait, and the thread continues.
+    hanging.cancel()
+    assert await reason_of(check) == "the last look at the file has not ended"
+    answers.set()
+    while await reason_of(check):
+        await deferLater(reactor, 0.01)
+    assert len(looks) == 2
 
 
 class Connections(Factory):

@@ -77,7 +77,8 @@ def test_connections_are_spread_over_the_processes(tmp_path):
 def test_all_processes_accept_on_ipv4_and_ipv6(tmp_path):
     path = write_configuration(tmp_path, addr=":0", more=DRAIN.replace("30s", "1s"))
     with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
-        assert any(f"docker tag IMAGE localhost:{server.port}/NAME" in x for x in server.lines)
+        advice = f"docker tag IMAGE localhost:{server.port}/NAME"
+        wait_until(lambda: any(advice in line for line in server.lines))
         for host in ("127.0.0.1", "::1") * 4:
             connection = HTTPConnection(host, server.port, timeout=30)
             assert ask(connection, "GET", "/v2/")[0].status == 200

@@ -18,6 +18,7 @@ from zope.interface.verify import verifyObject
 from twisted_registry.config.loading import load_text
 from twisted_registry.tls.interfaces import CertificateBundle
 from twisted_registry.workers.handover import (
+    ABORT_MESSAGE,
     CONTROL_FD,
     LISTENER_FD,
     STOP_MESSAGE,
@@ -216,6 +217,22 @@ def test_a_worker_that_does_not_stop_is_killed(workers, reactor, log_lines):
     assert (first.signals, second.signals) == ([], ["KILL"])
     assert any("worker 1001 did not end in time" in line for line in log_lines)
     assert not done
+    second.end(status=1)
+    assert done == [None]
+
+
+def test_cut_requests_end_the_workers_soon(workers, reactor, log_lines):
+    first, second = reactor.processes
+    done = []
+    workers.stopService().addCallback(done.append)
+    workers.abort_requests()
+    messages = encode_message(STOP_MESSAGE) + encode_message(ABORT_MESSAGE)
+    assert first.written.endswith(messages)
+    assert second.written.endswith(messages)
+    first.end()
+    reactor.advance(2)
+    assert (first.signals, second.signals) == ([], ["KILL"])
+    assert any("worker 1001 did not end in time" in line for line in log_lines)
     second.end(status=1)
     assert done == [None]
 

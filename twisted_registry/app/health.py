@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, succeed
-
 from twisted_registry.config.http import parse_host_and_port
 from twisted_registry.health.checks import FileCheck, StorageCheck, TCPCheck
 from twisted_registry.health.registry import HealthChecks, HealthRegistry, ScheduledCheck
-from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from twisted_registry.config.health import FileHealth, HttpHealth
+    from twisted_registry.config.health import HttpHealth
     from twisted_registry.config.schema import Configuration
     from twisted_registry.health.interfaces import ICheck
     from twisted_registry.storage.interfaces import IStorageDriver
@@ -30,8 +27,6 @@ _MIN_INTERVAL_S = 0.1
 _DEFAULT_TIMEOUT_S = 30.0
 #: The status that is expected for a ``statuscode`` of 0, as in Distribution.
 _DEFAULT_STATUS = 200
-#: Threads that look for files: one may wait for a share that does not respond.
-_MAX_FILE_THREADS = 4
 
 
 def make_health_checks(
@@ -41,20 +36,17 @@ def make_health_checks(
 
     :param driver: the driver of the store.
     """
-    files = configuration.health.file
-    threads = Threads(reactor, min(len(files), _MAX_FILE_THREADS), "health") if files else None
     checks = [
         *_storage_checks(configuration, driver),
-        *([] if threads is None else _file_checks(files, threads)),
+        *(
+            _schedule(FileCheck(reactor, section.file), section.interval)
+            for section in configuration.health.file
+        ),
         *_http_checks(configuration.health.http, reactor),
         *_tcp_checks(configuration, reactor),
     ]
     registry = HealthRegistry(checks)
-
-    def close() -> Deferred[None]:
-        return succeed(None) if threads is None else threads.close()
-
-    return registry, HealthChecks(registry, checks, reactor, close)
+    return registry, HealthChecks(registry, checks, reactor)
 
 
 def _schedule(
@@ -70,11 +62,6 @@ def _storage_checks(
     section = configuration.health.storagedriver
     if section.enabled:
         yield _schedule(StorageCheck(driver), section.interval, section.threshold)
-
-
-def _file_checks(sections: Sequence[FileHealth], threads: Threads) -> Iterator[ScheduledCheck]:
-    for section in sections:
-        yield _schedule(FileCheck(section.file, threads.run_blocking), section.interval)
 
 
 def _http_checks(sections: Sequence[HttpHealth], reactor: Any) -> Iterator[ScheduledCheck]:

@@ -17,6 +17,7 @@ from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import initial_environment, raise_descriptor_limit
 from twisted_registry.app.logs import make_observer
 from twisted_registry.app.service import RegistryService
+from twisted_registry.app.stopping import STOP_SIGNALS, ProcessStop
 from twisted_registry.config.document import ConfigurationError
 from twisted_registry.config.loading import load
 from twisted_registry.workers.logs import ProcessIdObserver, open_locked_output
@@ -30,13 +31,12 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 def serve_until_stopped(loaded: LoadedConfiguration, reactor: Any) -> int:
     """Serve without twistd until a signal stops the reactor.
 
-    :returns: the exit status: 1 if the registry could not start.
+    :returns: the exit status: 1 if the registry could not start, 128 and the number of the signal
+        if a second one has cut requests.
     """
     raise_descriptor_limit()
     observer = make_configured_observer(loaded)
@@ -45,12 +45,12 @@ def serve_until_stopped(loaded: LoadedConfiguration, reactor: Any) -> int:
         service = RegistryService(loaded, reactor, initial_environment(), open_access_log(loaded))
     except StartError as error:
         return _print_start_error(loaded, error)
-    install_signal_handlers(service, reactor)
+    stop = install_signal_handlers(service, loaded, reactor)
     status = run_service(service, loaded, reactor)
     # Python restores the default handlers when it ends: a late signal would change the exit status.
-    for number in _STOP_SIGNALS:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    return status
+    return status or stop.exit_status
 
 
 def run_service(service: RegistryService, loaded: LoadedConfiguration, reactor: Any) -> int:
@@ -108,7 +108,7 @@ def make_twistd_service(
     except StartError as error:
         raise SystemExit(f"twisted-registry: {loaded.origin}: {error}") from error
     service.is_daemon = not options.get("nodaemon")
-    service.origin = loaded.origin
+    service.loaded = loaded
     service.on_start_error = lambda error: _stop_with_failure(reactor, error, observer)
     return service
 
@@ -118,10 +118,11 @@ class _TwistdService(RegistryService):
 
     :ivar is_daemon: whether twistd runs in the background, and its parent process waits at the
         terminal for the result of the start.
+    :ivar loaded: the configuration.
     """
 
     is_daemon = False
-    origin = ""
+    loaded: LoadedConfiguration
 
     def privilegedStartService(self) -> None:
         try:
@@ -132,11 +133,11 @@ class _TwistdService(RegistryService):
                 # forever.
                 log.error("twisted-registry: {error}", error=error)
                 raise StartError(str(error)) from None
-            raise SystemExit(f"twisted-registry: {self.origin}: {error}") from error
+            raise SystemExit(f"twisted-registry: {self.loaded.origin}: {error}") from error
 
     def startService(self) -> None:
         # Before the log says that the registry listens.
-        install_signal_handlers(self, self._reactor)
+        install_signal_handlers(self, self.loaded, self._reactor)
         super().startService()
 
 
@@ -172,8 +173,10 @@ def _exit_with_failure(error: StartError, observer: ILogObserver | None) -> None
     os._exit(1)
 
 
-def install_signal_handlers(service: RegistryService, reactor: Any) -> None:
-    """Reload at SIGHUP, and ignore further signals during the stop.
+def install_signal_handlers(
+    service: RegistryService, loaded: LoadedConfiguration, reactor: Any
+) -> ProcessStop:
+    """Reload at SIGHUP, and handle signals during the stop.
 
     A SIGHUP that reports a closed terminal stops the registry, as it stops other commands.
     """
@@ -188,16 +191,8 @@ def install_signal_handlers(service: RegistryService, reactor: Any) -> None:
         with suppress(ReactorNotRunning):
             reactor.stop()
 
-    def log_stopping() -> None:
-        log.info("already stopping; http.draintimeout limits how long that takes")
-
-    def on_shutdown() -> None:
-        # The handlers of Twisted would stop the reactor again, which is an error.
-        for number in _STOP_SIGNALS:
-            signal.signal(number, lambda *_: reactor.callFromThread(log_stopping))
-
     signal.signal(signal.SIGHUP, on_sighup)
-    reactor.addSystemEventTrigger("before", "shutdown", on_shutdown)
+    return ProcessStop(reactor, loaded.configuration.http.draintimeout, service.abort_requests)
 
 
 def _has_controlling_terminal() -> bool:

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, succeed
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.logger import ILogObserver, Logger
 
 from twisted_registry.api.context import APISettings, URLBuilder
@@ -94,6 +94,8 @@ log = Logger()
 #: The default of ``http.limits.connections``, if there are descriptors for them. An idle one takes
 #: some 6 KiB, and 34 KiB over TLS.
 _MAX_CONNECTIONS = 8192
+#: The services that stop first, and at the same time; the others when these have ended.
+_STOPPED_FIRST = frozenset({"http", "workers", "maintenance"})
 
 
 class RegistryService(MultiService):
@@ -545,13 +547,26 @@ class RegistryService(MultiService):
         """Abort the requests in progress, and do not wait for requests at the stop."""
         self.getServiceNamed("http").drain_seconds = 0
         self.site.abort()
+        if "workers" in self.namedServices:
+            self.getServiceNamed("workers").abort_requests()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, drain, and close the storage."""
-        return Deferred.fromCoroutine(self._close(super().stopService()))
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop())
 
-    async def _close(self, stopping: Deferred[Any]) -> None:
-        await stopping
+    async def _stop(self) -> None:
+        children = list(self)[::-1]
+        # The requests in progress need the other services: a push is refused if the heartbeat of
+        # its process has ended.
+        for is_first in (True, False):
+            await DeferredList(
+                [
+                    maybeDeferred(child.stopService)
+                    for child in children
+                    if (child.name in _STOPPED_FIRST) is is_first
+                ]
+            )
         if self._notifications is not None:
             await self._notifications.close()
         if self._access_control is not None:

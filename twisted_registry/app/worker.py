@@ -14,6 +14,7 @@ from twisted.logger import globalLogBeginner
 from twisted_registry.app.logs import filter_level
 from twisted_registry.app.process import open_access_log, run_service
 from twisted_registry.app.service import RegistryService
+from twisted_registry.app.stopping import limit_stop
 from twisted_registry.workers.handover import CONTROL_FD, ControlPipe, Handover
 from twisted_registry.workers.logs import EventSender
 
@@ -49,4 +50,7 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
     ControlPipe(reactor, control, stop, abort_requests, service.set_certificate)
     # Replaces the reactor's own handler, for which a second signal is an error.
     reactor.callWhenRunning(signal.signal, signal.SIGTERM, on_sigterm)
+    reactor.addSystemEventTrigger(
+        "before", "shutdown", limit_stop, loaded.configuration.http.draintimeout
+    )
     return run_service(service, loaded, reactor)

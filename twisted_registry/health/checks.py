@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
@@ -13,10 +15,6 @@ from zope.interface import implementer
 from twisted_registry.health.interfaces import CheckFailed, ICheck
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.defer import Deferred
-
     from twisted_registry.storage.interfaces import IStorageDriver
 
 
@@ -42,13 +40,16 @@ class StorageCheck:
 class FileCheck:
     """Fails while a file exists: an operator makes it to take the registry out of service.
 
+    A daemon thread looks for the file. It may wait forever for a share that does not respond, and
+    must not keep the process running.
+
     :ivar name: the path, as configured.
-    :ivar run_blocking: calls a function on a thread, and fires with its result.
     """
 
+    reactor: Any
     name: str
-    run_blocking: Callable[..., Deferred[bool]]
     _path: Path = field(init=False)
+    _is_looking: bool = field(init=False, default=False)
 
     @_path.default
     def _make_path(self) -> Path:
@@ -57,20 +58,29 @@ class FileCheck:
 
     async def run(self) -> None:
         """Look for the file."""
+        if self._is_looking:
+            raise CheckFailed("the last look at the file has not ended")
+        self._is_looking = True
+        ended: Deferred[CheckFailed | None] = Deferred()
+        Thread(target=self._look, args=(ended,), name="health file", daemon=True).start()
+        fault = await ended
+        if fault is not None:
+            raise fault
+
+    def _look(self, ended: Deferred[CheckFailed | None]) -> None:
+        fault: CheckFailed | None = CheckFailed("file exists")
         try:
-            exists = await self.run_blocking(_exists, self._path)
+            self._path.stat()
+        except FileNotFoundError:
+            fault = None
         except OSError as error:
-            raise CheckFailed(error.strerror) from error
-        if exists:
-            raise CheckFailed("file exists")
+            fault = CheckFailed(error.strerror)
+        self.reactor.callFromThread(self._arrive, ended, fault)
 
-
-def _exists(path: Path) -> bool:
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return False
-    return True
+    def _arrive(self, ended: Deferred[CheckFailed | None], fault: CheckFailed | None) -> None:
+        self._is_looking = False
+        if not ended.called:  # otherwise it was cancelled
+            ended.callback(fault)
 
 
 @implementer(ICheck)

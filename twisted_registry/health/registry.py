@@ -157,18 +157,15 @@ class HealthChecks(Service):
         registry: HealthRegistry,
         checks: Sequence[ScheduledCheck],
         clock: Any,
-        close: Callable[[], Deferred[None]],
     ) -> None:
         """Prepare the service.
 
         :param registry: receives the results; made for the same checks.
-        :param close: frees what the checks use; called when the service stops.
         """
         self.setName("health")
         self._registry = registry
         self._checks = checks
         self._clock = clock
-        self._close = close
         self._loops: list[LoopingCall] = []
         self._running: set[Deferred[None]] = set()
 
@@ -181,8 +178,8 @@ class HealthChecks(Service):
             self._loops.append(loop)
             loop.start(scheduled.interval_s)
 
-    def stopService(self) -> Deferred[None]:
-        """Cancel the checks, and close what they use."""
+    def stopService(self) -> None:
+        """Cancel the checks."""
         super().stopService()
         loops, self._loops = self._loops, []
         for loop in loops:
@@ -190,7 +187,6 @@ class HealthChecks(Service):
                 loop.stop()
         for running in list(self._running):
             running.cancel()
-        return self._close()
 
     async def _run(self, number: int, scheduled: ScheduledCheck) -> None:
         running = Deferred.fromCoroutine(scheduled.check.run())

@@ -36,6 +36,8 @@ TABLE_FD: Final = 5
 
 #: The message that makes a worker finish its requests and end.
 STOP_MESSAGE: Final = "stop"
+#: The message that makes a worker cut its requests and end.
+ABORT_MESSAGE: Final = "abort"
 
 _LENGTH_BYTES: Final = 8
 _READ_BYTES: Final = 65536
@@ -97,7 +99,7 @@ class ControlPipe:
 
     :ivar descriptor: the pipe, after the handover was read.
     :ivar stop: called for :data:`STOP_MESSAGE`.
-    :ivar abort_requests: called when the first process has ended.
+    :ivar abort_requests: called for :data:`ABORT_MESSAGE`, and when the first process has ended.
     :ivar on_message: called with every other message.
     """
 
@@ -133,6 +135,8 @@ class ControlPipe:
         for message in self._take_messages():
             if message == STOP_MESSAGE:
                 self._stop()
+            elif message == ABORT_MESSAGE:
+                self._abort_requests()
             else:
                 self._on_message(message)
 

@@ -13,6 +13,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 
 from twisted_registry.workers.handover import (
+    ABORT_MESSAGE,
     CONTROL_FD,
     LISTENER_FD,
     STOP_MESSAGE,
@@ -45,6 +46,8 @@ _MAX_RESTART_DELAY_S = 30.0
 _STABLE_AFTER_S = 10.0
 #: Seconds after the drain timeout until a worker that has not ended is killed.
 _KILL_GRACE_S = 5.0
+#: Seconds after requests were cut until a worker that has not ended is killed.
+_ABORT_GRACE_S = 2.0
 
 
 @define(eq=False)
@@ -109,6 +112,13 @@ class WorkerSupervisor(Service):
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.send(bundle)
+
+    def abort_requests(self) -> None:
+        """Make all workers cut the requests in progress, and end."""
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.send(ABORT_MESSAGE)
+        self._reactor.callLater(_ABORT_GRACE_S, self._kill_remaining)
 
     def stopService(self) -> Deferred[None]:
         """Make all workers drain and end; fires when all have ended."""
