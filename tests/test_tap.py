@@ -133,12 +133,11 @@ def test_twistd_in_the_background_logs_to_its_file(tmp_path):
 def test_a_failed_start_in_the_background_is_reported_at_the_terminal(tmp_path):
     text = "version: 0.1\nstorage: {{filesystem: {{rootdirectory: /dev/null/x}}}}\n"
     background = [*TWISTD[:3], "--pidfile=twistd.pid"]
-    status, _, lines = run(
-        *background, "registry", "--config", write_configuration(tmp_path, text), cwd=tmp_path
-    )
+    path = write_configuration(tmp_path, text)
+    status, _, lines = run(*background, "registry", "--config", path, cwd=tmp_path)
     assert status == 1
     assert "storage.filesystem.rootdirectory" in lines[0]
-    said = "twisted-registry: storage.filesystem.rootdirectory: /dev/null/x: Not a directory"
+    said = f"twisted-registry: {path}: storage.filesystem.rootdirectory: /dev/null/x: Not a dir"
     assert said in (tmp_path / "twistd.log").read_text()
     # The command returns before the daemon has ended.
     wait_until(lambda: not (tmp_path / "twistd.pid").exists())

@@ -173,6 +173,17 @@ async def test_a_file_that_cannot_be_opened_ends_the_start(tmp_path):
             pass
 
 
+def test_a_relative_path_is_that_of_the_working_directory_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    section = load_text(configuration(tmp_path, "audit.log").format(), {}).configuration
+    log = open_audit_log(section, None, lambda: 0.0)
+    monkeypatch.chdir("/")
+    log.reopen()
+    log.record(AuditRecord("kept"))
+    log.close()
+    assert [entry["event"] for entry in entries(tmp_path / "audit.log")] == ["kept"]
+
+
 def test_on_a_full_disk_the_log_is_opened_later(path, monkeypatch):
     text = configuration(path.parent, path)
     section = load_text(text.format(), {}).configuration
@@ -395,6 +406,6 @@ def test_a_command_that_cannot_write_its_entry_changes_nothing(tmp_path):
     status, _, lines = run(*COMMAND, "user", "remove", "bob", file, cwd=tmp_path)
     assert status == 1
     assert lines == [
-        f"twisted-registry: log.audit: {tmp_path}/no/audit.log: No such file or directory"
+        f"twisted-registry: {file}: log.audit: {tmp_path}/no/audit.log: No such file or directory"
     ]
     assert (tmp_path / "users").read_bytes() == users

@@ -188,10 +188,12 @@ def test_missing_redis_extra_is_a_start_error(tmp_path, monkeypatch):
         make_descriptor_cache(loaded.configuration, Clock())
 
 
-def test_unreadable_redis_certificates_are_a_start_error(tmp_path):
-    redis = f"redis: {{addr: 'localhost:1', tls: {{rootcas: [{tmp_path}/none.pem]}}}}\n"
+def test_unreadable_redis_certificates_are_a_start_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    redis = "redis: {addr: 'localhost:1', tls: {rootcas: [none.pem]}}\n"
     loaded = configured(tmp_path, "{blobdescriptor: redis}", redis)
-    with pytest.raises(StartError, match=r"redis\.tls: .*none\.pem"):
+    expected = rf"^redis\.tls\.rootcas\[0\]: {tmp_path}/none\.pem: No such file or directory$"
+    with pytest.raises(StartError, match=expected):
         make_descriptor_cache(loaded.configuration, MemoryReactorClock())
 
 
@@ -200,5 +202,15 @@ def test_redis_certificates_without_a_certificate_are_a_start_error(tmp_path):
     (tmp_path / "empty.pem").write_text("no certificate\n")
     redis = f"redis: {{addr: 'localhost:1', tls: {{rootcas: [{tmp_path}/empty.pem]}}}}\n"
     loaded = configured(tmp_path, "{blobdescriptor: redis}", redis)
-    with pytest.raises(StartError, match=r"redis\.tls: "):
+    with pytest.raises(
+        StartError, match=rf"^redis\.tls\.rootcas\[0\]: {tmp_path}/empty\.pem: expected"
+    ):
+        make_descriptor_cache(loaded.configuration, MemoryReactorClock())
+
+
+def test_a_certificate_for_redis_without_its_key_is_a_start_error(tmp_path):
+    (tmp_path / "own.pem").write_text("no certificate\n")
+    redis = f"redis: {{addr: 'localhost:1', tls: {{certificate: {tmp_path}/own.pem, key: ''}}}}\n"
+    loaded = configured(tmp_path, "{blobdescriptor: redis}", redis)
+    with pytest.raises(StartError, match=rf"^redis\.tls: {tmp_path}/own\.pem, .*: expected a cert"):
         make_descriptor_cache(loaded.configuration, MemoryReactorClock())

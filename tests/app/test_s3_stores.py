@@ -182,7 +182,8 @@ async def test_service_passes_a_misconfiguration_on_or_logs_it(server, log_lines
     await check.checked
     await service.driver.close()
     told = [*map(str, heard), *(line for line in log_lines if "s3aws" in line)]
-    assert [line.partition(":")[0] for line in told] == ["storage.s3aws.bucket"]
+    where = "" if has_callback else "configuration: "
+    assert [line.partition(": the")[0] for line in told] == [f"{where}storage.s3aws.bucket"]
     assert len(heard) == has_callback
 
 

@@ -97,7 +97,11 @@ def test_registry_variables_are_ignored(folders):
     [
         ("a", "a", "FROM and TO are the same store"),
         ("a", "memory", "{0}/memory/registry.yml: storage.inmemory: a command cannot open the"),
-        ("none", "a", "storage.filesystem.rootdirectory: {0}/none/store: not a directory"),
+        (
+            "none",
+            "a",
+            "{0}/none/registry.yml: storage.filesystem.rootdirectory: {0}/none/store: not",
+        ),
         ("b", "a", "FROM has no repositories; check its rootdirectory"),
     ],
 )
@@ -122,7 +126,7 @@ def test_an_unreachable_bucket_is_an_error(folders):
     )
     status, _, err = copy(source, target)
     assert status == 1
-    assert err[-1].startswith("twisted-registry: storage.s3: ")
+    assert err[-1].startswith(f"twisted-registry: {target}/registry.yml: storage.s3: ")
 
 
 def test_the_bar_shows_bytes_and_then_repositories():

@@ -78,8 +78,9 @@ def test_nothing_is_deleted_while_another_process_applies_the_rules(tmp_path, pa
 
 
 def test_missing_rules_are_an_error(tmp_path):
-    status, _, err = run(*RETENTION, write_configuration(tmp_path), cwd=tmp_path)
+    path = write_configuration(tmp_path)
+    status, _, err = run(*RETENTION, path, cwd=tmp_path)
     assert (status, err) == (
         1,
-        ["twisted-registry: storage.maintenance.retention: there are no rules"],
+        [f"twisted-registry: {path}: storage.maintenance.retention: there are no rules"],
     )

@@ -126,7 +126,7 @@ def test_invalid_arguments_are_rejected(path, arguments, message):
 def test_a_token_that_could_not_be_used_is_not_created(tmp_path, text, message):
     path = write_configuration(tmp_path, text)
     (line,) = run_token(path, "create", "--allow=a:pull", "ci", status=1)
-    assert line == f"twisted-registry: {message}"
+    assert line == f"twisted-registry: {path}: {message}"
 
 
 def bearer(server, path="/auth/token"):

@@ -168,6 +168,8 @@ def open_audit_log(
         return None
     if path == STANDARD_OUTPUT:
         return None if stream is None else AuditStream(stream, now)
+    # Now, as a daemon may change its working directory.
+    path = str(Path(path).absolute())
     file = AuditFile(path, now)
     try:
         file.open()

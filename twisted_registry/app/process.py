@@ -76,7 +76,7 @@ def run_service(service: RegistryService, loaded: LoadedConfiguration, reactor: 
     reactor.run()
     for each in errors:
         # Here, so that no line about the stop follows.
-        _log_start_error(log, each)
+        _log_start_error(log, loaded.origin, each)
     return 1 if errors else 0
 
 
@@ -109,7 +109,9 @@ def make_twistd_service(
         raise SystemExit(f"twisted-registry: {loaded.origin}: {error}") from error
     service.is_daemon = not options.get("nodaemon")
     service.loaded = loaded
-    service.on_start_error = lambda error: _stop_with_failure(reactor, error, observer)
+    service.on_start_error = lambda error: _stop_with_failure(
+        reactor, loaded.origin, error, observer
+    )
     return service
 
 
@@ -131,7 +133,12 @@ class _TwistdService(RegistryService):
             if self.is_daemon:
                 # SystemExit would end this process without a word to its parent, which would wait
                 # forever.
-                log.error("twisted-registry: {error}", error=error)
+                log.error(
+                    "twisted-registry: {origin}: {error}",
+                    origin=self.loaded.origin,
+                    error=str(error),
+                )
+                # twistd shows its beginning only, so the key comes first.
                 raise StartError(str(error)) from None
             raise SystemExit(f"twisted-registry: {self.loaded.origin}: {error}") from error
 
@@ -148,26 +155,29 @@ def _twistd_logs(options: Mapping[str, Any]) -> bool:
     return bool(named) or not options.get("nodaemon")
 
 
-def _stop_with_failure(reactor: Any, error: StartError, observer: ILogObserver | None) -> None:
+def _stop_with_failure(
+    reactor: Any, origin: str, error: StartError, observer: ILogObserver | None
+) -> None:
     """Stop the reactor, and make the process end with status 1; twistd has no way to do that.
 
+    :param origin: the file of the configuration.
     :param error: the cause, which becomes the last line of the log.
     :param observer: writes the log; None if twistd does, which adds two lines after it.
     """
     if observer is None:
-        reactor.addSystemEventTrigger("after", "shutdown", _log_start_error, log, error)
-    atexit.register(_exit_with_failure, error, observer)
+        reactor.addSystemEventTrigger("after", "shutdown", _log_start_error, log, origin, error)
+    atexit.register(_exit_with_failure, origin, error, observer)
     reactor.stop()
 
 
-def _log_start_error(logger: Logger, error: StartError) -> None:
-    logger.critical("{error}", error=str(error))
+def _log_start_error(logger: Logger, origin: str, error: StartError) -> None:
+    logger.critical("{origin}: {error}", origin=origin, error=str(error))
 
 
-def _exit_with_failure(error: StartError, observer: ILogObserver | None) -> None:
+def _exit_with_failure(origin: str, error: StartError, observer: ILogObserver | None) -> None:
     if observer is not None:
         # twistd has removed it from the global log.
-        _log_start_error(Logger(observer=observer), error)
+        _log_start_error(Logger(observer=observer), origin, error)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 from cryptography.x509 import load_pem_x509_certificates
-from OpenSSL import SSL
-from OpenSSL.crypto import X509
+from OpenSSL import crypto
 from twisted.internet import ssl
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
@@ -25,6 +24,7 @@ from twisted_registry.app.errors import StartError, require_extra
 from twisted_registry.repository.cache import IDescriptorCache
 
 if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
     from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
     from twisted.python.failure import Failure
 
@@ -160,17 +160,39 @@ def _make_endpoint(options: Redis, reactor: Any) -> IStreamClientEndpoint:
     tls = options.tls
     if not (tls.certificate or tls.keyfile or tls.rootcas):
         return plain
-    try:
-        roots = [
-            ssl.Certificate(X509.from_cryptography(certificate))
-            for path in tls.rootcas
-            for certificate in load_pem_x509_certificates(Path(path).read_bytes())
-        ]
-        own = None
-        if tls.certificate:
-            pem = Path(tls.keyfile or tls.certificate).read_bytes()
-            own = ssl.PrivateCertificate.loadPEM(pem + b"\n" + Path(tls.certificate).read_bytes())
-    except (OSError, ValueError, SSL.Error) as error:
-        raise StartError(f"redis.tls: {error}") from error
+    roots = [
+        ssl.Certificate(crypto.X509.from_cryptography(certificate))
+        for index, path in enumerate(tls.rootcas)
+        for certificate in _read_authorities(f"redis.tls.rootcas[{index}]", path)
+    ]
+    own = None
+    if tls.certificate:
+        key_name, key_path = (
+            ("key", tls.keyfile) if tls.keyfile else ("certificate", tls.certificate)
+        )
+        pem = _read_file(f"redis.tls.{key_name}", key_path)
+        certificate = _read_file("redis.tls.certificate", tls.certificate)
+        try:
+            own = ssl.PrivateCertificate.loadPEM(pem + b"\n" + certificate)
+        except (ValueError, crypto.Error) as error:
+            files = f"{Path(tls.certificate).absolute()}, {Path(key_path).absolute()}"
+            raise StartError(
+                f"redis.tls: {files}: expected a certificate and a key in PEM"
+            ) from error
     trust = ssl.trustRootFromCertificates(roots) if roots else None
     return wrapClientTLS(ssl.optionsForClientTLS(host, trust, own), plain)
+
+
+def _read_authorities(key: str, path: str) -> list[Certificate]:
+    content = _read_file(key, path)
+    try:
+        return load_pem_x509_certificates(content)
+    except ValueError as error:
+        raise StartError(f"{key}: {Path(path).absolute()}: expected certificates in PEM") from error
+
+
+def _read_file(key: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise StartError(f"{key}: {Path(path).absolute()}: {error.strerror}") from error

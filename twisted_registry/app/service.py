@@ -582,7 +582,7 @@ class RegistryService(MultiService):
 
     def _store_misconfigured(self, error: StartError) -> None:
         if self.on_start_error is None:
-            log.critical("{error}", error=str(error))
+            log.critical("{origin}: {error}", origin=self._loaded.origin, error=str(error))
         else:
             self.on_start_error(error)
 

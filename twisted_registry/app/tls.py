@@ -196,16 +196,21 @@ class TLSService(MultiService):
 def _make_source(configuration: Configuration, now: Callable[[], float]) -> ICertificateSource:
     section = configuration.http.tls
     acme = section.letsencrypt
+    # Absolute, as a daemon may change its working directory before the files are read again.
+    authorities = tuple(str(Path(path).absolute()) for path in section.clientcas)
     if acme.cachefile:
-        return ACMECache(Path(acme.cachefile).absolute(), acme.hosts, now, section.clientcas)
+        return ACMECache(Path(acme.cachefile).absolute(), acme.hosts, now, authorities)
     if not section.auto.hosts:
-        return CertificateFiles(section.certificate, section.keyfile, section.clientcas)
+        certificate, key = (
+            str(Path(path).absolute()) for path in (section.certificate, section.keyfile)
+        )
+        return CertificateFiles(certificate, key, authorities)
     filesystem = configuration.storage.filesystem
     if section.auto.folder or filesystem is None:
         folder = Path(section.auto.folder)
     else:
         folder = Path(filesystem.rootdirectory) / "twisted-registry" / "tls"
-    return AutomaticCertificates(folder.absolute(), section.auto.hosts, now, section.clientcas)
+    return AutomaticCertificates(folder.absolute(), section.auto.hosts, now, authorities)
 
 
 def _make_options(configuration: Configuration, source: ICertificateSource) -> TLSOptions:

@@ -104,14 +104,16 @@ def _make_key_reader(
         keys = TokenKeys((TokenKey.parse(options.signing_key),))
         return lambda: succeed(keys)
     if options.keyfile:
-        _check_key_file(options.keyfile)
+        # Now, as a daemon may change its working directory.
+        path = str(Path(options.keyfile).absolute())
+        _check_key_file(path)
         pool = reactor.getThreadPool()
-        return lambda: deferToThreadPool(reactor, pool, read_key_file, options.keyfile)
+        return lambda: deferToThreadPool(reactor, pool, read_key_file, path)
     return StoredKeys(registry.driver, reactor).read
 
 
 def _check_key_file(path: str) -> None:
-    key = f"access.tokens.keyfile: {Path(path).absolute()}"
+    key = f"access.tokens.keyfile: {path}"
     try:
         read_key_file(path)
         mode = Path(path).stat().st_mode

@@ -21,7 +21,7 @@ from twisted_registry.auth.audit import AuditRecord
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from twisted_registry.config.schema import Configuration
+    from twisted_registry.config.loading import LoadedConfiguration
 
 #: The field ``login`` of these entries.
 _LOGIN = "command"
@@ -56,7 +56,7 @@ class CommandEntry:
 
 @contextmanager
 def audited(
-    configuration: Configuration, event: str, *, repository: str = "", target: str = ""
+    loaded: LoadedConfiguration, event: str, *, repository: str = "", target: str = ""
 ) -> Iterator[CommandEntry]:
     """Write an entry when the block ends: a failure if it raises.
 
@@ -66,9 +66,9 @@ def audited(
         AuditRecord(event, user=_user(), login=_LOGIN, repository=repository, target=target)
     )
     try:
-        log = open_audit_log(configuration, None, lambda: datetime.now(UTC).timestamp())
+        log = open_audit_log(loaded.configuration, None, lambda: datetime.now(UTC).timestamp())
     except StartError as error:
-        raise CommandFailed(str(error)) from error
+        raise CommandFailed(f"{loaded.origin}: {error}") from error
     try:
         yield entry
     except BaseException:

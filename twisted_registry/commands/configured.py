@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from twisted_registry.config.loading import LoadedConfiguration
-    from twisted_registry.config.schema import Configuration
 
 #: The end of the help of commands with the argument FILE.
 CONFIG_EPILOG = (
@@ -64,7 +63,9 @@ def load_or_exit(path: str | None, environ: Mapping[str, str] = os.environ) -> L
         raise SystemExit(1) from error
 
 
-def load_store_or_exit(path: str | None, environ: Mapping[str, str] = os.environ) -> Configuration:
+def load_store_or_exit(
+    path: str | None, environ: Mapping[str, str] = os.environ
+) -> LoadedConfiguration:
     """Load the configuration of a command that opens the store.
 
     The arguments are those of :func:`load_or_exit`.
@@ -76,4 +77,4 @@ def load_store_or_exit(path: str | None, environ: Mapping[str, str] = os.environ
         raise CommandFailed(
             f"{loaded.origin}: storage.inmemory: a command cannot open the store of another process"
         )
-    return loaded.configuration
+    return loaded

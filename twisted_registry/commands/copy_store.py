@@ -22,6 +22,7 @@ from twisted_registry.maintenance.store_copy import StoreCopy, StoreCopyResult
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
 
 _REDRAW_INTERVAL_S: Final = 0.5
@@ -58,13 +59,15 @@ def run(options: Namespace) -> int:
     return 1 if result.damaged else 0
 
 
-def _check_stores(source: Configuration, target: Configuration) -> None:
-    filesystem = source.storage.filesystem
+def _check_stores(source: LoadedConfiguration, target: LoadedConfiguration) -> None:
+    filesystem = source.configuration.storage.filesystem
     if filesystem is not None:
         root = Path(filesystem.rootdirectory).absolute()
         if not root.is_dir():
-            raise CommandFailed(f"storage.filesystem.rootdirectory: {root}: not a directory")
-    if _store_identity(source) == _store_identity(target):
+            raise CommandFailed(
+                f"{source.origin}: storage.filesystem.rootdirectory: {root}: not a directory"
+            )
+    if _store_identity(source.configuration) == _store_identity(target.configuration):
         raise CommandFailed("FROM and TO are the same store")
 
 
@@ -78,7 +81,7 @@ def _store_identity(configuration: Configuration) -> tuple[str, ...]:
 
 
 async def _copy(
-    source: Configuration, target: Configuration, bar: ProgressBar, reactor: Any
+    source: LoadedConfiguration, target: LoadedConfiguration, bar: ProgressBar, reactor: Any
 ) -> StoreCopyResult:
     async with (
         open_store(source, reactor, check_bucket=True) as source_driver,

@@ -22,7 +22,7 @@ from twisted_registry.oci.names import NameInvalid, check_name
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from twisted_registry.config.schema import Configuration
+    from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.repository.deletion import DeletedCounts
     from twisted_registry.storage.interfaces import IStorageDriver
 
@@ -42,11 +42,12 @@ def run(options: Namespace) -> int:
     :returns: the exit status: 1 if it was not deleted, or not completely.
     """
     name = options.repository
-    configuration = load_store_or_exit(options.file)
-    _check_deletable(configuration, name)
-    with audited(configuration, "delete", repository=name) as entry:
+    loaded = load_store_or_exit(options.file)
+    configuration = loaded.configuration
+    _check_deletable(loaded, name)
+    with audited(loaded, "delete", repository=name) as entry:
         with ProgressBar.on(sys.stderr) as bar:
-            deleted = _delete(configuration, name, bar)
+            deleted = _delete(loaded, name, bar)
         entry.note(**asdict(deleted))
     if options.json:
         print_json({"repository": name, **asdict(deleted)})
@@ -57,23 +58,26 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _check_deletable(configuration: Configuration, name: str) -> None:
-    if not configuration.storage.delete.enabled:
-        raise CommandFailed("storage.delete.enabled: deletion is not enabled")
-    if configuration.storage.maintenance.readonly.enabled:
-        raise CommandFailed("storage.maintenance.readonly.enabled: the registry is read-only")
+def _check_deletable(loaded: LoadedConfiguration, name: str) -> None:
+    storage = loaded.configuration.storage
+    if not storage.delete.enabled:
+        raise CommandFailed(f"{loaded.origin}: storage.delete.enabled: deletion is not enabled")
+    if storage.maintenance.readonly.enabled:
+        raise CommandFailed(
+            f"{loaded.origin}: storage.maintenance.readonly.enabled: the registry is read-only"
+        )
     try:
         check_name(name)
     except NameInvalid as error:
         raise WrongUsage(f"{name}: {error}") from error
 
 
-def _delete(configuration: Configuration, name: str, bar: ProgressBar) -> DeletedCounts:
+def _delete(loaded: LoadedConfiguration, name: str, bar: ProgressBar) -> DeletedCounts:
     def show_progress(deleted: DeletedCounts) -> None:
         bar.show_line(f"{name[:BAR_WIDTH]}: {_summary(deleted)}")
 
     async def delete(driver: IStorageDriver, reactor: Any) -> DeletedCounts:
-        repository = make_registry(configuration, driver, reactor).repository(name)
+        repository = make_registry(loaded.configuration, driver, reactor).repository(name)
         try:
             return await repository.delete(show_progress)
         except RegistryError as error:
@@ -83,7 +87,7 @@ def _delete(configuration: Configuration, name: str, bar: ProgressBar) -> Delete
                 raise CommandFailed(f"{name}: {error}") from error
             raise
 
-    return run_on_store(configuration, delete)
+    return run_on_store(loaded, delete)
 
 
 def _summary(deleted: DeletedCounts) -> str:

@@ -55,11 +55,13 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if it failed, or if there is no refused event of a number.
     """
-    configuration = load_or_exit(options.file).configuration
+    loaded = load_or_exit(options.file)
+    configuration = loaded.configuration
     path = queue_path(configuration)
     if path == IN_MEMORY:
         raise CommandFailed(
-            "notifications.queue.path: not set: events are in the memory of the registry"
+            f"{loaded.origin}: notifications.queue.path: not set: events are in the memory of the"
+            " registry"
         )
     _, action = _ACTIONS[options.action]
     queue = EventQueue(path, configuration.notifications.queue.maxevents, must_exist=True)

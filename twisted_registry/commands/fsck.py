@@ -87,11 +87,12 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if the check or a repair failed, 3 if there is damage.
     """
-    configuration = load_store_or_exit(options.file)
+    loaded = load_store_or_exit(options.file)
+    configuration = loaded.configuration
     with ProgressBar.on(sys.stderr) as bar:
         printer = FindingPrinter(None if options.json else sys.stdout, bar)
         result = run_on_store(
-            configuration,
+            loaded,
             lambda driver, reactor: make_fsck(
                 configuration,
                 driver,

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterable, Sequence
 
+    from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
     from twisted_registry.gc.collector import CollectionResult, Collector
     from twisted_registry.gc.explain import Explanation, Holder
@@ -90,15 +91,16 @@ def run(options: Namespace) -> int:
     :returns: the exit status: 1 if it failed, also in part, or if the digest is not stored; 2 for
         an invalid digest.
     """
-    configuration = load_store_or_exit(options.file)
+    loaded = load_store_or_exit(options.file)
+    configuration = loaded.configuration
     if options.explain is not None:
         untagged = options.delete_untagged or configuration.storage.maintenance.gc.deleteuntagged
-        return _run_explain(configuration, options.explain, untagged=untagged, as_json=options.json)
+        return _run_explain(loaded, options.explain, untagged=untagged, as_json=options.json)
     if options.dry_run:
-        result = _run_collector(configuration, options)
+        result = _run_collector(loaded, options)
     else:
-        with audited(configuration, "garbage-collect") as entry:
-            result = _run_collector(configuration, options)
+        with audited(loaded, "garbage-collect") as entry:
+            result = _run_collector(loaded, options)
             entry.note(
                 manifests=result.manifests,
                 blobs=result.blobs,
@@ -114,14 +116,16 @@ def run(options: Namespace) -> int:
     return 1 if result.failed else 0
 
 
-def _run_collector(configuration: Configuration, options: Namespace) -> CollectionResult:
+def _run_collector(loaded: LoadedConfiguration, options: Namespace) -> CollectionResult:
     with ProgressBar.on(sys.stderr) as bar:
         observer: CollectorObserver = CollectionProgress(bar)
         if not (options.quiet or options.json or bar.is_visible):
             observer = CollectionPrinter(sys.stdout)
         return run_on_store(
-            configuration,
-            lambda driver, reactor: _collect(configuration, options, observer, driver, reactor),
+            loaded,
+            lambda driver, reactor: _collect(
+                loaded.configuration, options, observer, driver, reactor
+            ),
         )
 
 
@@ -258,7 +262,7 @@ def _print_result(
         sys.stdout.write(f"{name}: has an unreadable manifest; all of its blobs are kept\n")
 
 
-def _run_explain(configuration: Configuration, text: str, *, untagged: bool, as_json: bool) -> int:
+def _run_explain(loaded: LoadedConfiguration, text: str, *, untagged: bool, as_json: bool) -> int:
     """Print why a digest is kept, or when it will be deleted.
 
     :param untagged: whether manifests without a tag are deleted as well.
@@ -271,13 +275,13 @@ def _run_explain(configuration: Configuration, text: str, *, untagged: bool, as_
         return 2
 
     async def explain(driver: IStorageDriver, reactor: Any) -> Explanation:
-        explainer = make_explainer(configuration, driver, reactor, untagged=untagged)
+        explainer = make_explainer(loaded.configuration, driver, reactor, untagged=untagged)
         try:
             return await explainer.explain(digest)
         finally:
             await explainer.close()
 
-    explanation = run_on_store(configuration, explain)
+    explanation = run_on_store(loaded, explain)
     if as_json:
         print_json(_explanation_data(explanation), default=str)
     else:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterable, Mapping
 
+    from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
     from twisted_registry.maintenance.lease import TaskRun
     from twisted_registry.storage.interfaces import IStorageDriver
@@ -87,16 +88,16 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if it failed, also in part, 3 if another process runs the task.
     """
-    configuration = load_store_or_exit(options.file)
+    loaded = load_store_or_exit(options.file)
     if options.action == "status":
-        return _print_status(configuration, as_json=options.json)
-    return _run_task(configuration, options.task, as_json=options.json)
+        return _print_status(loaded, as_json=options.json)
+    return _run_task(loaded, options.task, as_json=options.json)
 
 
-def _print_status(configuration: Configuration, *, as_json: bool) -> int:
+def _print_status(loaded: LoadedConfiguration, *, as_json: bool) -> int:
     tasks = run_on_store(
-        configuration,
-        lambda driver, reactor: _make_service(configuration, driver, reactor).status(),
+        loaded,
+        lambda driver, reactor: _make_service(loaded.configuration, driver, reactor).status(),
     )
     if as_json:
         print_json({"tasks": [_task_data(task) for task in tasks]})
@@ -105,9 +106,9 @@ def _print_status(configuration: Configuration, *, as_json: bool) -> int:
     return 0
 
 
-def _run_task(configuration: Configuration, name: str, *, as_json: bool) -> int:
+def _run_task(loaded: LoadedConfiguration, name: str, *, as_json: bool) -> int:
     async def run_task(driver: IStorageDriver, reactor: Any) -> TaskRun:
-        service = _make_service(configuration, driver, reactor)
+        service = _make_service(loaded.configuration, driver, reactor)
         try:
             task = service.task(name)
         except KeyError as error:
@@ -120,7 +121,7 @@ def _run_task(configuration: Configuration, name: str, *, as_json: bool) -> int:
             # The service was not started. This cancels the run, and closes what it opened.
             await service.stopService()
 
-    run = run_on_store(configuration, run_task)
+    run = run_on_store(loaded, run_task)
     record = run.as_dict()
     if as_json:
         print_json({"task": name, "skipped": run.skipped, **_run_data(record)})

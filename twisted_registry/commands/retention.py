@@ -41,9 +41,10 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if it failed, or if a tag could not be processed.
     """
-    configuration = load_store_or_exit(options.file)
+    loaded = load_store_or_exit(options.file)
+    configuration = loaded.configuration
     if not configuration.storage.maintenance.retention.rules:
-        raise CommandFailed("storage.maintenance.retention: there are no rules")
+        raise CommandFailed(f"{loaded.origin}: storage.maintenance.retention: there are no rules")
     decisions: list[Decision] = []
 
     def on_decision(decision: Decision) -> None:
@@ -62,7 +63,7 @@ def run(options: Namespace) -> int:
         await lease.record_run(TaskRun.ended(began, reactor.seconds(), result))
         return cast("RetentionResult", result)
 
-    result = run_on_store(configuration, apply_rules)
+    result = run_on_store(loaded, apply_rules)
     if options.json:
         print_json({**asdict(result), "verdicts": [_decision_data(item) for item in decisions]})
     else:

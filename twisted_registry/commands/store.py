@@ -21,6 +21,7 @@ from twisted_registry.storage.interfaces import IReserve, StorageError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
     from twisted_registry.gc.gate import CollectorGate
     from twisted_registry.storage.interfaces import IStorageDriver
@@ -34,7 +35,7 @@ _MAX_CACHED_NAMES = 50_000
 
 @asynccontextmanager
 async def open_store(
-    configuration: Configuration, reactor: Any, *, check_bucket: bool = False
+    loaded: LoadedConfiguration, reactor: Any, *, check_bucket: bool = False
 ) -> AsyncIterator[IStorageDriver]:
     """Open the store of a configuration for the block.
 
@@ -42,6 +43,7 @@ async def open_store(
     :raises CommandFailed: if the driver cannot be made, or the bucket cannot be used, or if the
         block raises an error whose text is for the operator.
     """
+    configuration = loaded.configuration
     try:
         driver = make_driver(configuration, reactor, os.environ, _MAX_CACHED_NAMES)
         try:
@@ -53,12 +55,14 @@ async def open_store(
             yield CheckedDriver(driver, reactor)
         finally:
             await driver.close()
-    except (CollectionFailed, NotRecoverable, RunSkipped, StartError) as error:
+    except StartError as error:
+        raise CommandFailed(f"{loaded.origin}: {error}") from error
+    except (CollectionFailed, NotRecoverable, RunSkipped) as error:
         raise CommandFailed(str(error)) from error
 
 
 def run_on_store(
-    configuration: Configuration, work: Callable[[IStorageDriver, Any], Awaitable[T]]
+    loaded: LoadedConfiguration, work: Callable[[IStorageDriver, Any], Awaitable[T]]
 ) -> T:
     """Run the reactor while *work* uses the store of a configuration.
 
@@ -67,7 +71,7 @@ def run_on_store(
     """
 
     async def run(reactor: Any) -> T:
-        async with open_store(configuration, reactor) as driver:
+        async with open_store(loaded, reactor) as driver:
             try:
                 return await work(with_reserve(driver), reactor)
             finally:

@@ -83,18 +83,20 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if it failed.
     """
-    configuration = load_store_or_exit(options.file)
-    settings = configuration.tokens
+    loaded = load_store_or_exit(options.file)
+    settings = loaded.configuration.tokens
     if options.action in {"create", "rotate-keys"} and settings is None:
-        raise CommandFailed("access.tokens: without this section the registry accepts no tokens")
+        raise CommandFailed(
+            f"{loaded.origin}: access.tokens: without this section the registry accepts no tokens"
+        )
     if options.action == "rotate-keys" and settings is not None:
         _check_keys_are_stored(settings)
     if options.action == "list":
-        run_on_store(configuration, lambda driver, reactor: _list(options, driver, reactor))
+        run_on_store(loaded, lambda driver, reactor: _list(options, driver, reactor))
         return 0
-    with audited(configuration, f"token.{options.action}") as entry:
+    with audited(loaded, f"token.{options.action}") as entry:
         run_on_store(
-            configuration,
+            loaded,
             lambda driver, reactor: _change(options, settings, entry, driver, reactor),
         )
     return 0

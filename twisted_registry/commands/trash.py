@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Mapping
 
-    from twisted_registry.config.schema import Configuration
+    from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.repository.registry import Registry
     from twisted_registry.repository.trash import TrashEntry
     from twisted_registry.storage.interfaces import IStorageDriver
@@ -74,15 +74,13 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if it failed, or if something could not be restored or deleted.
     """
-    configuration = load_store_or_exit(options.file)
+    loaded = load_store_or_exit(options.file)
     _, action = _ACTIONS[options.action]
-    return run_on_store(
-        configuration, lambda driver, reactor: action(options, configuration, driver, reactor)
-    )
+    return run_on_store(loaded, lambda driver, reactor: action(options, loaded, driver, reactor))
 
 
 async def _list(
-    options: Namespace, _configuration: Configuration, driver: IStorageDriver, _reactor: Any
+    options: Namespace, _loaded: LoadedConfiguration, driver: IStorageDriver, _reactor: Any
 ) -> int:
     trash, status = Trash(driver), 0
     async for items in trash.pages():
@@ -100,7 +98,7 @@ async def _list(
 
 
 async def _history(
-    options: Namespace, _configuration: Configuration, driver: IStorageDriver, _reactor: Any
+    options: Namespace, _loaded: LoadedConfiguration, driver: IStorageDriver, _reactor: Any
 ) -> int:
     target = TrashTarget.parse(options.what)
     if not target.tag:
@@ -116,13 +114,13 @@ async def _history(
 
 
 async def _restore(
-    options: Namespace, configuration: Configuration, driver: IStorageDriver, reactor: Any
+    options: Namespace, loaded: LoadedConfiguration, driver: IStorageDriver, reactor: Any
 ) -> int:
     target, at = TrashTarget.parse(options.what), parse_time(options.at)
     if at is not None and not target.tag:
         raise WrongUsage("--at needs a tag, as REPO:TAG")
-    with audited(configuration, "trash.restore", target=options.what) as entry:
-        async with open_writable_registry(configuration, driver, reactor) as registry:
+    with audited(loaded, "trash.restore", target=options.what) as entry:
+        async with open_writable_registry(loaded.configuration, driver, reactor) as registry:
             faults = await _restore_target(target, at, registry, driver)
         if faults:
             entry.fail()
@@ -161,7 +159,7 @@ async def _restore_target(
 
 
 async def _empty(
-    options: Namespace, configuration: Configuration, driver: IStorageDriver, reactor: Any
+    options: Namespace, loaded: LoadedConfiguration, driver: IStorageDriver, reactor: Any
 ) -> int:
     try:
         keep = parse_duration(options.older_than)
@@ -169,8 +167,8 @@ async def _empty(
         raise WrongUsage(
             f"--older-than {options.older_than}: not a duration such as 48h or 30d"
         ) from error
-    expiry = make_trash_expiry(configuration, driver, reactor, keep)
-    with audited(configuration, "trash.empty") as entry, ProgressBar.on(sys.stderr) as bar:
+    expiry = make_trash_expiry(loaded.configuration, driver, reactor, keep)
+    with audited(loaded, "trash.empty") as entry, ProgressBar.on(sys.stderr) as bar:
         expiry.progress = lambda seen: bar.show_line(f"{seen} items checked")
         try:
             result = await expiry.run()

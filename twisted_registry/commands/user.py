@@ -74,7 +74,7 @@ def run(options: Namespace) -> int:
         elif loaded is None:
             _change_user(path, options.action, _encode_name(options.name))
         else:
-            with audited(loaded.configuration, f"user.{options.action}", target=options.name):
+            with audited(loaded, f"user.{options.action}", target=options.name):
                 _change_user(path, options.action, _encode_name(options.name))
     except HtpasswdInvalid as error:
         raise CommandFailed(f"{path}: {error}") from error
@@ -87,7 +87,7 @@ def _configured_path(loaded: LoadedConfiguration) -> str:
     htpasswd = loaded.configuration.auth.htpasswd
     if htpasswd is None:
         raise CommandFailed(f"{_KEY} is not set in {loaded.source}; use --htpasswd PATH")
-    return htpasswd.path
+    return str(Path(htpasswd.path).absolute())
 
 
 def _encode_name(text: str) -> bytes:
