@@ -81,3 +81,11 @@ def test_each_process_sees_the_health_that_the_first_has_set(tables):
         each.publish(7)
         each.count_removal()
     assert [each.health() for each in tables] == [2, 2, 2]
+
+
+def test_each_process_gives_its_own_answers(tables):
+    first, second, third = tables
+    second.answer(7)
+    third.count_removal()
+    third.set_health(1)
+    assert [first.last_answer(number) for number in range(3)] == [0, 7, 0]

@@ -24,6 +24,7 @@ from twisted_registry.workers.handover import (
     STOP_MESSAGE,
     TABLE_FD,
     Handover,
+    Question,
     encode_message,
 )
 from twisted_registry.workers.port import ProcessTable
@@ -219,6 +220,32 @@ def test_a_worker_that_does_not_stop_is_killed(workers, reactor, log_lines):
     assert not done
     second.end(status=1)
     assert done == [None]
+
+
+def test_workers_are_asked_again_when_all_have_answered(workers, reactor, table, log_lines):
+    first, second = reactor.processes
+    others = [ProcessTable(os.dup(table.fileno()), 3, number) for number in (1, 2)]
+    assert workers.are_alive()
+    assert first.written.endswith(encode_message(Question(1)))
+    assert second.written.endswith(encode_message(Question(1)))
+    others[0].answer(1)
+    assert not workers.are_alive()
+    assert log_lines[-1] == "worker 1001 does not answer"
+    assert first.written.endswith(encode_message(Question(1)))
+    others[1].answer(1)
+    assert workers.are_alive()
+    assert second.written.endswith(encode_message(Question(2)))
+    # A process that has just been started was not asked yet.
+    second.end(status=1)
+    others[0].answer(2)
+    assert workers.are_alive()
+    others[0].answer(3)
+    reactor.advance(1)
+    assert len(reactor.processes) == 3
+    assert workers.are_alive()
+    assert not workers.are_alive()
+    for each in others:
+        each.close()
 
 
 def test_cut_requests_end_the_workers_soon(workers, reactor, log_lines):

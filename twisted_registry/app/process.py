@@ -17,7 +17,7 @@ from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import initial_environment, raise_descriptor_limit
 from twisted_registry.app.logs import make_observer
 from twisted_registry.app.service import RegistryService
-from twisted_registry.app.stopping import STOP_SIGNALS, ProcessStop
+from twisted_registry.app.stopping import CLOSE_S, STOP_SIGNALS, ProcessStop
 from twisted_registry.config.document import ConfigurationError
 from twisted_registry.config.loading import load
 from twisted_registry.workers.logs import ProcessIdObserver, open_locked_output
@@ -45,6 +45,7 @@ def serve_until_stopped(loaded: LoadedConfiguration, reactor: Any) -> int:
         service = RegistryService(loaded, reactor, initial_environment(), open_access_log(loaded))
     except StartError as error:
         return _print_start_error(loaded, error)
+    _notify_systemd(service, loaded, reactor)
     stop = install_signal_handlers(service, loaded, reactor)
     status = run_service(service, loaded, reactor)
     # Python restores the default handlers when it ends: a late signal would change the exit status.
@@ -107,6 +108,7 @@ def make_twistd_service(
         )
     except StartError as error:
         raise SystemExit(f"twisted-registry: {loaded.origin}: {error}") from error
+    _notify_systemd(service, loaded, reactor)
     service.is_daemon = not options.get("nodaemon")
     service.loaded = loaded
     service.on_start_error = lambda error: _stop_with_failure(
@@ -183,6 +185,20 @@ def _exit_with_failure(origin: str, error: StartError, observer: ILogObserver | 
     os._exit(1)
 
 
+def _notify_systemd(service: RegistryService, loaded: LoadedConfiguration, reactor: Any) -> None:
+    """Report the state of a service to systemd, if it has started this process."""
+    if os.environ.get("NOTIFY_SOCKET", "").startswith(("/", "@")):
+        from twisted_registry.app.systemd import SystemdNotifier  # noqa: PLC0415 - for it only
+
+        SystemdNotifier(
+            os.environ,
+            reactor,
+            loaded.configuration.http.draintimeout + CLOSE_S,
+            service.describe,
+            service.are_workers_alive,
+        ).setServiceParent(service)
+
+
 def install_signal_handlers(
     service: RegistryService, loaded: LoadedConfiguration, reactor: Any
 ) -> ProcessStop:
@@ -194,7 +210,15 @@ def install_signal_handlers(
 
     def on_sighup(*_: object) -> None:
         is_terminal_closed = had_terminal and not _has_controlling_terminal()
-        reactor.callFromThread(stop if is_terminal_closed else service.reload)
+        reactor.callFromThread(stop if is_terminal_closed else reload)
+
+    def reload() -> None:
+        notifier = service.namedServices.get("systemd")
+        if notifier is not None:
+            notifier.reload_begins()
+        service.reload()
+        if notifier is not None:
+            notifier.reload_ended()
 
     def stop() -> None:
         # A closed terminal can send the signal twice: to the session leader, and to the foreground.

@@ -95,7 +95,7 @@ log = Logger()
 #: some 6 KiB, and 34 KiB over TLS.
 _MAX_CONNECTIONS = 8192
 #: The services that stop first, and at the same time; the others when these have ended.
-_STOPPED_FIRST = frozenset({"http", "workers", "maintenance"})
+_STOPPED_FIRST = frozenset({"http", "workers", "maintenance", "systemd"})
 
 
 class RegistryService(MultiService):
@@ -542,6 +542,24 @@ class RegistryService(MultiService):
         """Use another certificate, in a worker; the first process sends it."""
         if self._tls is not None:
             self._tls.use_certificate(bundle)
+
+    def answer(self, number: int) -> None:
+        """Answer a question of the first process, in a worker."""
+        if self._process_table is not None:
+            self._process_table.answer(number)
+
+    def are_workers_alive(self) -> bool:
+        """Return whether the event loops of all workers run, as far as is known."""
+        return "workers" not in self.namedServices or self.getServiceNamed("workers").are_alive()
+
+    def describe(self) -> str:
+        """Return where the registry listens, and with how many processes."""
+        if "http" not in self.namedServices:
+            return "Not listening"
+        address = self.getServiceNamed("http").address
+        text, _ = describe_address(address, secure=self._tls is not None)
+        count = self._configuration.http.workers
+        return f"Listening on {text}" + (f" with {count} processes" if count > 1 else "")
 
     def abort_requests(self) -> None:
         """Abort the requests in progress, and do not wait for requests at the stop."""

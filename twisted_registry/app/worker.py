@@ -15,7 +15,8 @@ from twisted_registry.app.logs import filter_level
 from twisted_registry.app.process import open_access_log, run_service
 from twisted_registry.app.service import RegistryService
 from twisted_registry.app.stopping import limit_stop
-from twisted_registry.workers.handover import CONTROL_FD, ControlPipe, Handover
+from twisted_registry.tls.interfaces import CertificateBundle
+from twisted_registry.workers.handover import CONTROL_FD, ControlPipe, Handover, Question
 from twisted_registry.workers.logs import EventSender
 
 
@@ -47,7 +48,13 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
     def on_sigterm(*_: object) -> None:
         reactor.callFromThread(stop)
 
-    ControlPipe(reactor, control, stop, abort_requests, service.set_certificate)
+    def on_message(message: object) -> None:
+        if isinstance(message, Question):
+            service.answer(message.number)
+        elif isinstance(message, CertificateBundle):
+            service.set_certificate(message)
+
+    ControlPipe(reactor, control, stop, abort_requests, on_message)
     # Replaces the reactor's own handler, for which a second signal is an error.
     reactor.callWhenRunning(signal.signal, signal.SIGTERM, on_sigterm)
     reactor.addSystemEventTrigger(

@@ -75,6 +75,16 @@ class Handover:
         return handover
 
 
+@frozen
+class Question:
+    """Asks a worker for a sign of life.
+
+    :ivar number: what it writes into the table.
+    """
+
+    number: int
+
+
 def _read_exactly(descriptor: int, size: int) -> bytes | None:
     parts = []
     while size:
@@ -169,7 +179,7 @@ def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in environ.items()
-        if not name.startswith(("REGISTRY_", "LISTEN_")) and name != "NOTIFY_SOCKET"
+        if not name.startswith(("REGISTRY_", "LISTEN_", "NOTIFY_", "WATCHDOG_"))
     }
     entries = [Path(entry).absolute() for entry in sys.path]
     path = os.pathsep.join(str(entry) for entry in entries if entry.exists())

@@ -36,17 +36,18 @@ _YIELD_DELAY_S = 0.005
 _ACCEPT_PAUSE_S = 1
 #: Size of a number in the table: a C int.
 _NUMBER_BYTES = 4
-_MAX_NUMBER = 2**31 - 1
+#: The highest number in the table.
+MAX_NUMBER = 2**31 - 1
 #: The connections of a process that is not running, or accepts no more.
-_ABSENT = _MAX_NUMBER
+_ABSENT = MAX_NUMBER
 
 
 class ProcessTable:
     """Numbers of each process in shared memory, as one process sees it.
 
     *Connections* are hints: a stale number makes the spread less even, and nothing else.
-    *Removals* count changes that make what other processes remember invalid. *Health* is what the
-    first process has found.
+    *Removals* count changes that make what other processes remember invalid. *Answers* are signs of
+    life that the first process has asked for. *Health* is what the first process has found.
     """
 
     def __init__(self, descriptor: int, count: int, own: int) -> None:
@@ -62,7 +63,8 @@ class ProcessTable:
         numbers = memoryview(self._memory).cast("i")
         self._connections: memoryview[int] = numbers[:count]
         self._removals: memoryview[int] = numbers[count : 2 * count]
-        self._health: memoryview[int] = numbers[2 * count :]
+        self._answers: memoryview[int] = numbers[2 * count : 3 * count]
+        self._health: memoryview[int] = numbers[3 * count :]
         self._is_registered = False
 
     @classmethod
@@ -104,11 +106,19 @@ class ProcessTable:
 
     def count_removal(self) -> None:
         """Count a removal by this process."""
-        self._removals[self._own] = (self._removals[self._own] + 1) % _MAX_NUMBER
+        self._removals[self._own] = (self._removals[self._own] + 1) % MAX_NUMBER
 
     def removals(self) -> int:
         """Return a number that differs after a removal by any process."""
         return sum(self._removals.tolist())
+
+    def answer(self, number: int) -> None:
+        """Answer a question of the first process by its number."""
+        self._answers[self._own] = number
+
+    def last_answer(self, process: int) -> int:
+        """Return the number of the last question that a process has answered; 0 before."""
+        return self._answers[process]
 
     def set_health(self, state: int) -> None:
         """Set the state of the registry for all processes; for the first."""
@@ -120,15 +130,15 @@ class ProcessTable:
 
     def close(self) -> None:
         """Unmap and close the memory; no other method may be called afterwards."""
-        for numbers in (self._connections, self._removals, self._health):
+        for numbers in (self._connections, self._removals, self._answers, self._health):
             numbers.release()
         self._memory.close()
         os.close(self._descriptor)
 
 
 def _table_bytes(count: int) -> int:
-    """Return the size of the table: two numbers for each process, and one for all."""
-    return (2 * count + 1) * _NUMBER_BYTES
+    """Return the size of the table: three numbers for each process, and one for all."""
+    return (3 * count + 1) * _NUMBER_BYTES
 
 
 @implementer(IListeningPort, IReadDescriptor)

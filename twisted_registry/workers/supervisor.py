@@ -19,11 +19,13 @@ from twisted_registry.workers.handover import (
     STOP_MESSAGE,
     TABLE_FD,
     Handover,
+    Question,
     encode_message,
     worker_command,
     worker_environment,
 )
 from twisted_registry.workers.logs import PID_FIELD, EventReceiver
+from twisted_registry.workers.port import MAX_NUMBER
 
 if TYPE_CHECKING:
     import socket
@@ -99,6 +101,7 @@ class WorkerSupervisor(Service):
         self._observer = globalLogPublisher if observer is None else observer
         self._http = loaded.configuration.http
         self._bundle: CertificateBundle | None = None
+        self._question = 0
         self._slots = [WorkerSlot(number) for number in range(1, self._http.workers)]
 
     def startService(self) -> None:
@@ -112,6 +115,27 @@ class WorkerSupervisor(Service):
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.send(bundle)
+
+    def are_alive(self) -> bool:
+        """Ask all workers for a sign of life; return whether they have answered the last time.
+
+        A worker that does not answer is asked again when it has answered, or is replaced.
+        """
+        running = [slot.process for slot in self._slots if slot.process is not None]
+        silent = [
+            process
+            for process in running
+            if process.question and self._table.last_answer(process.slot.number) != process.question
+        ]
+        for process in silent:
+            log.warn("worker {pid} does not answer", pid=process.pid)
+        if silent:
+            return False
+        self._question = self._question % MAX_NUMBER + 1
+        for process in running:
+            process.question = self._question
+            process.send(Question(self._question))
+        return True
 
     def abort_requests(self) -> None:
         """Make all workers cut the requests in progress, and end."""
@@ -208,6 +232,7 @@ class WorkerProcess(ProcessProtocol):
     """The protocol of one worker process.
 
     :ivar pid: the id of the process; 0 before it was started.
+    :ivar question: the number of the last question that was sent to it; 0 before.
     :ivar ended: fires when the process has ended.
     """
 
@@ -218,6 +243,7 @@ class WorkerProcess(ProcessProtocol):
     ) -> None:
         self.slot = slot
         self.pid = 0
+        self.question = 0
         self.ended: Deferred[None] = Deferred()
         self._supervisor = supervisor
         self._events = events
