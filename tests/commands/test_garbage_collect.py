@@ -163,7 +163,7 @@ def test_content_that_clients_asked_for_is_kept_until_a_time_and_deleted_by_wait
     path = configuration(tmp_path, "6s")
     with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         delete(server, push(server, "doomed", b"doomed layer"))
-        blob = f"/v2/a/blobs/{sha256(b'doomed layer')}"
+        blob = f"/v2/a/blobs/{digest_of(b'doomed layer')}"
         assert server.ask("HEAD", blob)[0].status == 200
         status, out, err = run(*COLLECT, "-q", "--grace", "0s", path, cwd=tmp_path)
         assert (status, err) == (0, [])

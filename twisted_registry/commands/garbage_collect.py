@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentTypeError
 from datetime import UTC, datetime
-from time import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from attrs import asdict, define, evolve, field
@@ -250,10 +249,10 @@ def _print_result(
             f"younger than {limit}\n"
         )
     if result.leased:
-        kept_s = longest_presence_s(configuration)
+        end = datetime.now(UTC).timestamp() + longest_presence_s(configuration)
         sys.stdout.write(
             f"{format_count(result.leased, 'item')} kept, because clients asked for them lately;"
-            f" can be deleted after {format_time(time() + kept_s)}, or earlier, unless clients ask"
+            f" can be deleted after {format_time(end)}, or earlier, unless clients ask"
             " again; --wait waits for that\n"
         )
     if result.vacated:
