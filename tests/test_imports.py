@@ -33,6 +33,10 @@ LAYERS = {
     "integrity": (
         *("gc.delete_list", "repository", "storage.fallbacks", "storage.interfaces", "oci"),
     ),
+    "statistics": (
+        *("gc.mark", "gc.reference_db", "maintenance.pull_times", "repository"),
+        *("storage.interfaces", "oci"),
+    ),
     "maintenance": ("repository", "storage.fallbacks", "storage.interfaces", "oci"),
     "notifications": (
         *("http.client", "repository.interfaces", "storage.files", "storage.threads", "oci"),
@@ -51,12 +55,12 @@ LAYERS = {
     ),
     "app": (
         *("acme", "api", "auth", "config", "gc", "health", "http", "integrity", "maintenance"),
-        *("metrics", "notifications", "oci", "repository", "storage", "tls", "tokens", "workers"),
-        "",
+        *("metrics", "notifications", "oci", "repository", "statistics", "storage", "tls"),
+        *("tokens", "workers", ""),
     ),
     "commands": (
         *("app", "auth", "config", "gc", "integrity", "maintenance", "notifications", "oci"),
-        *("repository", "storage", "tokens", ""),
+        *("repository", "statistics", "storage", "tokens", ""),
     ),
     "testing": (
         *("app", "api", "auth", "config", "http", "metrics", "repository", "storage", "tls"),

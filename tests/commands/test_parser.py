@@ -15,7 +15,7 @@ from twisted_registry.commands.parser import (
 #: The metavars of values that a shell cannot complete. Those of paths are ``PATH_METAVARS``.
 OTHER_METAVARS = {
     *("AFTER", "DIGEST", "DURATION", "ID", "NAME", "REPO", "REPO:TAG", "REPOSITORIES:ACTIONS"),
-    *("TASK", "TIME", "WHAT"),
+    *("NUMBER", "PATTERN", "TASK", "TIME", "WHAT"),
 }
 PARSERS = dict(make_parser().walk())
 

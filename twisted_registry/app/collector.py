@@ -1,4 +1,4 @@
-"""The garbage collector, its explainer and the trash expiry of a configuration.
+"""What reads the references of a store: collector, explainer, trash expiry and statistics.
 
 Imported only where one of them runs: it imports SQLite.
 """
@@ -14,17 +14,20 @@ from twisted_registry.gc.delete_list import SETTLE_S
 from twisted_registry.gc.expire_trash import TrashExpiry
 from twisted_registry.gc.explain import Explainer
 from twisted_registry.gc.mark import CollectorObserver, MarkPhase
-from twisted_registry.gc.reference_db import ReferenceDatabase
+from twisted_registry.gc.reference_db import TEMPORARY, ReferenceDatabase
 from twisted_registry.gc.sweep import Sweeper
+from twisted_registry.maintenance.pull_times import PullTimes
 from twisted_registry.repository.clock import ClockJumps, monotonic_clock
 from twisted_registry.repository.concurrency import RateLimiter
 from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.parsing import ManifestWorker
 from twisted_registry.repository.trash import Trash
+from twisted_registry.statistics.store import StatisticsObserver, StoreStatistics
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.oci.patterns import GlobSet
     from twisted_registry.repository.trash import IDeleter
     from twisted_registry.storage.interfaces import IStorageDriver
 
@@ -101,6 +104,26 @@ def make_trash_expiry(
     mark_phase = MarkPhase(inventory, _make_references(configuration, reactor))
     return TrashExpiry(
         Trash(driver), mark_phase, keep, jumps=clock_jumps or ClockJumps(reactor.seconds)
+    )
+
+
+def make_statistics(
+    driver: IStorageDriver,
+    reactor: Any,
+    names: GlobSet | None = None,
+    observer: StatisticsObserver | None = None,
+) -> StoreStatistics:
+    """Make the statistics of a store, which only read it; the caller closes them.
+
+    :param names: the repositories to list; None for all.
+    """
+    return StoreStatistics(
+        Inventory(driver),
+        ReferenceDatabase(TEMPORARY, Threads(reactor, 1, "statistics")),
+        PullTimes(driver),
+        reactor.seconds,
+        names,
+        observer or StatisticsObserver(),
     )
 
 

@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "serve": "run the registry",
     "check": "validate a configuration, and print it with defaults and masked secrets",
     "garbage-collect": "delete unreferenced content, even while a registry serves",
+    "stats": "print what each repository uses, and what the whole store contains",
     "fsck": "check the store for damage, and repair it where possible",
     "trash": "list what was removed, restore it, or delete it for good",
     "delete": "delete a repository, even while a registry serves",

@@ -148,7 +148,7 @@ class MarkPhase:
         readable = whole = True
         async for digests in self.inventory.revisions(name):
             _update_checksum(checksum, digests)
-            read, known = await self._load_references(digests, throttle)
+            read, known = await load_references(self.inventory, self.references, digests, throttle)
             readable, whole = readable and read, whole and known
             # Tagged or not, every revision keeps its content. That of a revision that is taken
             # out in this round becomes unreachable in the next one.
@@ -201,31 +201,37 @@ class MarkPhase:
         # A young index keeps its children, which are older.
         return await self.references.unreferenced(revisions, [*roots, *young]), len(young)
 
-    async def _load_references(
-        self, manifests: Sequence[Digest], throttle: Throttle | None
-    ) -> tuple[bool, bool]:
-        """Read the manifests that are not in the database yet.
 
-        :returns: whether all of them could be read, and whether all their children could as well.
-        """
-        readable = whole = True
-        unknown_manifests: Sequence[Digest] = await self.references.unknown_manifests(manifests)
-        optional = False
-        while unknown_manifests:
-            contents: list[tuple[Digest, References]] = []
-            children: list[Digest] = []
-            async for digest, references in self.inventory.manifests(unknown_manifests):
-                if throttle is not None:
-                    await throttle(1)
-                if references is None:
-                    readable, whole = readable and optional, False
-                else:
-                    contents.append((digest, references))
-                    children += references.manifests
-            await self.references.add_manifests(contents)
-            # Children that the repository does not hold itself: they may be missing.
-            unknown_manifests, optional = await self.references.unknown_manifests(children), True
-        return readable, whole
+async def load_references(
+    inventory: Inventory,
+    references: ReferenceDatabase,
+    manifests: Sequence[Digest],
+    throttle: Throttle | None = None,
+) -> tuple[bool, bool]:
+    """Read the manifests that are not in the database yet, and their children.
+
+    :param throttle: awaited with 1 for each manifest that is read.
+    :returns: whether all of them could be read, and whether all their children could as well.
+    :raises RegistryError: if the store fails.
+    """
+    readable = whole = True
+    unknown_manifests: Sequence[Digest] = await references.unknown_manifests(manifests)
+    optional = False
+    while unknown_manifests:
+        contents: list[tuple[Digest, References]] = []
+        children: list[Digest] = []
+        async for digest, found in inventory.manifests(unknown_manifests):
+            if throttle is not None:
+                await throttle(1)
+            if found is None:
+                readable, whole = readable and optional, False
+            else:
+                contents.append((digest, found))
+                children += found.manifests
+        await references.add_manifests(contents)
+        # Children that the repository does not hold itself: they may be missing.
+        unknown_manifests, optional = await references.unknown_manifests(children), True
+    return readable, whole
 
 
 @contextmanager

@@ -41,6 +41,10 @@ log = Logger()
 T = TypeVar("T")
 
 _SCHEMA_VERSION = 2
+#: The path of a database for one use, in a temporary file that nobody else sees and that SQLite
+#: deletes.
+TEMPORARY = ""
+_WITHOUT_FILE = (TEMPORARY, ":memory:")
 #: The database, its write-ahead log, and the index of that.
 _FILE_SUFFIXES = ("", "-wal", "-shm")
 _SCHEMA = """
@@ -146,7 +150,7 @@ class ReferenceDatabase:
     All Deferreds but that of :meth:`begin_run` fail with :class:`ReferenceDatabaseLost` if the file
     is damaged, deleted or locked.
 
-    :ivar path: path of the file, or ``:memory:``.
+    :ivar path: path of the file, :data:`TEMPORARY`, or ``:memory:``.
     :ivar thread: runs all calls, one at a time.
     :ivar in_memory: whether there was no space for the file, so that everything is in memory.
     """
@@ -178,6 +182,18 @@ class ReferenceDatabase:
     def mark_alive(self, digests: Iterable[Digest]) -> Deferred[None]:
         """Mark digests as reachable, and all that they refer to, directly or indirectly."""
         return self._call(self._mark_reachable, "alive", digests)
+
+    def clear_alive(self) -> Deferred[None]:
+        """Mark nothing as reachable. Unlike :meth:`begin_run` this does not verify the file."""
+        return self._call(self._clear_alive)
+
+    def run_sql(self, work: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
+        """Fire with the result of ``work(database)``, a transaction on the thread.
+
+        It can read the tables ``digest (id, name)`` and ``alive (id)``, the reachable digests, and
+        use temporary tables of its own.
+        """
+        return self._call(lambda: work(self._db))
 
     def save_checksum(self, repository: str, checksum: bytes | None) -> Deferred[None]:
         """Store a checksum of a repository's revisions until the next ``begin_run``."""
@@ -265,7 +281,7 @@ class ReferenceDatabase:
 
     def _file_identities(self) -> tuple[tuple[int, int] | None, ...]:
         """Return device and inode of the database and of the files beside it, now."""
-        if self.in_memory:
+        if self.in_memory or self.path in _WITHOUT_FILE:
             return ()
         return tuple(_file_identity(Path(f"{self.path}{ending}")) for ending in _FILE_SUFFIXES)
 
@@ -301,9 +317,8 @@ class ReferenceDatabase:
             path=self.path, reason=str(error),
         )  # fmt: skip
         self.in_memory = True
-        for ending in _FILE_SUFFIXES:
-            with suppress(OSError):
-                Path(f"{self.path}{ending}").unlink()
+        with suppress(OSError):
+            self._unlink_files()
 
     def _return_to_file(self) -> None:
         if self.in_memory:
@@ -315,12 +330,16 @@ class ReferenceDatabase:
             "reference database is damaged and recreated path={path}: {reason}",
             path=self.path, reason=str(error),
         )  # fmt: skip
-        for ending in _FILE_SUFFIXES:
-            Path(f"{self.path}{ending}").unlink(missing_ok=True)
+        self._unlink_files()
+
+    def _unlink_files(self) -> None:
+        if self.path not in _WITHOUT_FILE:
+            for ending in _FILE_SUFFIXES:
+                Path(f"{self.path}{ending}").unlink(missing_ok=True)
 
     def _connect(self) -> sqlite3.Connection:
         path = ":memory:" if self.in_memory else self.path
-        if path != ":memory:":
+        if path not in _WITHOUT_FILE:
             make_private_directories(Path(path).parent)
         database = sqlite3.connect(path, check_same_thread=False)
         try:
@@ -350,8 +369,11 @@ class ReferenceDatabase:
             database.close()
 
     def _begin_run(self) -> None:
-        self._db.execute("DELETE FROM alive")
+        self._clear_alive()
         self._db.execute("DELETE FROM noted")
+
+    def _clear_alive(self) -> None:
+        self._db.execute("DELETE FROM alive")
 
     def _save_checksum(self, repository: str, checksum: bytes | None) -> None:
         self._db.execute("INSERT OR REPLACE INTO noted VALUES (?, ?)", (repository, checksum))

@@ -30,7 +30,7 @@ from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
     from twisted.internet.interfaces import IReactorTime
 
@@ -102,7 +102,7 @@ class PullTimes:
         :param before: seconds since the epoch; earlier pulls are dropped.
         """
         old = await time_before(self.driver, _BATCH_TTL_S, self.jumps)
-        batches = await list_folder(self.driver, layout.PULL_BATCHES)
+        batches = await self._list_batches()
         for start in range(0, len(batches), _BATCHES_PER_MERGE):
             entries = batches[start : start + _BATCHES_PER_MERGE]
             for name, times in (await self._read_batches(entries)).items():
@@ -117,6 +117,15 @@ class PullTimes:
                     if entry.modified_s is not None and entry.modified_s < old
                 ]
             )
+
+    async def unmerged_times(self) -> AsyncIterator[Mapping[str, Mapping[str, float]]]:
+        """Yield the times in the files that may not be merged yet, in parts.
+
+        :returns: the times by repository, as :meth:`read_times` returns them.
+        """
+        batches = await self._list_batches()
+        for start in range(0, len(batches), _BATCHES_PER_MERGE):
+            yield await self._read_batches(batches[start : start + _BATCHES_PER_MERGE])
 
     @translate_storage_errors
     async def read_times(self, name: str) -> Mapping[str, float]:
@@ -153,6 +162,11 @@ class PullTimes:
             else:
                 self._unstored.pop(name, None)
 
+    @translate_storage_errors
+    async def _list_batches(self) -> Sequence[Entry]:
+        return await list_folder(self.driver, layout.PULL_BATCHES)
+
+    @translate_storage_errors
     async def _read_batches(self, entries: Sequence[Entry]) -> dict[str, dict[str, float]]:
         found: dict[str, dict[str, float]] = {}
         paths = [layout.pull_batch(entry.path) for entry in entries]

@@ -7,7 +7,6 @@ missed.
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -18,7 +17,6 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from twisted_registry.oci.errors import RegistryError
-from twisted_registry.oci.names import is_upload_id
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.cache import LRUCache
 from twisted_registry.repository.concurrency import map_in_batches
@@ -37,7 +35,6 @@ from twisted_registry.repository.quotas import (
     read_changes,
 )
 from twisted_registry.storage.fallbacks import bulk_lookup, folders
-from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,7 +50,6 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-_MARKERS = (*layout.LAYER_MARKERS, *layout.MANIFEST_MARKERS, *layout.UPLOAD_MARKERS)
 #: Sizes of blobs that are remembered from one count to the next; they do not change.
 _MAX_SIZES = 100_000
 #: Age in seconds from which a record of a push is deleted if there is no such content: the record
@@ -123,7 +119,7 @@ class QuotaCount:
         repositories, used = 0, dict.fromkeys(self.areas, 0)
         users = await self._users_by_repository()
         before = await store_time(self.driver) - _RECORD_GRACE_S
-        async for name in catalog.walk_repositories(self.driver, markers=_MARKERS):
+        async for name in catalog.walk_repositories(self.driver, markers=layout.CONTENT_MARKERS):
             pushed_by = users.pop(hash_name(name), ())
             areas = [area for area, names in self.areas.items() if name in names]
             if not areas:
@@ -162,9 +158,8 @@ class QuotaCount:
         unique = list(digests)
         found = await map_in_batches(self._blob_size, unique)
         sizes: dict[Digest | str, int] = dict(zip(unique, found, strict=True))
-        async for uploads in iterate_folders(self._bulk, layout.uploads_folder(name)):
-            for upload_id in filter(is_upload_id, uploads):
-                sizes[upload_id] = await self._upload_size(name, upload_id)
+        uploads = self._inventory.uploads(name)
+        sizes |= {upload_id: size async for upload_id, size in uploads}
         used = {EVERYBODY: sum(sizes.values())}
         for user in users:
             folder = layout.pushed_folder(user, hash_name(name))
@@ -211,11 +206,6 @@ class QuotaCount:
             size = blob.size
             self._sizes.put(digest, size)
         return size
-
-    async def _upload_size(self, name: str, upload_id: str) -> int:
-        with suppress(PathNotFound):
-            return (await self.driver.stat(layout.upload_data(name, upload_id))).size or 0
-        return 0
 
 
 class QuotaSynchronizer(Service):

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.oci.manifest import parse_references
+from twisted_registry.oci.names import is_upload_id
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import parse_link
@@ -194,6 +195,12 @@ class Inventory:
         """Yield the blobs that a repository links, in batches."""
         return iterate_digests(self._bulk, layout.layers_folder(name))
 
+    async def uploads(self, name: str) -> AsyncIterator[tuple[str, int]]:
+        """Yield the IDs of the unfinished uploads of a repository, and their bytes so far."""
+        async for names in iterate_folders(self._bulk, layout.uploads_folder(name)):
+            for upload_id in filter(is_upload_id, names):
+                yield upload_id, await self._file_size(layout.upload_data(name, upload_id))
+
     async def tags(
         self, name: str, *, strict: bool = False
     ) -> AsyncIterator[Sequence[tuple[str, Digest]]]:
@@ -249,6 +256,14 @@ class Inventory:
         except PathNotFound:
             return 0.0
         return entry.modified_s
+
+    @translate_storage_errors
+    async def _file_size(self, path: str) -> int:
+        """Return the size of a file in bytes; 0 if there is none."""
+        try:
+            return (await self.driver.stat(path)).size or 0
+        except PathNotFound:
+            return 0
 
     @translate_storage_errors
     async def _read_many(

@@ -150,6 +150,8 @@ MANIFEST_MARKERS = ("_manifests",)
 LAYER_MARKERS = ("_layers",)
 #: A folder that has this may have uploads; it need not be a repository yet.
 UPLOAD_MARKERS = ("_uploads",)
+#: A folder that has one of these may have bytes of clients.
+CONTENT_MARKERS = (*LAYER_MARKERS, *MANIFEST_MARKERS, *UPLOAD_MARKERS)
 
 
 def _digest_path(folder: str, digest: Digest) -> str:
@@ -272,6 +274,18 @@ def index_link(digest: Digest) -> str:
 def tag_index_link(name: str, tag_name: str, digest: Digest) -> str:
     """Return the link that says that a tag names or named a manifest."""
     return f"{tag_folder(name, tag_name)}/{index_link(digest)}"
+
+
+def revision_of_link(name: str, path: str) -> Digest | None:
+    """Return the manifest that a path is the link of, or None if it is another file."""
+    digest = digest_of_link(path)
+    is_link = digest is not None and path == revision_link(name, digest)
+    return digest if is_link else None
+
+
+def is_tag_link(name: str, path: str) -> bool:
+    """Return whether a path is the link of a tag to the manifest that it names."""
+    return path.startswith(f"{tags_folder(name)}/") and path.endswith(f"/{CURRENT_LINK}")
 
 
 def uploads_folder(name: str) -> str:

@@ -1,0 +1,1 @@
+"""What a store contains, and what a running registry does, in numbers."""
