@@ -30,6 +30,7 @@ LAYERS = {
     "workers": ("config.loading", "metrics.interfaces", "tls.interfaces"),
     "gc": ("repository", "storage.fallbacks", "storage.files", "storage.interfaces", "oci"),
     "health": ("http.client", "storage.interfaces"),
+    "doctor": ("http.client", "storage.s3", "tls"),
     "integrity": (
         *("gc.delete_list", "repository", "storage.fallbacks", "storage.interfaces", "oci"),
     ),
@@ -56,11 +57,11 @@ LAYERS = {
     "app": (
         *("acme", "api", "auth", "config", "gc", "health", "http", "integrity", "maintenance"),
         *("metrics", "notifications", "oci", "repository", "statistics", "storage", "tls"),
-        *("tokens", "workers", ""),
+        *("doctor", "tokens", "workers", ""),
     ),
     "commands": (
         *("app", "auth", "config", "gc", "integrity", "maintenance", "notifications", "oci"),
-        *("repository", "statistics", "storage", "tokens", ""),
+        *("doctor", "repository", "statistics", "storage", "tokens", ""),
     ),
     "testing": (
         *("app", "api", "auth", "config", "http", "metrics", "repository", "storage", "tls"),
@@ -112,6 +113,16 @@ LATE = {
     ("app.maintenance", "maintenance.retention"): "for retention only",
     ("app.maintenance", "maintenance.quota_count"): "for quotas only",
     ("app.maintenance", "tokens.records"): "for registries with tokens only",
+    ("app.start_checks", "app.plugins"): "as in app.access",
+    ("app.start_checks", "app.access"): "Twisted, for auth.token only",
+    ("app.start_checks", "app.tls"): "cryptography, for TLS only",
+    ("app.start_checks", "tls"): "cryptography, for TLS only",
+    ("app.start_checks", "tokens.keys"): "the extra auth",
+    ("app.doctor", "app.redis"): "the extra redis",
+    ("commands.doctor", "app.doctor"): "it is not for files with faults",
+    ("commands.doctor", "app.standalone"): "it installs the reactor",
+    ("commands.doctor", "doctor.runner"): "as app.doctor",
+    ("commands.check", "commands.doctor"): "for --full only",
     ("storage.s3.credentials", "storage.s3.botocore_credentials"): "the extra aws",
     ("commands.store", "app.s3"): "for buckets only",
     ("commands.check", "app.standalone"): "it installs the reactor, for buckets only",

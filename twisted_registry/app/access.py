@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         IClosableAccessController,
         IPolicy,
     )
+    from twisted_registry.auth.keys import Keyring
     from twisted_registry.auth.rate_limits import RateLimit
     from twisted_registry.config.access import AccessRules, Htpasswd, Token
     from twisted_registry.config.schema import Configuration
@@ -202,9 +203,27 @@ def _make_htpasswd_scheme(options: Htpasswd, processes: int, reactor: Any) -> IS
 
 
 def _make_token_scheme(options: Token, reactor: Any) -> IScheme:
+    with require_extra("auth", "auth.token"):
+        from twisted_registry.auth import bearer  # noqa: PLC0415
+    verifier = bearer.TokenVerifier(
+        options.issuer,
+        options.service,
+        load_token_keys(options),
+        reactor.seconds,
+        frozenset(options.signingalgorithms),
+    )
+    path = options.autoredirectpath if options.autoredirect else ""
+    return bearer.Bearer(options.realm, verifier, reactor, path)
+
+
+def load_token_keys(options: Token) -> Keyring:
+    """Read the keys that sign tokens, of ``auth.token``. Blocks.
+
+    :raises StartError: if the extra is not installed, or a file cannot be used.
+    """
     key = "auth.token"
     with require_extra("auth", key):
-        from twisted_registry.auth import bearer, keys  # noqa: PLC0415
+        from twisted_registry.auth import keys  # noqa: PLC0415
     trusted, jwks = None, None
     if options.rootcertbundle:
         content = _read_file(f"{key}.rootcertbundle", options.rootcertbundle)
@@ -218,20 +237,11 @@ def _make_token_scheme(options: Token, reactor: Any) -> IScheme:
     if options.jwks:
         jwks = _read_file(f"{key}.jwks", options.jwks)
     try:
-        keyring = keys.make_keyring(trusted, jwks)
+        return keys.make_keyring(trusted, jwks)
     except keys.KeyUnusable as error:
         name = "jwks" if options.jwks else "rootcertbundle"
         file = Path(getattr(options, name)).absolute()
         raise StartError(f"{key}.{name}: {file}: {error}") from error
-    verifier = bearer.TokenVerifier(
-        options.issuer,
-        options.service,
-        keyring,
-        reactor.seconds,
-        frozenset(options.signingalgorithms),
-    )
-    path = options.autoredirectpath if options.autoredirect else ""
-    return bearer.Bearer(options.realm, verifier, reactor, path)
 
 
 def _make_token_access(

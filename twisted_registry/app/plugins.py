@@ -27,11 +27,13 @@ from twisted_registry.storage.interfaces import IStorageDriver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from importlib.metadata import EntryPoint
 
     from zope.interface.interface import InterfaceClass
 
     from twisted_registry.auth.interfaces import Access, Caller
     from twisted_registry.config.plugins import Plugin
+    from twisted_registry.config.schema import Configuration
 
 _STORAGE = "twisted_registry.storage"
 _AUTH = "twisted_registry.auth"
@@ -69,16 +71,34 @@ def make_listeners(plugins: Sequence[Plugin], reactor: Any) -> Sequence[IRegistr
     ]
 
 
-def _make(group: str, key: str, plugin: Plugin, reactor: Any, interface: InterfaceClass) -> Any:
+def require_plugins(configuration: Configuration) -> None:
+    """Look for the plugins of a configuration; nothing is made.
+
+    :raises StartError: if one is not installed.
+    """
+    if configuration.storage.plugin is not None:
+        _find(_STORAGE, "storage.plugin", configuration.storage.plugin)
+    if configuration.auth.plugin is not None:
+        _find(_AUTH, "auth.plugin", configuration.auth.plugin)
+    for number, plugin in enumerate(configuration.listeners):
+        _find(_LISTENERS, f"listeners[{number}]", plugin)
+
+
+def _find(group: str, key: str, plugin: Plugin) -> EntryPoint:
     found = {point.name: point for point in entry_points(group=group)}
     if plugin.name not in found:
         raise StartError(
             f"{key}.name: no installed package has the entry point {plugin.name!r} in the group"
             f" {group}; found {', '.join(sorted(found)) or 'none'}"
         )
-    value = found[plugin.name].value
+    return found[plugin.name]
+
+
+def _make(group: str, key: str, plugin: Plugin, reactor: Any, interface: InterfaceClass) -> Any:
+    point = _find(group, key, plugin)
+    value = point.value
     try:
-        made = found[plugin.name].load()(dict(plugin.options), reactor)
+        made = point.load()(dict(plugin.options), reactor)
     except StartError:
         raise
     except Exception as error:

@@ -138,7 +138,7 @@ def make_redis_cache(configuration: Configuration, reactor: Any) -> RedisDescrip
         password=options.password or None,
         username=options.username or None,
     )
-    factory.startConnecting(_make_endpoint(options, reactor))
+    factory.startConnecting(make_redis_endpoint(options, reactor))
     return RedisDescriptorCache(
         factory.handler,
         lambda: factory.size > 0,
@@ -148,7 +148,11 @@ def make_redis_cache(configuration: Configuration, reactor: Any) -> RedisDescrip
     )
 
 
-def _make_endpoint(options: Redis, reactor: Any) -> IStreamClientEndpoint:
+def make_redis_endpoint(options: Redis, reactor: Any) -> IStreamClientEndpoint:
+    """Make the endpoint of the server. Blocks: it reads the files of ``redis.tls``.
+
+    :raises StartError: if they cannot be used.
+    """
     address, timeout_s = options.address, options.dialtimeout or _CONNECT_TIMEOUT_S
     if address.startswith("/"):
         return UNIXClientEndpoint(reactor, address, timeout_s)

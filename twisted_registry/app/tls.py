@@ -63,8 +63,8 @@ class TLSService(MultiService):
         self._bundle = bundle
         self._share: Callable[[CertificateBundle], object] | None = None
         self._reactor = reactor
-        self._source = _make_source(configuration, reactor.seconds)
-        self._options = _make_options(configuration, self._source)
+        self._source = make_certificate_source(configuration, reactor.seconds)
+        self._options = make_tls_options(configuration, self._source)
         self._renewal = self._make_renewal() if bundle is None else None
         self._connection_creator: TLSConnectionCreator | None = None
         self._reloader: CertificateReloader | None = None
@@ -193,7 +193,13 @@ class TLSService(MultiService):
         return last_certificate(self._current_bundle().certificate)
 
 
-def _make_source(configuration: Configuration, now: Callable[[], float]) -> ICertificateSource:
+def make_certificate_source(
+    configuration: Configuration, now: Callable[[], float]
+) -> ICertificateSource:
+    """Make the source of the certificate of ``http.tls``; nothing is read yet.
+
+    :param now: returns the time in seconds since the epoch.
+    """
     section = configuration.http.tls
     acme = section.letsencrypt
     # Absolute, as a daemon may change its working directory before the files are read again.
@@ -213,7 +219,8 @@ def _make_source(configuration: Configuration, now: Callable[[], float]) -> ICer
     return AutomaticCertificates(folder.absolute(), section.auto.hosts, now, authorities)
 
 
-def _make_options(configuration: Configuration, source: ICertificateSource) -> TLSOptions:
+def make_tls_options(configuration: Configuration, source: ICertificateSource) -> TLSOptions:
+    """Make the options of ``http.tls``."""
     section = configuration.http.tls
     client_auth = section.clientauth or ClientAuth.REQUIRE.value
     return TLSOptions(

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from twisted_registry.app.errors import CommandFailed, StartError
+from twisted_registry.app.start_checks import check_start
 from twisted_registry.commands.configured import add_config_argument, load_or_exit
 from twisted_registry.commands.output import print_error
 from twisted_registry.config.loading import effective_yaml
@@ -24,21 +25,36 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="also list and write the bucket of storage.s3, as serve does when it starts",
     )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="check all that doctor checks, and print no configuration",
+    )
     add_config_argument(parser)
 
 
 def run(options: Namespace) -> int:
     """Print the effective configuration; warnings and notices go to standard error.
 
-    :returns: 0. Faults end the process with status 1.
+    :returns: the exit status: 1 if serve would end at its start.
     :raises CommandFailed: if the bucket cannot be used as configured.
     """
+    if options.full:
+        from twisted_registry.commands.doctor import run_doctor  # noqa: PLC0415 - Twisted
+
+        return run_doctor(options.file)
     loaded = load_or_exit(options.file)
     print_error(f"configuration: {loaded.source}")
     for warning in loaded.warnings:
         print_error(f"warning: {warning}")
     for notice in loaded.notices:
         print_error(notice)
+    found = check_start(loaded.configuration)
+    for finding in found:
+        prefix = "warning: " if finding.is_warning else f"{loaded.origin}: "
+        print_error(f"{prefix}{finding}")
+    if any(not finding.is_warning for finding in found):
+        return 1
     if loaded.configuration.storage.bucket is not None:
         _check_bucket(loaded, requests=options.bucket)
     sys.stdout.write(effective_yaml(loaded.configuration))

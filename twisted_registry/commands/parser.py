@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COMMANDS: Mapping[str, str] = {
     "serve": "run the registry",
     "check": "validate a configuration, and print it with defaults and masked secrets",
+    "doctor": "find out what is wrong with a registry, and what to do about it",
     "garbage-collect": "delete unreferenced content, even while a registry serves",
     "stats": "print what each repository uses, and what the whole store contains",
     "fsck": "check the store for damage, and repair it where possible",

@@ -115,6 +115,8 @@ RULES_DIGEST = "twisted-registry/rules"
 EVENT_QUEUE = "twisted-registry/notifications/events.sqlite"
 #: A file that is stored and deleted again, to find out whether the store takes files.
 START_CHECK = "twisted-registry/start-check"
+#: The folder of what ``twisted-registry doctor`` stores and deletes again.
+DOCTOR = "twisted-registry/doctor"
 #: Files that were found to be damaged.
 QUARANTINE = "twisted-registry/quarantine"
 
@@ -132,7 +134,16 @@ KNOWN_FOLDERS = {
     "twisted-registry": frozenset(
         {
             *("upload-secret", "tokens", "collector", "incoming", "trash", "tasks", "pulls"),
-            *("quotas", "rules", "scrub", "start-check", "quarantine", "tls", "notifications"),
+            *(
+                "quotas",
+                "rules",
+                "scrub",
+                "start-check",
+                "doctor",
+                "quarantine",
+                "tls",
+                "notifications",
+            ),
         }
     ),
 }

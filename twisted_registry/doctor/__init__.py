@@ -1,0 +1,1 @@
+"""Checks of what a registry needs: files, store, certificates, network, limits."""
