@@ -50,6 +50,7 @@ setup(
         "attrs>=23.2",
         "bcrypt>=4.1",
         "cryptography>=44",
+        "google-re2>=1.1.20250805",
         "httptools>=0.6.3",
         "pyopenssl>=25",
         "pyyaml>=6.0.1",

@@ -18,7 +18,10 @@ LAYERS = {
     "tls": ("http.interfaces", "storage.files"),
     "metrics": ("storage.interfaces",),
     "http": (),
-    "config": ("oci.patterns",),
+    "config": (
+        "oci.linear_regex",
+        "oci.patterns",
+    ),
     "storage": ("http.client", "oci"),
     "repository": ("storage.fallbacks", "storage.interfaces", "oci"),
     "auth": ("tls.interfaces", "storage.files", "oci"),
@@ -78,8 +81,11 @@ LAYERS = {
     ),
 }
 
-#: The standard library and attrs, as far as the grammar and the documents need them.
-PURE = {"__future__", "attrs", "collections", "enum", "hashlib", "json", "re", "typing"}
+#: The standard library, attrs and RE2, as far as the grammar and the documents need them.
+PURE = {
+    *("__future__", "attrs", "collections", "enum", "functools", "hashlib", "json", "re", "re2"),
+    "typing",
+}
 
 #: The package's own imports inside functions: of optional extras, of the modules of commands, and
 #: of modules that are heavy and that few installations, or registries in tests, use.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 from attrs import evolve
@@ -25,6 +24,7 @@ from twisted_registry.auth.check_queue import FREE_FAILURES
 from twisted_registry.auth.interfaces import Access, Caller
 from twisted_registry.auth.rules import AccessPolicy, AccessRule, Right
 from twisted_registry.oci.errors import ErrorCode
+from twisted_registry.oci.linear_regex import LinearRegex
 from twisted_registry.tls.interfaces import ClientCertificate
 
 
@@ -177,7 +177,7 @@ def test_delayed_logins_are_recorded(password_file, audit, entries):
 
 
 def test_a_certificate_logs_in(audit, entries):
-    rule = CertificateUserRule("cn", re.compile("(.*)"), "{1}")
+    rule = CertificateUserRule("cn", LinearRegex("(.*)"), "{1}")
     policy = AccessPolicy((AccessRule(Right.make(["a"], ["pull"]), frozenset({"ada"})),))
     access = CertificateAccess([rule], policy, AnonymousOnly(policy, audit), audit)
     sent = Caller(certificate=ClientCertificate("CN=ada", ("ada",)))

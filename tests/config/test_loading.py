@@ -182,8 +182,8 @@ def test_all_faults_are_reported_at_once_with_their_line():
         "tags.maxtags: got '-1', expected an integer, 0 or more (f line 12)",
         "policy.repository.classes[0]: got 'imagee', expected image or plugin (f line 13)",
         (
-            "validation.manifests.urls.allow[0]: got '(', expected a regular expression that"
-            " means the same in Go and Python (f line 14)"
+            "validation.manifests.urls.allow[0]: got '(', expected a regular expression in"
+            " the syntax of Go (RE2) (f line 14)"
         ),
         (
             "validation.manifests.indexes.platforms: got 'some', expected all, none or list"
@@ -244,7 +244,7 @@ log: {level: WARN, formatter: json, fields: {service: x, n: 1}}
     assert configuration.catalog.maxentries == 1000
     assert configuration.tags.maxtags == 1000
     (allow,) = configuration.validation.manifests.urls.allow
-    assert allow.search("https://a/b")
+    assert allow.is_found_in("https://a/b")
     indexes = configuration.validation.manifests.indexes
     assert (indexes.platforms, indexes.platformlist[0].os) == ("list", "linux")
     assert (configuration.log.level, configuration.log.fields) == ("warn", {"service": "x", "n": 1})

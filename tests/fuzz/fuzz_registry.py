@@ -273,7 +273,8 @@ def fuzz(folder: Path, count: int, seed: int, clients: int = 32) -> Fuzzing:
     settled = fuzzing.memory_kib[len(fuzzing.memory_kib) // 3 :]
     if len(settled) > 1:
         middle, grown = median(value for _, value in settled), growth(settled)
-        print(f"memory: {middle / 1024:.1f} MiB, growth {grown / 1024:+.2f} MiB; {idle} {after}")
+        tenths = [round(value / 1024, 1) for _, value in settled[:: max(1, len(settled) // 10)]]
+        print(f"memory in MiB: {tenths}; growth {grown / 1024:+.2f} MiB; {idle} {after}")
         if grown > max(MAX_MEMORY_SHARE * middle, MAX_MEMORY_KIB):
             problems.append(f"memory grew by {grown:.0f} KiB, the median is {middle:.0f} KiB")
     return fuzzing

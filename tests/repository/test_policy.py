@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from tests.repository.manifest_kit import refusal, world_with
 from tests.repository.worlds import CONFIG, World, descriptor, image, index
 from twisted_registry.oci.errors import ErrorCode
+from twisted_registry.oci.linear_regex import LinearRegex
 from twisted_registry.oci.manifest import DOCKER_IMAGE, DOCKER_PLUGIN_CONFIG, OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository.policy import Policy
 
@@ -38,8 +37,8 @@ def with_url(url):
 )
 def test_urls_must_be_allowed_and_not_denied(allow, deny, url, fine):
     patterns = {
-        "url_allow": tuple(map(re.compile, allow)),
-        "url_deny": tuple(map(re.compile, deny)),
+        "url_allow": tuple(map(LinearRegex, allow)),
+        "url_deny": tuple(map(LinearRegex, deny)),
     }
     world = world_with(**patterns)
     if fine:
@@ -50,8 +49,19 @@ def test_urls_must_be_allowed_and_not_denied(allow, deny, url, fine):
     world_with(check_references=False, **patterns).put(with_url(url), OCI_IMAGE)
 
 
+def test_a_url_of_lone_surrogates_is_compared():
+    content = with_url("https://example.org/?").replace(b"?", b"\\ud800")
+    error = refusal(world_with(url_allow=(LinearRegex("^http:"),)).put, content, OCI_IMAGE)
+    assert error.code is ErrorCode.MANIFEST_INVALID
+
+
+def test_a_long_url_is_not_repeated_in_full():
+    error = refusal(world_with().put, with_url("ftp://" + "x" * 100_000), OCI_IMAGE)
+    assert len(error.detail["url"]) == 2000
+
+
 def test_url_of_a_config_is_checked():
-    world = world_with(url_deny=(re.compile("bad"),))
+    world = world_with(url_deny=(LinearRegex("bad"),))
     content = image(config=descriptor(b"{}", CONFIG, urls=["https://bad/x"]))
     assert refusal(world.put, content, OCI_IMAGE).code is ErrorCode.MANIFEST_INVALID
 

@@ -31,7 +31,7 @@ class Usage:
 def usage(pid: int) -> Usage:
     """Return what a process holds now.
 
-    :raises OSError: there is no such process.
+    :raises ProcessLookupError: there is no such process, or it has ended.
     """
     status = {
         name: value.split()[0]
@@ -40,6 +40,8 @@ def usage(pid: int) -> Usage:
         )
         if value.strip()
     }
+    if "RssAnon" not in status:
+        raise ProcessLookupError(pid)
     connections = files = 0
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):

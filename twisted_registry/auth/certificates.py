@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.audit import LoginAudit
     from twisted_registry.auth.interfaces import IAccessController, IPolicy
+    from twisted_registry.oci.linear_regex import LinearRegex
     from twisted_registry.tls.interfaces import ClientCertificate
 
 #: A reference to a group of the pattern in the name of a user: ``{1}``; ``{0}`` is the whole match.
@@ -41,7 +42,7 @@ class CertificateUserRule:
     """
 
     source: Literal["cn", "dns", "email", "uri"]
-    pattern: re.Pattern[str]
+    pattern: LinearRegex
     user: str = "{0}"
     groups: frozenset[str] = frozenset()
     organization: str = ""
@@ -51,10 +52,10 @@ class CertificateUserRule:
         if self.organization and self.organization not in certificate.organizations:
             return None
         values: Sequence[str] = getattr(certificate, self.source)
-        match = next(filter(None, map(self.pattern.fullmatch, values)), None)
+        match = next(filter(None, map(self.pattern.match_all, values)), None)
         if match is None:
             return None
-        name = _GROUP.sub(lambda group: match[int(group[1])] or "", self.user)
+        name = _GROUP.sub(lambda group: match[int(group[1])], self.user)
         # The name is written to logs and events.
         return Identity(name, self.groups) if name and name.isprintable() else None
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from re import Pattern
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
 from twisted_registry.config import values
 from twisted_registry.config.document import MASK, Report, mask_url, quote_value
+from twisted_registry.oci.linear_regex import LinearRegex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -100,8 +100,8 @@ class Scalar(Kind):
 
     def dump(self, value: Any) -> Any:
         """Return the value, or the source of a regular expression."""
-        if isinstance(value, Pattern):
-            return value.pattern
+        if isinstance(value, LinearRegex):
+            return value.source
         return mask_url(value) if isinstance(value, str) else value
 
 

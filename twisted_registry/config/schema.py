@@ -30,10 +30,10 @@ from twisted_registry.config.storage import Redis, Storage
 from twisted_registry.config.unserved import Proxy
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Mapping
 
     from twisted_registry.config.document import Node
+    from twisted_registry.oci.linear_regex import LinearRegex
 
 #: The version of the file format.
 VERSION: Final = "0.1"
@@ -53,7 +53,7 @@ def _tags_page_size(node: Node) -> int:
 def _regex_list() -> ListOf:
     return ListOf(
         "a list of regular expressions",
-        Scalar("a regular expression that means the same in Go and Python", values.regex),
+        Scalar("a regular expression in the syntax of Go (RE2)", values.regex),
     )
 
 
@@ -131,13 +131,11 @@ class Log(SectionBase):
 class Urls(SectionBase):
     """``validation.manifests.urls``."""
 
-    allow: tuple[re.Pattern[str], ...] = key(
+    allow: tuple[LinearRegex, ...] = key(
         _regex_list(),
         "Each URL of a layer must match one of these; a match anywhere in the URL is enough.",
     )
-    deny: tuple[re.Pattern[str], ...] = key(
-        _regex_list(), "No URL of a layer may match one of these."
-    )
+    deny: tuple[LinearRegex, ...] = key(_regex_list(), "No URL of a layer may match one of these.")
 
 
 class Platform(SectionBase):

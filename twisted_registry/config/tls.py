@@ -10,6 +10,7 @@ from twisted_registry.config import values
 from twisted_registry.config.document import quote_value
 from twisted_registry.config.kinds import ListOf, Scalar, choice, text, text_list
 from twisted_registry.config.sections import Section, SectionBase, key, section
+from twisted_registry.oci.linear_regex import LinearRegex
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,10 +94,10 @@ class ClientUser(SectionBase):
         default="cn",
         name="from",
     )
-    pattern: re.Pattern[str] = key(
-        Scalar("a regular expression", values.regex),
+    pattern: LinearRegex = key(
+        Scalar("a regular expression in the syntax of Go (RE2)", values.regex),
         "A regular expression that must match all of it.",
-        default=re.compile(".+"),
+        default=LinearRegex(".+"),
     )
     organization: str = key(text(), "An organization (``O``) that the subject must have as well.")
     user: str = key(

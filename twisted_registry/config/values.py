@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import os
 import re
-import warnings
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
+
+from twisted_registry.oci.linear_regex import LinearRegex
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,19 +217,9 @@ def format_duration(seconds: float) -> str:
     return sign + "".join(parts)
 
 
-def regex(node: Node) -> re.Pattern[str]:
-    """Return a regular expression that means the same in Go and in Python.
-
-    Syntax that Python does not know or reads differently (POSIX classes such as ``[[:alpha:]]``)
-    raises ValueError.
-    """
-    source = text(node).replace(r"\z", r"\Z")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            return re.compile(source)
-    except (re.error, Warning, OverflowError, RecursionError):
-        raise ValueError from None
+def regex(node: Node) -> LinearRegex:
+    """Return a regular expression."""
+    return LinearRegex.parse(text(node))
 
 
 def url(node: Node) -> str:

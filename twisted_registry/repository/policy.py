@@ -15,12 +15,15 @@ from twisted_registry.oci.patterns import Glob, GlobSet
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from twisted_registry.oci.linear_regex import LinearRegex
     from twisted_registry.oci.manifest import Descriptor, Manifest
 
 #: Bytes of a manifest, by default: the least that the specification demands.
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 _URL = re.compile(r"https?://[^#\s]+", re.IGNORECASE)
+#: Of a URL that is repeated in an error.
+_MAX_URL_CHARACTERS = 2000
 
 
 @frozen
@@ -41,8 +44,8 @@ class Policy:
     """
 
     check_references: bool = True
-    url_allow: tuple[re.Pattern[str], ...] = ()
-    url_deny: tuple[re.Pattern[str], ...] = ()
+    url_allow: tuple[LinearRegex, ...] = ()
+    url_deny: tuple[LinearRegex, ...] = ()
     platforms: Literal["all", "none", "list"] = "all"
     platform_list: frozenset[tuple[str, str]] = frozenset()
     classes: frozenset[str] = frozenset()
@@ -76,11 +79,12 @@ class Policy:
 
     def _check_url(self, url: str) -> None:
         allowed = _URL.fullmatch(url) is not None and (
-            not self.url_allow or any(pattern.search(url) for pattern in self.url_allow)
+            not self.url_allow or any(pattern.is_found_in(url) for pattern in self.url_allow)
         )
-        if not allowed or any(pattern.search(url) for pattern in self.url_deny):
+        if not allowed or any(pattern.is_found_in(url) for pattern in self.url_deny):
+            detail = {"url": url[:_MAX_URL_CHARACTERS]}
             raise RegistryError(
-                ErrorCode.MANIFEST_INVALID, detail={"url": url}, message="a URL is not allowed"
+                ErrorCode.MANIFEST_INVALID, detail=detail, message="a URL is not allowed"
             )
 
 
