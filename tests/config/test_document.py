@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from twisted_registry.config.document import DocumentError, Node, Report, parse
+from twisted_registry.config.document import DocumentError, Node, Report
 from twisted_registry.config.kinds import to_plain_data
+from twisted_registry.config.parsing import parse
 
 #: PyYAML's loaders: in Python, and that of libyaml if it is available.
 LOADERS = [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)]

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from tests.config.config_loading import MEMORY, fault_lines, load_config
-from twisted_registry.config.document import Node, Report, parse
+from twisted_registry.config.document import Node, Report
 from twisted_registry.config.environment import apply_overrides
 from twisted_registry.config.kinds import text, to_plain_data
 from twisted_registry.config.loading import load_text, masked_data
+from twisted_registry.config.parsing import parse
 from twisted_registry.config.schema import Configuration
 from twisted_registry.config.sections import Section, SectionBase, key, schema_keys
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.config.config_loading import MEMORY, config_error, fault_lines, load_config
 from twisted_registry.config.document import ConfigurationError, Fault, mask_url, quote_value
-from twisted_registry.config.loading import DEFAULT_PATHS, LoadedConfiguration, load, load_text
+from twisted_registry.config.loading import (
+    DEFAULT_PATHS,
+    LoadedConfiguration,
+    load,
+    load_mapping,
+    load_text,
+)
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -292,3 +299,33 @@ def test_a_fault_is_one_line():
 def test_user_names_and_passwords_in_urls_are_masked(url: str):
     assert "hunter2" not in mask_url(url)
     assert mask_url("https://a.example/b@c") == "https://a.example/b@c"
+
+
+@pytest.mark.parametrize("name", ["registry", "maintenance", "access", "tls", "s3"])
+def test_a_mapping_is_the_same_configuration_as_its_yaml(name: str):
+    text = (CONF / f"{name}.yml").read_text()
+    loaded = load_mapping(yaml.safe_load(text), {})
+    assert loaded.configuration == load_text(text, {}).configuration
+    assert loaded.source == "configuration, given as a mapping"
+
+
+def test_a_fault_of_a_mapping_names_no_line():
+    data = {"version": 0.1, "storage": {"inmemory": {}}, "http": {"draintimeout": Path("soon")}}
+    with pytest.raises(ConfigurationError) as caught:
+        load_mapping(data, {}, "mine")
+    (line,) = caught.value.lines()
+    assert line.startswith("http.draintimeout: got 'soon', expected")
+    assert line.endswith("(mine)")
+
+
+def test_what_json_does_not_have_is_text_in_a_mapping(tmp_path: Path):
+    data = {"version": 0.1, "storage": {"filesystem": {"rootdirectory": tmp_path}}}
+    filesystem = load_mapping(data, {}).configuration.storage.filesystem
+    assert filesystem is not None
+    assert filesystem.rootdirectory == str(tmp_path)
+
+
+def test_a_huge_number_of_a_mapping_is_a_fault():
+    data = {"version": 0.1, "storage": {"inmemory": {}}, "http": {"workers": 2**70}}
+    with pytest.raises(ConfigurationError, match=r"http\.workers"):
+        load_mapping(data, {})

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twisted_registry.config import values
-from twisted_registry.config.document import Node, Report, parse
+from twisted_registry.config.document import Node, Report
+from twisted_registry.config.parsing import parse
 
 
 def node(text: str) -> Node:

@@ -13,12 +13,13 @@ ROOT = Path(__file__).parents[2]
 NOT_NEEDED = {
     *("treq", "twisted.web.client", "twisted.web.template", "twisted.web.static"),
     *("twisted.conch", "twisted.names", "twisted.plugins"),
-    *("acme", "botocore", "jwt", "prometheus_client", "sqlite3", "txredisapi"),
+    *("acme", "botocore", "jwt", "prometheus_client", "sqlite3", "txredisapi", "yaml"),
     *("unittest", "multiprocessing", "importlib.metadata", "pytest"),
     *(
         f"twisted_registry.{name}"
         for name in ("acme", "commands", "integrity", "tokens", "workers")
     ),
+    *("twisted_registry.auth.basic", "twisted_registry.config.parsing"),
     *("twisted_registry.app.access", "twisted_registry.app.debug", "twisted_registry.app.plugins"),
     *("twisted_registry.app.s3", "twisted_registry.app.tls", "twisted_registry.gc.collector"),
     *("twisted_registry.maintenance.retention", "twisted_registry.metrics.counts"),

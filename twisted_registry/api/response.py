@@ -240,7 +240,7 @@ async def _send_iterator(request: Request, pieces: AsyncIterator[bytes]) -> None
 
 
 @implementer(IPushProducer)
-@define(eq=False)
+@define(eq=False, repr=False)
 class PausableWriter:
     """Lets a coroutine write to a consumer no faster than the consumer takes the data."""
 

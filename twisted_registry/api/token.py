@@ -22,7 +22,7 @@ from twisted_registry.auth.access import (
     log_login_failure,
 )
 from twisted_registry.auth.audit import login_method
-from twisted_registry.auth.basic import basic_authorization
+from twisted_registry.auth.credentials import basic_authorization
 from twisted_registry.auth.rate_limits import network_of
 from twisted_registry.auth.scopes import Scope, basic_challenge, grant_scope, parse_scopes
 from twisted_registry.http.body import request_body

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IBodyProducer)
-@define(eq=False)
+@define(eq=False, repr=False)
 class LimitedBody:
     """A body that ends with an error as soon as it exceeds a limit.
 

@@ -44,7 +44,7 @@ _MAX_DIGEST_BYTES = 64
 
 
 @implementer(IAuditLog)
-@define(eq=False)
+@define(eq=False, repr=False)
 class AuditFile:
     """An audit log in a file.
 

@@ -432,7 +432,7 @@ def make_trash(configuration: Configuration, driver: IStorageDriver, reactor: An
     return Deleter(driver)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class StorageState:
     """What the API does as the store fills up, by its watermarks and by its reserve."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from attrs import define, field, fields_dict, frozen
 from zope.interface import Interface
 
-from twisted_registry.auth.basic import is_basic, parse_basic
+from twisted_registry.auth.credentials import is_basic, parse_basic
 from twisted_registry.oci.errors import ErrorCode
 
 if TYPE_CHECKING:

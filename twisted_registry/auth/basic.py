@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, define, field, frozen
-from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred, fail, succeed
@@ -18,6 +15,7 @@ from zope.interface import Interface, implementer
 
 from twisted_registry.auth.access import IScheme, Login, LoginFailed
 from twisted_registry.auth.check_queue import CheckQueue
+from twisted_registry.auth.credentials import is_basic, is_empty_login, parse_basic
 from twisted_registry.auth.interfaces import ANONYMOUS, IAccountVersions, Identity, IIdentity
 from twisted_registry.auth.login_cache import LOGIN_TTL_S, LoginCache
 from twisted_registry.auth.scopes import basic_challenge, bearer_challenge, format_scope_by_action
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted.cred.checkers import ICredentialsChecker
+    from twisted.cred.credentials import UsernamePassword
     from twisted.internet.interfaces import IReactorTime
     from twisted.python.failure import Failure
 
@@ -176,33 +175,6 @@ def make_basic_scheme(
     accounts: Any = checker if IAccountVersions.providedBy(checker) else None
     portal = Portal(IdentityRealm(), [checker])
     return Basic(realm, portal, clock, version, close, accounts, max_running)
-
-
-def is_basic(authorization: str) -> bool:
-    """Return whether an Authorization header has this scheme."""
-    return authorization[:6].lower() == "basic "
-
-
-def is_empty_login(credentials: UsernamePassword) -> bool:
-    """Return whether user name and password are both empty.
-
-    podman and related tools send such credentials if they have no login; they count as none.
-    """
-    return not (credentials.username or credentials.password)
-
-
-def basic_authorization(name: str, password: str) -> str:
-    """Return the Authorization header of this scheme for a user name and password."""
-    return f"Basic {b64encode(f'{name}:{password}'.encode()).decode('ascii')}"
-
-
-def parse_basic(authorization: str) -> UsernamePassword | None:
-    """Return the credentials of an Authorization header of this scheme; None if malformed."""
-    try:
-        name, colon, password = b64decode(authorization[6:], validate=True).partition(b":")
-    except (binascii.Error, ValueError):
-        return None
-    return UsernamePassword(name, password) if colon else None
 
 
 _LOGIN = Login(Identity("silly"))

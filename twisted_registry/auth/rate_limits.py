@@ -39,7 +39,7 @@ _MAX_NETWORKS = 4096
 _UPLOAD_RETRY_S = 5
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class RateLimit:
     """A limit of requests per second for each client.
 
@@ -124,7 +124,7 @@ def network_of(address: str) -> str:
 
 
 @implementer(IClosableAccessController)
-@define(eq=False)
+@define(eq=False, repr=False)
 class RateLimitedAccess:
     """An access controller that limits the requests of addresses and users.
 
@@ -168,7 +168,7 @@ class RateLimitedAccess:
         return grant
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class UploadSlots:
     """A limit of concurrent uploads of each user: of requests whose body is being received.
 

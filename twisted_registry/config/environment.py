@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from twisted_registry.config.document import DocumentError, Node, parse, printable
+from twisted_registry.config.document import DocumentError, Node, printable
 from twisted_registry.config.kinds import Anything, Kind, ListOf, MapOf, OpaqueSection
 from twisted_registry.config.sections import Section, expand_bare_name, schema_keys
 
@@ -64,7 +64,7 @@ def apply_overrides(
             _warn_unknown_variable(name, report)
             continue
         try:
-            value = parse(environ[name], name, report, with_lines=False)
+            value = _parse_value(name, environ[name], report)
         except DocumentError as error:
             report.add_fault(name, None, f"the value is {error}; quote it if it is text")
             continue
@@ -78,6 +78,12 @@ def apply_overrides(
                 name, None, "the index must be that of an item of the list, or the next one"
             )
     return applied
+
+
+def _parse_value(name: str, text: str, report: Report) -> Node:
+    from twisted_registry.config.parsing import parse  # noqa: PLC0415 - PyYAML, for YAML only
+
+    return parse(text, name, report, with_lines=False)
 
 
 def _kubernetes_services(environ: Mapping[str, str]) -> list[str]:

@@ -59,7 +59,7 @@ class ReadContext:
         self.report.add_fault(self.path, f"got {value}", kind.expected, node.origin)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Kind(ABC):
     """The type of a key.
 
@@ -84,7 +84,7 @@ class Kind(ABC):
         return value
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Scalar(Kind):
     """A single value.
 
@@ -105,7 +105,7 @@ class Scalar(Kind):
         return mask_url(value) if isinstance(value, str) else value
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Duration(Scalar):
     """A length of time; the value is in seconds."""
 
@@ -127,7 +127,7 @@ class Duration(Scalar):
         return None if value is None else values.format_duration(value)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Percentage(Scalar):
     """A percentage; the value is a fraction from 0 to 1."""
 
@@ -138,7 +138,7 @@ class Percentage(Scalar):
         return f"{100 * value:g}%" if value else None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ListOf(Kind):
     """A list of values of one kind; the value is a tuple."""
 
@@ -160,7 +160,7 @@ class ListOf(Kind):
         return [self.item.dump(item) for item in value]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class MapOf(Kind):
     """A mapping whose keys the user chooses; the value is a dict.
 
@@ -199,7 +199,7 @@ class MapOf(Kind):
         return {name: self.item.dump(item) for name, item in value.items()}
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Anything(Kind):
     """Any YAML value; the value is plain data."""
 
@@ -210,7 +210,7 @@ class Anything(Kind):
         return to_plain_data(node)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class OpaqueSection(Anything):
     """A section of which only the names of the keys are checked.
 

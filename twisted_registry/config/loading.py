@@ -10,11 +10,9 @@ One that only observes (``log.hooks``) is a warning.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import yaml
 from attrs import evolve, frozen
 
 from twisted_registry.config.access import check_access
@@ -24,7 +22,7 @@ from twisted_registry.config.document import (
     Fault,
     Node,
     Report,
-    parse,
+    make_tree,
     quote_value,
 )
 from twisted_registry.config.environment import FILE_VARIABLE, PREFIX, apply_overrides
@@ -103,7 +101,7 @@ def load(
     """
     found, source = _find_file(path, environ, default_paths)
     text = BUILT_IN if found is None else _read_text(found)
-    return _load(text, found or "built-in default", source, environ)
+    return _load_text(text, found or "built-in default", source, environ)
 
 
 def load_text(
@@ -113,7 +111,19 @@ def load_text(
 
     :raise ConfigurationError: with every fault found.
     """
-    return _load(text, origin, f"{origin}, given as text", environ)
+    return _load_text(text, origin, f"{origin}, given as text", environ)
+
+
+def load_mapping(
+    data: Mapping[str, Any], environ: Mapping[str, str], origin: str = "configuration"
+) -> LoadedConfiguration:
+    """Load a configuration from a mapping of sections; *origin* is its name in faults.
+
+    :param data: as for JSON. What JSON does not have, such as a path, is taken as its text.
+    :raise ConfigurationError: with every fault found.
+    """
+    source = f"{origin}, given as a mapping"
+    return _load(make_tree(data, origin), Report(), origin, source, environ)
 
 
 def as_loaded(
@@ -126,10 +136,9 @@ def as_loaded(
     """
     if isinstance(configuration, LoadedConfiguration):
         return configuration
-    if not isinstance(configuration, str):
-        # YAML includes JSON; a path in the mapping is written as text.
-        configuration = json.dumps(dict(configuration), ensure_ascii=False, default=str)
-    return load_text(configuration, {})
+    if isinstance(configuration, str):
+        return load_text(configuration, {})
+    return load_mapping(configuration, {})
 
 
 def masked_data(configuration: Configuration) -> dict[str, Any]:
@@ -140,6 +149,8 @@ def masked_data(configuration: Configuration) -> dict[str, Any]:
 
 def effective_yaml(configuration: Configuration) -> str:
     """Return :func:`masked_data` as YAML. Without secrets it loads to an equal configuration."""
+    import yaml  # noqa: PLC0415 - for YAML only
+
     return yaml.safe_dump(
         masked_data(configuration), sort_keys=False, allow_unicode=True, default_flow_style=False
     )
@@ -184,7 +195,11 @@ def _read_text(path: str) -> str:
     raise ConfigurationError((Fault(path, None, reason),))
 
 
-def _load(text: str, origin: str, source: str, environ: Mapping[str, str]) -> LoadedConfiguration:
+def _load_text(
+    text: str, origin: str, source: str, environ: Mapping[str, str]
+) -> LoadedConfiguration:
+    from twisted_registry.config.parsing import parse  # noqa: PLC0415 - PyYAML, for YAML only
+
     report = Report()
     try:
         root = parse(text, origin, report)
@@ -192,6 +207,12 @@ def _load(text: str, origin: str, source: str, environ: Mapping[str, str]) -> Lo
         report.add_fault(origin, None, f"is {error}")
         root = Node(None)
     report.raise_faults()
+    return _load(root, report, origin, source, environ)
+
+
+def _load(
+    root: Node, report: Report, origin: str, source: str, environ: Mapping[str, str]
+) -> LoadedConfiguration:
     if not isinstance(root.value, dict):
         report.add_fault(
             origin, None, "is not a mapping of sections; it must begin with version: 0.1"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Key:
     """One key of a section.
 
@@ -112,7 +112,7 @@ def schema_keys(cls: type) -> Mapping[str, Key]:
     return {spec.name: spec for spec in vars(cls).values() if isinstance(spec, Key)}
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Section(Kind):
     """A mapping whose keys a schema class declares; the value is an instance of the class.
 

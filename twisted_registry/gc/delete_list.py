@@ -220,7 +220,7 @@ async def read_leases(driver: IStorageDriver, list_id: str) -> set[Digest]:
     return found
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class DeleteListProtocol:
     """The collector's side of the protocol, for one list at a time.
 

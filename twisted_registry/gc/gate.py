@@ -220,7 +220,7 @@ _EXPIRY_CHECK_S = 1.0
 _MAX_RECENT_DIGESTS = 200_000
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _RecentDigests:
     """Digests that were reported as present within the last one to two time windows.
 
@@ -258,7 +258,7 @@ class _RecentDigests:
 
 
 @implementer(IPresenceGate)
-@define(eq=False)
+@define(eq=False, repr=False)
 class CollectorGate:
     """Obeys the delete lists of collectors on the same store.
 

@@ -44,7 +44,7 @@ class ScheduledCheck:
     threshold: int = 1
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Result:
     """What the runs of one check have found so far."""
 
@@ -132,7 +132,7 @@ def _starting() -> int:
 
 
 @implementer(IHealth)
-@define(eq=False)
+@define(eq=False, repr=False)
 class FollowedHealth:
     """The state that another process has found.
 

@@ -69,7 +69,7 @@ def make_file_reader(reactor: Any) -> FileReadFunction:
     return read
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class FileRange:
     """The part of a file that still has to be sent.
 
@@ -141,7 +141,7 @@ class PullToPush:
         self.producer.resumeProducing()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Output:
     """Base of all outputs: holds one producer, which is paused while much is waiting.
 
@@ -217,7 +217,7 @@ class Output:
 
 
 @implementer(IPushProducer)
-@define(eq=False)
+@define(eq=False, repr=False)
 class TransportOutput(Output):
     """Sends over a transport that has a queue and pauses its producer, which is this output."""
 

@@ -27,7 +27,7 @@ _FILE_TURN_BYTES = 1024 * 1024
 
 
 @implementer(IPullProducer)
-@define(eq=False)
+@define(eq=False, repr=False)
 class SocketOutput(Output):
     """Sends to the socket of one of Twisted's connections.
 

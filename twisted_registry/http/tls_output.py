@@ -93,7 +93,7 @@ def _head_and_cached_file(
     return whole
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class TLSOutput(TransportOutput):
     """Sends over an ITLSConnection, and files on threads. The clock is a reactor with threads.
 

@@ -112,7 +112,7 @@ def host_and_pid() -> str:
     return f"{socket.gethostname()} {os.getpid()}"
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class TaskLease:
     """The lease of one task, as one process uses it.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IReader
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Blobs:
     """The blobs of one repository."""
 

@@ -62,7 +62,7 @@ ENTRY_OVERHEAD_BYTES = 1024
 _MAX_READS = 2
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class LRUCache(Generic[_K, _V]):
     """A mapping of bounded size, which evicts the entries that were not used for longest.
 

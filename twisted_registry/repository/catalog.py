@@ -157,7 +157,7 @@ async def is_repository(
     return False
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _CatalogWalk:
     """A walk that ends when ``limit`` names are found.
 

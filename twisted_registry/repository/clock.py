@@ -48,7 +48,7 @@ def seconds_since_boot() -> float:
 
 
 @implementer(IReactorTime)
-@define(eq=False)
+@define(eq=False, repr=False)
 class MonotonicClock:
     """A reactor's clock whose time is never set.
 
@@ -85,7 +85,7 @@ def monotonic_clock(reactor: IReactorTime) -> IReactorTime:
     return MonotonicClock(reactor) if isinstance(reactor, ReactorBase) else reactor
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ClockJumps:
     """The jumps of this machine's clock since this object was made.
 

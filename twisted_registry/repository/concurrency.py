@@ -69,7 +69,7 @@ async def map_concurrently(
     return [queue.results[number] for number in range(len(queue.items))]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _WorkQueue(Generic[_A, _T]):
     """Items, and the workers that take them.
 
@@ -105,7 +105,7 @@ async def map_in_batches(
     return results
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class KeyedLock:
     """A lock for each key. It exists only while a coroutine holds it or waits for it."""
 
@@ -136,7 +136,7 @@ class KeyedLock:
                 self._locks[key] = lock, users - 1
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class RateLimiter:
     """Delays work that exceeds a rate.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class StoreContext:
     """One store, and the state of this process for it.
 

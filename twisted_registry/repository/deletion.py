@@ -57,7 +57,7 @@ class DeletedCounts:
     blobs: int = 0
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class RepositoryDeletion:
     """The deletion of one repository.
 

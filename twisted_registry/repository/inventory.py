@@ -144,7 +144,7 @@ class TagUnreadable(Exception):
     """Raised if it is unknown which manifest a tag names; the text has repository and tag."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Inventory:
     """Iterates over the content of a store.
 

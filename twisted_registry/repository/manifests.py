@@ -82,7 +82,7 @@ class Precondition:
             raise _precondition_failed(tag)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Manifests:
     """The manifests of one repository."""
 

@@ -25,7 +25,7 @@ MAX_INLINE_BYTES = 64 * 1024
 _MAX_RESULTS = 4096
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ManifestWorker:
     """Calls functions with the bytes of manifests.
 

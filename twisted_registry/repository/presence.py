@@ -89,7 +89,7 @@ class NullGate:
         return succeed(())
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Presence:
     """Existence checks for all repositories of a store.
 

@@ -33,7 +33,7 @@ RECENT_LINK_S = 30.0
 MAX_RECENT_LINKS = 50_000
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class RecentLinks:
     """The paths of links that were valid when they were read, within the last seconds.
 

@@ -77,7 +77,7 @@ _WRITE_PAUSE_S = 60.0
 _HEX_RE = re.compile(r"[0-9a-f]{1,128}", re.ASCII)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class OptionalWrites:
     """Writes files that can be rebuilt, for requests that only read.
 
@@ -117,7 +117,7 @@ class OptionalWrites:
         return True
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SearchedRevisions:
     """The revisions of one repository that were searched for a subject, as this process knows.
 
@@ -233,7 +233,7 @@ class ReferrersPage:
     last: str | None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Referrers:
     """The referrers of one repository.
 
@@ -579,7 +579,7 @@ class RebuiltRecord:
     parsed_bytes: int
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Listing:
     """A page that is being made.
 

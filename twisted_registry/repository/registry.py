@@ -161,7 +161,7 @@ class Registry:
             return await catalog.list_repositories(self.driver, after, limit)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Repository:
     """One repository. Its parts have no state: each access returns a new one."""
 

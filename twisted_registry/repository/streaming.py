@@ -19,7 +19,7 @@ class ContentTooLarge(Exception):
 
 
 @implementer(IPushProducer)
-@define(eq=False)
+@define(eq=False, repr=False)
 class _BodyProducer:
     """A body as the producer of a consumer. Stopping it also ends the wait for its end.
 
@@ -60,7 +60,7 @@ async def stream_body(body: IBodyProducer, consumer: IConsumer) -> None:
 
 
 @implementer(IConsumer)
-@define(eq=False)
+@define(eq=False, repr=False)
 class BodyBuffer:
     """A consumer that keeps a small body in memory.
 

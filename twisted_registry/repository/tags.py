@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from twisted_registry.repository.interfaces import EventPublisher
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Tags:
     """The tags of one repository."""
 

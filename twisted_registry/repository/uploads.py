@@ -71,7 +71,7 @@ MIN_SECRET_BYTES = 32
 _MAX_SECRET_BYTES = 1024
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class RunningHash:
     """A hash of the first ``size`` bytes of an upload.
 
@@ -98,7 +98,7 @@ class RunningHash:
         return Digest.from_hasher(self._hasher)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class RunningHashes:
     """The running hashes of one process, by upload ID."""
 
@@ -158,7 +158,7 @@ class UploadOutOfOrder(RegistryError):
     size: int = field(default=0, kw_only=True)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Uploads:
     """The uploads of one repository."""
 
@@ -232,7 +232,7 @@ class Uploads:
             return None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Upload:
     """One upload.
 
@@ -454,7 +454,7 @@ class _DigestUnknown(Exception):
     """There is no running hash of all bytes of an upload."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Commit:
     """The end of a complete upload. The thread that writes calls :meth:`changes`.
 
@@ -513,7 +513,7 @@ def _out_of_order(size: int, detail: str = "not the end of the stored bytes") ->
     return UploadOutOfOrder(ErrorCode.RANGE_INVALID, detail=detail, size=size)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class UploadSecret:
     """The key that signs the state in the URLs of uploads.
 
@@ -525,8 +525,8 @@ class UploadSecret:
     """
 
     driver: IStorageDriver
-    configured: bytes | None = field(default=None, repr=False)
-    _stored: bytes | None = field(init=False, default=None, repr=False)
+    configured: bytes | None = None
+    _stored: bytes | None = field(init=False, default=None)
 
     @translate_storage_errors
     async def load(self) -> bytes:
@@ -566,7 +566,7 @@ class UploadSecret:
         return await self.driver.get(layout.UPLOAD_SECRET, _MAX_SECRET_BYTES)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class AbandonedUpload:
     """An upload without recent activity.
 

@@ -380,7 +380,7 @@ class Answer:
             plan.response = self.response
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Delay:
     seconds: float
 
@@ -388,7 +388,7 @@ class _Delay:
         plan.delay_s += self.seconds
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Throttle:
     bytes_per_second: float
 
@@ -396,7 +396,7 @@ class _Throttle:
         plan.bytes_per_second = min(plan.bytes_per_second or math.inf, self.bytes_per_second)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Cut:
     after: int | None
     resets: bool
@@ -407,7 +407,7 @@ class _Cut:
             plan.cut_after, plan.resets, plan.cut_received = self.after, self.resets, self.received
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Corrupt:
     at: int
 
@@ -415,7 +415,7 @@ class _Corrupt:
         plan.corrupt_at = self.at
 
 
-@define
+@define(eq=False, repr=False)
 class _RateLimit:
     limit: int
     period_s: float

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import yaml
 from attrs import field, frozen
 
-from twisted_registry.config.loading import load_text
+from twisted_registry.config.loading import load_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +90,7 @@ class Options:
             access.setdefault("tokens", {})
             access.setdefault("authenticated", ["admin"])
         environ = {name: text for name, text in self.environ.items() if name not in _IGNORED}
-        return load_text(json.dumps(document, default=str), environ, "config")
+        return load_mapping(document, environ, "config")
 
     def _set_storage(self, document: dict[str, Any]) -> None:
         storage = self.storage
@@ -121,7 +120,7 @@ def _read(config: Config) -> dict[str, Any]:
         return {}
     if isinstance(config, Path):
         config = config.read_text(encoding="utf-8")
-    document: Any = yaml.safe_load(config) if isinstance(config, str) else config
+    document: Any = _parse_yaml(config) if isinstance(config, str) else config
     if not isinstance(document, Mapping):
         raise TypeError(
             "config: expected a mapping of sections, the same as YAML text, or the Path of a file;"
@@ -130,6 +129,12 @@ def _read(config: Config) -> dict[str, Any]:
     # A copy that may be changed, with everything in the form of the file.
     copy: dict[str, Any] = json.loads(json.dumps(document, default=str))
     return copy
+
+
+def _parse_yaml(text: str) -> Any:
+    import yaml  # noqa: PLC0415 - for YAML only
+
+    return yaml.safe_load(text)
 
 
 def _section(parent: dict[str, Any], name: str) -> dict[str, Any]:

@@ -289,7 +289,7 @@ def _no_digest(source: str) -> Behaviour:
     )
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _DropHeaders:
     names: frozenset[str]
     methods: frozenset[bytes] | None = None
@@ -299,7 +299,7 @@ class _DropHeaders:
             plan.dropped_headers |= self.names
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _OtherStatus:
     usual: int
     other: int
@@ -308,7 +308,7 @@ class _OtherStatus:
         plan.replaced_status[self.usual] = self.other
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _DropQuery:
     """Removes parameters before the registry sees them, unless there is another one."""
 
@@ -347,7 +347,7 @@ def _length(request: Any) -> int:
     return int(declared) if declared.isdigit() else 0
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _LargestChunk:
     limit: int
 
@@ -362,7 +362,7 @@ class _LargestChunk:
             plan.response = error_response(416, {}, body)
 
 
-@define
+@define(eq=False, repr=False)
 class _SmallestChunk:
     """Refuses the end of an upload of which a chunk other than the last was too small."""
 
@@ -386,7 +386,7 @@ class _SmallestChunk:
             plan.response = error_response(400, {}, error.as_json())
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _OnlyRepositories:
     names: frozenset[str]
 
@@ -398,7 +398,7 @@ class _OnlyRepositories:
             plan.response = error_response(404, {}, error.as_json())
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _PullLimit:
     pulls: int
     period_s: float
@@ -407,7 +407,7 @@ class _PullLimit:
         return _CountedPulls(self)
 
 
-@define
+@define(eq=False, repr=False)
 class _CountedPulls:
     limit: _PullLimit
     _began: float = field(init=False, default=-math.inf)

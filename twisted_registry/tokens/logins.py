@@ -20,7 +20,12 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_registry.auth.access import IScheme, Login, LoginFailed
-from twisted_registry.auth.basic import basic_authorization, is_basic, is_empty_login, parse_basic
+from twisted_registry.auth.credentials import (
+    basic_authorization,
+    is_basic,
+    is_empty_login,
+    parse_basic,
+)
 from twisted_registry.auth.interfaces import ANONYMOUS, Identity, IIdentity
 from twisted_registry.auth.login_cache import LoginCache
 from twisted_registry.auth.rules import IdentityWithRights, Rights
