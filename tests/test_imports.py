@@ -112,6 +112,7 @@ LATE = {
     ("app.stores", "app.redis"): "the extra redis",
     ("app.service", "app.access"): "for registries with access control only",
     ("app.service", "app.debug"): "for http.debug.addr only",
+    ("app.service", "app.metrics"): "for metrics only",
     ("app.service", "workers"): "for several processes only",
     ("app.service", "maintenance.pull_times"): "for retention by pulls only",
     ("app.stores", "storage.filesystem"): "not for buckets and memory",

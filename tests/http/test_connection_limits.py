@@ -108,6 +108,17 @@ def test_a_request_is_never_cut_off_for_a_new_connection(data, log_lines):
         assert crowd.reap() == [busy[0]]
 
 
+def test_connections_above_a_limit_are_reported():
+    crowd, limits = Crowd(connections=2, connections_per_address=1), []
+    crowd.site.on_limit = limits.append
+    crowd.connect("192.0.2.1")
+    crowd.connect("192.0.2.1")
+    crowd.reap()
+    crowd.connect("192.0.2.2")
+    crowd.connect("192.0.2.3")
+    assert limits == ["connections_per_address", "connections"]
+
+
 def test_an_incomplete_head_does_not_protect_a_connection():
     crowd = Crowd(connections=2)
     old = crowd.connect(data=b"GET / HT")

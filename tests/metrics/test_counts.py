@@ -21,7 +21,7 @@ from twisted_registry.metrics.interfaces import (
     IMetricsObserver,
     INotificationsObserver,
 )
-from twisted_registry.metrics.prometheus import render_metrics
+from twisted_registry.metrics.prometheus import read_process, render_metrics
 from twisted_registry.storage.interfaces import IStorageObserver
 from twisted_registry.workers.logs import EventReceiver
 
@@ -96,15 +96,31 @@ def test_a_started_request_is_in_flight():
     assert samples(counts)[IN_FLIGHT] == 1
 
 
-def test_a_request_body_of_unknown_length_has_no_size_sample():
-    names = {name for name, *_ in samples(make_counts(received_bytes=None))}
-    assert "registry_http_request_size_bytes_count" not in names
+def test_bytes_of_bodies_are_summed():
+    found = samples(make_counts(received_bytes=70))
+    assert found["registry_http_received_bytes_total", "blob"] == 70
+    assert found["registry_http_sent_bytes_total", "blob"] == 3000
+
+
+def test_declared_series_begin_at_zero():
+    counts = make_counts()
+    counts.request_started("blob")
+    counts.declare("registry_http_in_flight_requests", ["blob", "tags"])
+    found = samples(counts)
+    assert found[IN_FLIGHT] == 1
+    assert found["registry_http_in_flight_requests", "tags"] == 0
 
 
 @pytest.mark.parametrize("method", ["BREW", "get", ""])
 def test_unknown_methods_share_one_label(method):
     found = samples(make_counts(method=method))
-    assert found["registry_http_requests_total", "200", "blob", "other"] == 1
+    assert found["registry_http_requests_total", "200", "blob", "unknown"] == 1
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE"])
+def test_methods_that_distribution_counts_have_their_label(method):
+    found = samples(make_counts(method=method))
+    assert found["registry_http_requests_total", "200", "blob", method.lower()] == 1
 
 
 def test_maintenance_tasks_become_samples():
@@ -120,10 +136,60 @@ def test_maintenance_tasks_become_samples():
     assert ("registry_maintenance_last_run_timestamp_seconds", "idle") not in found
 
 
-def test_disk_usage_is_a_sample_only_with_a_watermark():
-    lines = render_metrics(Counts(), [], 0.25).decode().splitlines()
-    assert "registry_storage_used_ratio 0.25" in lines
-    assert b"registry_storage_used_ratio" not in render_metrics(Counts(), [])
+def test_limits_and_delays_become_samples():
+    counts = Counts()
+    counts.limit_hit("blobbytes")
+    counts.limit_hit("blobbytes")
+    counts.loop_delayed(0.003)
+    found = samples(counts)
+    assert found["registry_limits_hit_total", "blobbytes"] == 2
+    assert found["registry_event_loop_delay_seconds_bucket", "0.0025"] == 0
+    assert found["registry_event_loop_delay_seconds_bucket", "0.005"] == 1
+    assert found["registry_event_loop_delay_seconds_count",] == 1
+
+
+def test_the_process_is_measured():
+    aggregated = AggregatedCounts()
+    aggregated.own.sources.append(read_process)
+    found = samples(aggregated.total())
+    assert found["process_cpu_seconds_total",] > 0
+    assert found["process_resident_memory_bytes",] > 0
+    assert 0 < found["process_open_fds",] < found["process_max_fds",]
+    assert found["process_start_time_seconds",] > 0
+
+
+def test_values_of_several_processes_are_combined():
+    aggregated = AggregatedCounts()
+    own = {
+        ("process_open_fds",): 10,
+        ("process_start_time_seconds",): 1000,
+        ("registry_build_info", "1"): 1,
+        ("registry_thread_pool_queue", "storage"): 3,
+        ("registry_health_check_up", "a"): 0,
+    }
+    worker = Counts({
+        ("process_open_fds",): 7,
+        ("process_start_time_seconds",): 2000,
+        ("registry_build_info", "1"): 1,
+        ("registry_thread_pool_queue", "storage"): 4,
+    })  # fmt: skip
+    aggregated.own.sources.append(lambda: own)
+    aggregated.update(7, worker.to_bytes())
+    assert aggregated.total().values == {
+        **own,
+        ("registry_thread_pool_queue", "storage"): 7,
+    }
+    aggregated.process_ended(7)
+    assert aggregated.total().values == own
+
+
+def test_a_report_has_the_values_of_sources():
+    stream, counts = io.StringIO(), Counts()
+    counts.sources.append(lambda: {("registry_http_connections",): 5})
+    reporter = CountsReporter(counts, stream, Clock())
+    reporter.startService()
+    reporter.stopService()
+    assert "registry_http_connections" in stream.getvalue()
 
 
 def count_requests(counts):
@@ -181,7 +247,7 @@ def test_notifications_have_the_names_of_distribution():
     counts.events_dropped("hook", 1)
     for status in (200, 200, 503, 599, 0):
         counts.attempt_ended("hook", status, status == 200)
-    text = render_metrics(counts, [], None, {"hook": (2, 1)}).decode()
+    text = render_metrics(counts, [], {"hook": (2, 1)}).decode()
     found = {line for line in text.splitlines() if line.startswith("registry_notifications")}
     begin = "registry_notifications"
     assert found == {

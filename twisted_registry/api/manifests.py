@@ -212,5 +212,8 @@ async def _read_content(context: RequestContext) -> bytes:
         return await read_body(context.body, limit)
     except ContentTooLarge:
         raise RegistryError(
-            ErrorCode.SIZE_INVALID, message=f"a manifest has at most {limit} bytes", status=413
+            ErrorCode.SIZE_INVALID,
+            message=f"a manifest has at most {limit} bytes",
+            status=413,
+            limit="manifestbytes",
         ) from None

@@ -181,7 +181,7 @@ class RegistryResource(AsyncResource):
                     status,
                     self._clock.seconds() - started,
                     request.sentLength,
-                    _declared_length(get_header_fields(request)),
+                    _received_bytes(request),
                 )
             )
 
@@ -200,6 +200,8 @@ class RegistryResource(AsyncResource):
         except Exception:  # noqa: BLE001 - the client gets a response to any error
             log.failure("{method} {uri} failed", method=request.method, uri=request.uri)
             error = RegistryError(ErrorCode.UNKNOWN)
+        if error.limit and self._metrics is not None:
+            self._metrics.limit_hit(error.limit)
         _log_error_response(request, route, error)
         return Response.from_error(error)
 
@@ -330,12 +332,14 @@ class RegistryResource(AsyncResource):
         return Response(204, headers)
 
 
-def _declared_length(header_fields: Mapping[bytes, bytes]) -> int | None:
-    """Return the length of a request body by its headers; None if they do not declare it."""
-    length = header_fields.get(b"content-length")
-    if length is None:
-        return None if b"transfer-encoding" in header_fields else 0
-    return int(length) if length.isdigit() else None
+def _received_bytes(request: Request) -> int:
+    """Return how many bytes of the body of a request were received."""
+    received: int | None = getattr(request, "received_bytes", None)
+    if received is not None:
+        return received
+    # twisted.web has buffered the body, and may have closed the buffer.
+    length = get_header_fields(request).get(b"content-length", b"")
+    return int(length) if length.isdigit() else 0
 
 
 def _log_error_response(request: Request, route: RouteMatch | None, error: RegistryError) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
@@ -13,8 +13,7 @@ from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository.quotas import LimitExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IConsumer
@@ -112,7 +111,7 @@ async def limited_upload(
     :raises LimitExceeded: DENIED, with status 413 if the blob is too large.
     """
     account = context.account
-    with nullcontext() if context.body.length == 0 else _take_slot(context):
+    with nullcontext() if context.body.length == 0 else _count_upload(context):
         try:
             if account is None:
                 yield _limited_body(context, upload.size, None)
@@ -186,15 +185,20 @@ async def _accounted_upload(
             await account.forget_upload(upload.id)
 
 
-def _take_slot(context: RequestContext) -> AbstractContextManager[None]:
+@contextmanager
+def _count_upload(context: RequestContext) -> Iterator[None]:
     """Count an upload of the caller inside the block.
 
     :raises RegistryError: TOOMANYREQUESTS.
     """
-    slots = context.settings.upload_slots
-    if slots is None:
-        return nullcontext()
-    return slots.take(context.grant.user, context.caller.address)
+    slots, registry = context.settings.upload_slots, context.registry
+    user, address = context.grant.user, context.caller.address
+    with nullcontext() if slots is None else slots.take(user, address):
+        registry.active_uploads += 1
+        try:
+            yield
+        finally:
+            registry.active_uploads -= 1
 
 
 def _limited_body(
@@ -242,6 +246,7 @@ def _size_check(limit: int, stored: int) -> Callable[[int], None]:
                 message=f"a blob has at most {limit} bytes",
                 detail={"limit": limit, "size": size},
                 status=413,
+                limit="blobbytes",
             )
 
     return check

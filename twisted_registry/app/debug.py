@@ -211,6 +211,7 @@ class DebugAddress:
             self._render_metrics = prometheus.render_metrics
             self._metrics_content_type = prometheus.CONTENT_TYPE
             self.aggregated_counts = AggregatedCounts()
+            self.aggregated_counts.own.sources.append(prometheus.read_process)
 
     @property
     def counts(self) -> Counts | None:
@@ -281,10 +282,8 @@ class DebugAddress:
     async def _metrics(self, pages: _DebugPages) -> Response:
         assert self.aggregated_counts is not None
         assert self._render_metrics is not None
-        watermark = pages.watermark
-        used = None if watermark is None else watermark.used
         content = self._render_metrics(
-            self.aggregated_counts.total(), await pages.tasks(), used, await pages.events()
+            self.aggregated_counts.total(), await pages.tasks(), await pages.events()
         )
         return make_page(content, self._metrics_content_type)
 

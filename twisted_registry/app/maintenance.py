@@ -7,6 +7,7 @@ and a function that makes one run.
 
 from __future__ import annotations
 
+from collections import Counter
 from random import random
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from twisted_registry.api.resource import RegistryResource
     from twisted_registry.config.schema import Configuration
     from twisted_registry.config.storage import Maintenance
+    from twisted_registry.gc.collector import CollectionResult
+    from twisted_registry.gc.expire_trash import TrashExpiryResult
     from twisted_registry.maintenance.lease import Work
     from twisted_registry.maintenance.quota_count import QuotaCount, QuotaSynchronizer
     from twisted_registry.maintenance.retention import Decision, TagRetention
@@ -67,6 +70,14 @@ _QUOTA_SETTLE_EXCHANGES = 3
 _NEARLY_FULL_WARNING = "the storage of this registry is nearly full"
 
 
+def _no_bytes(result: object) -> int:  # noqa: ARG001
+    return 0
+
+
+def _size_of(result: CollectionResult | TrashExpiryResult) -> int:
+    return result.size
+
+
 @frozen
 class TaskDefinition:
     """The settings of a periodic task, and how it is made.
@@ -76,6 +87,7 @@ class TaskDefinition:
     :ivar make: makes the function that does one run; called before the first run.
     :ivar settings: its section of the configuration.
     :ivar enabled: whether it runs at intervals; otherwise it runs only on request.
+    :ivar freed_bytes: returns how many bytes of the store a run has freed, given its result.
     """
 
     name: str
@@ -83,6 +95,7 @@ class TaskDefinition:
     make: Callable[[MaintenanceService], Work]
     settings: object
     enabled: bool
+    freed_bytes: Callable[[Any], int] = _no_bytes
 
 
 def task_definitions(configuration: Configuration) -> Iterable[TaskDefinition]:
@@ -91,8 +104,12 @@ def task_definitions(configuration: Configuration) -> Iterable[TaskDefinition]:
     purge, gc, trash = maintenance.uploadpurging, maintenance.gc, maintenance.trash
     retention, scrub = maintenance.retention, maintenance.scrub
     yield TaskDefinition("uploadpurging", purge.interval, _make_purge, purge, purge.enabled)
-    yield TaskDefinition("gc", gc.interval, _make_collection, gc, gc.enabled)
-    yield TaskDefinition("trash", trash.interval, _make_trash_expiry, trash, trash.keep > 0)
+    # Into the trash the bytes are only moved.
+    freed = _no_bytes if gc.dryrun or trash.keep else _size_of
+    yield TaskDefinition("gc", gc.interval, _make_collection, gc, gc.enabled, freed)
+    yield TaskDefinition(
+        "trash", trash.interval, _make_trash_expiry, trash, trash.keep > 0, _size_of
+    )
     yield TaskDefinition(
         "retention", retention.interval, _make_retention_run, retention, retention.enabled
     )
@@ -117,6 +134,7 @@ class MaintenanceService(MultiService):
         then.
     :ivar leases: by the names of the tasks: which process runs a task, and how its last run ended.
     :ivar task_definitions: all tasks, by name.
+    :ivar freed_bytes: bytes of the store that runs of this process have freed, by task.
     """
 
     def __init__(
@@ -140,6 +158,7 @@ class MaintenanceService(MultiService):
         self.clock_jumps = clock_jumps or ClockJumps(reactor.seconds)
         self._close_functions: list[Callable[[], Deferred[None]]] = []
         self.leases: dict[str, TaskLease] = {}
+        self.freed_bytes: Counter[str] = Counter()
         self.task_definitions: Mapping[str, TaskDefinition] = {
             definition.name: definition for definition in task_definitions(configuration)
         }
@@ -214,7 +233,9 @@ class MaintenanceService(MultiService):
                 raise RunSkipped("the clock of this machine was set")
             if work is None:
                 work = definition.make(self)
-            return await work()
+            result = await work()
+            self.freed_bytes[definition.name] += definition.freed_bytes(result)
+            return result
 
         name = definition.name
         settings = repr(definition.settings)

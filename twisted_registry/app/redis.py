@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_registry.app.errors import StartError, require_extra
-from twisted_registry.repository.cache import IDescriptorCache
+from twisted_registry.repository.cache import CacheUse, IDescriptorCache
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -53,6 +53,7 @@ class RedisDescriptorCache:
     :ivar connected: a function that returns whether the client has a connection.
     :ivar where: the server, for the log.
     :ivar reply_timeout_s: seconds to wait for a reply.
+    :ivar use: how often it was asked.
     """
 
     client: Any
@@ -60,16 +61,18 @@ class RedisDescriptorCache:
     _clock: IReactorTime
     where: str
     reply_timeout_s: float = REPLY_TIMEOUT_S
+    use: CacheUse = field(init=False, factory=CacheUse)
     _is_down: bool = field(init=False, default=False)
 
     def size(self, digest: Digest) -> Deferred[int | None]:
         """Fire with the cached size; with None if it is missing or Redis fails."""
         if not self.connected():
             self._log_down("there is no connection")
+            self._count_error()
             return succeed(None)
         reply: Deferred[Any] = self.client.get(_key(digest))
         reply.addTimeout(self.reply_timeout_s, self._clock)
-        return reply.addCallbacks(self._parse_reply, self._handle_failure)
+        return reply.addCallbacks(self._parse_reply, self._handle_missing_reply)
 
     def remember_size(self, digest: Digest, size: int) -> None:
         """Store the size, without waiting for the reply."""
@@ -89,9 +92,21 @@ class RedisDescriptorCache:
         try:
             size = int(str(reply))
         except ValueError:
+            size = -1
+        if size < 0:
             # It is missing, or another program has stored it.
+            self.use.misses += 1
             return None
-        return size if size >= 0 else None
+        self.use.hits += 1
+        return size
+
+    def _handle_missing_reply(self, failure: Failure) -> None:
+        self._count_error()
+        self._handle_failure(failure)
+
+    def _count_error(self) -> None:
+        self.use.misses += 1
+        self.use.errors += 1
 
     def _log_up(self, _: object) -> None:
         if self._is_down:

@@ -392,6 +392,14 @@ class RegistryService(MultiService):
                     self.registry, with_reserve(checked), configuration, reactor, jumps
                 )
                 maintenance.setServiceParent(self)
+        if self._debug is not None and self._debug.counts is not None:
+            from twisted_registry.app.metrics import connect_counts  # noqa: PLC0415 - for it only
+
+            monitor = connect_counts(
+                self._debug.counts, self.registry, self.site, self.health, watermark,
+                maintenance, reactor,
+            )  # fmt: skip
+            monitor.setServiceParent(self)
         if self._debug is not None and isinstance(self.health, HealthRegistry):
             access = None if self._access_control is None else self._access_control.access
             notifications = self._notifications

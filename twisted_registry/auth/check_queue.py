@@ -302,6 +302,7 @@ def _delayed(delay_s: float) -> RegistryError:
         ErrorCode.TOOMANYREQUESTS,
         message="too many failed logins of this user from this address",
         headers=(("Retry-After", str(ceil(delay_s))),),
+        limit="logins",
     )
 
 
@@ -310,4 +311,5 @@ def _queue_full() -> RegistryError:
         ErrorCode.TOOMANYREQUESTS,
         message="too many logins wait for their turn",
         headers=(("Retry-After", str(_RETRY_FULL_S)),),
+        limit="logins",
     )

@@ -94,6 +94,7 @@ class RateLimit:
                 message=f"more than {self.rate:g} requests per second from one {self.what}",
                 detail={"limit": self.rate, self.what: client},
                 headers=(("Retry-After", str(math.ceil(wait_s))),),
+                limit=f"requestsper{self.what}",
             )
         self._recent[client] = next_s
 
@@ -195,6 +196,7 @@ class UploadSlots:
                 message=f"more than {self.limit} uploads at the same time",
                 detail={"limit": self.limit, "uploads": count},
                 headers=(("Retry-After", str(_UPLOAD_RETRY_S)),),
+                limit="uploadsperuser",
             )
         self._uploads[client] = count + 1
         try:

@@ -92,6 +92,14 @@ class HealthRegistry:
             each.name: each.reason for each in (*self._results, self._manual) if each.is_failing
         }
 
+    def passing(self) -> Mapping[str, bool]:
+        """Return whether each check passes, by its name; without those that have not run."""
+        return {
+            each.name: not each.is_failing
+            for each in (*self._results, self._manual)
+            if each.has_run or each is self._manual
+        }
+
     def update(self, number: int, reason: str) -> None:
         """Note the result of a run.
 

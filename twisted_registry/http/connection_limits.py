@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted_registry.http.proxies import host_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from twisted.internet.interfaces import IReactorTime
 
@@ -40,18 +40,20 @@ class ConnectionLimiter:
 
     def __init__(
         self, limits: Limits, clock: IReactorTime, connections: set[HTTPConnection],
-        proxies: TrustedProxies,
+        proxies: TrustedProxies, on_limit: Callable[[str], object] = lambda _: None,
     ) -> None:  # fmt: skip
         """Limit the connections of a site.
 
         :param connections: the open ones; the site adds and removes them.
         :param proxies: have connections of many clients, so those of one are not limited.
+        :param on_limit: called with the name of a limit for each connection above it.
         """
         self._limit = limits.connections
         self._limit_per_address = limits.connections_per_address
         self._clock = clock
         self._connections = connections
         self._proxies = proxies
+        self._on_limit = on_limit
         self._by_client: dict[str, set[HTTPConnection]] = {}
         self._leaving: set[HTTPConnection] = set()  # evicted or refused, but still open
         self._next_search = self._next_log = -inf
@@ -102,6 +104,7 @@ class ConnectionLimiter:
         """
         if new in self._leaving:
             return
+        self._on_limit("connections_per_address" if client else "connections")
         evicted = self._find_idle(new, connections, max(1, limit // _EVICTED_PART))
         self._log(limit, client, is_refused=not evicted)
         self._leaving.update(evicted)

@@ -112,6 +112,8 @@ class IStreamingRequest(Interface):
         "The last value of each header of the request, by its name in lower case."
     )
 
+    received_bytes: int = Attribute("Bytes of the body that were received so far.")
+
     client_info: ClientInfo = Attribute("What connection and trusted proxies say of the client.")
     client_address: str = Attribute("The IP address of the client; empty for a Unix socket.")
 

@@ -101,6 +101,11 @@ class StreamingRequest(Request):
         query = self.uri.partition(b"?")[2]
         return parse_qs(query, True) if query else {}
 
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of the body that were received so far."""
+        return self.head.body_bytes_read
+
     @cached_property
     def content(self) -> BytesIO:  # type: ignore[override]
         """The body, for a Resource that does not stream."""

@@ -66,6 +66,8 @@ class HTTPSite(Site):
     :ivar draining: whether every response is the last one of its connection.
     :ivar connections: the open connections.
     :ivar on_connection_count: called with the number of connections when it changes; may be set.
+    :ivar on_limit: called with the name of a field of ``limits`` when a request or connection
+        exceeds it; may be set.
     """
 
     #: Otherwise Twisted logs the start and the stop of the factory.
@@ -91,11 +93,13 @@ class HTTPSite(Site):
         self.head_cache = HeadCache(self.limits)
         self.draining = False
         self.connections: set[HTTPConnection] = set()
+        self.on_limit: Callable[[str], object] = lambda _: None
         self._limiter = ConnectionLimiter(
             self.limits,
             reactor,
             self.connections,
             TrustedProxies() if trusted_proxies is None else trusted_proxies,
+            self._limit_hit,
         )
         self.on_connection_count: Callable[[int], object] = lambda _: None
         self._deadline_call: IDelayedCall | None = None
@@ -196,6 +200,9 @@ class HTTPSite(Site):
                 self.access_log.log(request)
             except Exception:  # noqa: BLE001 (a full disk must not break responses)
                 log.failure("The access log failed")
+
+    def _limit_hit(self, name: str) -> None:
+        self.on_limit(name)
 
     def connection_opened(self, connection: HTTPConnection) -> None:
         """Add a connection; it is aborted if there are too many."""

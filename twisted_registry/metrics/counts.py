@@ -1,7 +1,9 @@
 """Counters and histograms in plain dictionaries, summed over the processes of a registry.
 
 A request only adds to numbers; they become text when Prometheus scrapes them
-(:mod:`twisted_registry.metrics.prometheus`).
+(:mod:`twisted_registry.metrics.prometheus`). What other objects count, such as caches and thread
+pools, is read then as well (:attr:`Counts.sources`). The families are in
+:mod:`twisted_registry.metrics.families`.
 
 A worker writes its counts every few seconds, if they have changed, to the pipe that carries its
 log. The first process answers for all workers. The counts of a worker that has ended are kept.
@@ -11,14 +13,16 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 from twisted.web.http import RESPONSES
 from zope.interface import implementer
 
+from twisted_registry.metrics.families import METRIC_FAMILIES
 from twisted_registry.metrics.interfaces import (
     COUNTS_PREFIX,
     ICountsReceiver,
@@ -28,7 +32,6 @@ from twisted_registry.metrics.interfaces import (
 from twisted_registry.storage.interfaces import IStorageObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import TextIO
 
     from twisted.internet.interfaces import IReactorTime
@@ -36,61 +39,12 @@ if TYPE_CHECKING:
     from twisted_registry.metrics.interfaces import FinishedRequest
 
 #: The name of a metric family, then the values of its labels.
-SeriesKey = tuple[str, ...]
+SeriesKey: TypeAlias = tuple[str, ...]
+#: Returns the present values of series; those of counters never decrease.
+Source: TypeAlias = Callable[[], Mapping[SeriesKey, float]]
 
 #: Seconds between two reports of a worker, so also the maximum age of its counts.
 REPORT_INTERVAL_S = 2.0
-
-_DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
-_SIZE_BUCKETS_BYTES = tuple(1024.0 * 2**power for power in range(22))
-
-
-@frozen
-class MetricFamily:
-    """A metric: the series that share a name.
-
-    :ivar documentation: the HELP text.
-    :ivar labels: the names of the labels.
-    :ivar bounds: the upper bounds of a histogram's buckets; empty for a counter or gauge.
-    :ivar is_gauge: whether the value describes the present, and ends with its process.
-    """
-
-    documentation: str
-    labels: tuple[str, ...]
-    bounds: tuple[float, ...] = ()
-    is_gauge: bool = False
-
-
-#: By the names of CNCF Distribution 2.8.3, where it has the metric.
-METRIC_FAMILIES: Mapping[str, MetricFamily] = {
-    "registry_http_requests": MetricFamily("Requests.", ("handler", "method", "code")),
-    "registry_http_request_duration_seconds": MetricFamily(
-        "Time from the headers of a request to the end of its response.",
-        ("handler", "method"),
-        _DURATION_BUCKETS_S,
-    ),
-    "registry_http_request_size_bytes": MetricFamily(
-        "Sizes of request bodies that declare their length.", ("handler",), _SIZE_BUCKETS_BYTES
-    ),
-    "registry_http_response_size_bytes": MetricFamily(
-        "Sizes of response bodies.", ("handler",), _SIZE_BUCKETS_BYTES
-    ),
-    "registry_http_in_flight_requests": MetricFamily(
-        "Requests in progress.", ("handler",), is_gauge=True
-    ),
-    "registry_storage_action_seconds": MetricFamily(
-        "Duration of storage calls.", ("driver", "action"), _DURATION_BUCKETS_S
-    ),
-    "registry_storage_errors": MetricFamily(
-        "Storage calls that failed because of the store.", ("driver", "action")
-    ),
-    "registry_notifications_events": MetricFamily(
-        "Events: all, and attempts to send one, by result.", ("type", "endpoint")
-    ),
-    "registry_notifications_status": MetricFamily(
-        "Responses of endpoints of notifications.", ("code", "endpoint")
-    ),
-}
 
 #: Names of driver calls in Distribution's metrics.
 _DISTRIBUTION_ACTIONS = {
@@ -105,7 +59,15 @@ _DISTRIBUTION_ACTIONS = {
     "walk": "Walk",
     "presign": "RedirectURL",
 }
-_METHOD_LABELS = {name: name.lower() for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")}
+#: As in Distribution. A client may send any method; each would add series that are never removed.
+_METHOD_LABELS = {
+    name: name.lower()
+    for name in (
+        *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+        *("CONNECT", "NOTIFY", "OPTIONS", "TRACE"),
+    )
+}
+_UNKNOWN_METHOD = "unknown"
 
 
 @define(eq=False)
@@ -127,10 +89,27 @@ class Counts:
     """The measurements of one process, or the sum over several.
 
     :ivar values: counters and gauges.
+    :ivar sources: functions that return the present values of further series of this process;
+        :meth:`collect` calls them.
     """
 
     values: dict[SeriesKey, float] = field(factory=dict)
     histograms: dict[SeriesKey, Histogram] = field(factory=dict)
+    sources: list[Source] = field(factory=list)
+
+    def declare(self, name: str, labels: Iterable[str]) -> None:
+        """Begin series at 0, so that their first increase can be seen.
+
+        :param name: of a metric with one label.
+        :param labels: the values of the label.
+        """
+        for label in labels:
+            self.values.setdefault((name, label), 0)
+
+    def collect(self) -> None:
+        """Read the values of all sources."""
+        for source in self.sources:
+            self.values.update(source())
 
     def request_started(self, handler: str) -> None:
         """Count a request in progress."""
@@ -139,16 +118,22 @@ class Counts:
     def request_finished(self, request: FinishedRequest) -> None:
         """Count a finished request, its duration and its sizes."""
         handler = request.handler
-        # A client may send any method; each would add series that are never removed.
-        method = _METHOD_LABELS.get(request.method, "other")
+        method = _METHOD_LABELS.get(request.method, _UNKNOWN_METHOD)
         self._increment(("registry_http_in_flight_requests", handler), -1)
         self._increment(("registry_http_requests", handler, method, str(request.status)), 1)
         self._observe(
             ("registry_http_request_duration_seconds", handler, method), request.duration_s
         )
         self._observe(("registry_http_response_size_bytes", handler), request.sent_bytes)
-        if request.received_bytes is not None:
-            self._observe(("registry_http_request_size_bytes", handler), request.received_bytes)
+        self._observe(("registry_http_request_size_bytes", handler), request.received_bytes)
+
+    def limit_hit(self, limit: str) -> None:
+        """Count something that was refused because of a limit."""
+        self._increment(("registry_limits_hit", limit), 1)
+
+    def loop_delayed(self, seconds: float) -> None:
+        """Count a measurement of how late the event loop makes a call."""
+        self._observe(("registry_event_loop_delay_seconds",), seconds)
 
     def call_ended(self, driver: str, action: str, seconds: float, failed: bool) -> None:  # noqa: FBT001
         """Count a storage call, and whether it failed."""
@@ -178,9 +163,11 @@ class Counts:
 
         :param process_ended: leave out gauges, because the other process has ended.
         """
+        values = self.values
         for key, value in other.values.items():
-            if not (process_ended and METRIC_FAMILIES[key[0]].is_gauge):
-                self._increment(key, value)
+            family = METRIC_FAMILIES[key[0]]
+            if not (process_ended and family.is_gauge):
+                values[key] = family.combine(values[key], value) if key in values else value
         for key, histogram in other.histograms.items():
             self._get_histogram(key).add(histogram)
 
@@ -247,6 +234,7 @@ class AggregatedCounts:
 
     def total(self) -> Counts:
         """Return the sum over all processes."""
+        self.own.collect()
         total = Counts()
         for counts in (self.own, self._ended, *self._by_pid.values()):
             total.merge(counts)
@@ -281,6 +269,7 @@ class CountsReporter(Service):
         self._write_report()
 
     def _write_report(self) -> None:
+        self._counts.collect()
         report = self._counts.to_bytes()
         if report != self._last_report:
             self._last_report = report

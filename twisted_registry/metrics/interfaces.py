@@ -24,8 +24,7 @@ class FinishedRequest:
     :ivar status: the status of the response; 499 if the client disconnected before it began.
     :ivar duration_s: seconds from the end of the request's headers to the end of the response.
     :ivar sent_bytes: size of the response body.
-    :ivar received_bytes: size of the request body by its Content-Length, 0 without a body; None if
-        the headers do not declare it.
+    :ivar received_bytes: size of the request body, as far as it was received.
     """
 
     handler: str
@@ -33,7 +32,7 @@ class FinishedRequest:
     status: int
     duration_s: float
     sent_bytes: int
-    received_bytes: int | None = 0
+    received_bytes: int = 0
 
 
 class IMetricsObserver(Interface):
@@ -44,6 +43,12 @@ class IMetricsObserver(Interface):
 
     def request_finished(request: FinishedRequest) -> None:
         """Note that a request has ended; must neither block nor raise."""
+
+    def limit_hit(limit: str) -> None:
+        """Note that a request was refused because of a limit; must neither block nor raise.
+
+        :param limit: the name of the limit, see ``RegistryError.limit``.
+        """
 
 
 class INotificationsObserver(Interface):

@@ -6,30 +6,56 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from attrs import define
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
 )
 
-from twisted_registry.metrics.counts import METRIC_FAMILIES, Histogram
+from twisted_registry.metrics.families import METRIC_FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
-    from twisted_registry.metrics.counts import Counts
+    from twisted_registry.metrics.counts import Counts, Histogram, SeriesKey
 
 #: Content-Type of :func:`render_metrics`.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
+#: Reads /proc; on other systems it finds nothing.
+_PROCESS = ProcessCollector(registry=None)
+#: Totals of histograms that have a name of their own, since they answer a usual question.
+_TOTALS = (
+    (
+        "registry_http_received_bytes",
+        "Bytes of request bodies that were received.",
+        "registry_http_request_size_bytes",
+    ),
+    (
+        "registry_http_sent_bytes",
+        "Bytes of response bodies.",
+        "registry_http_response_size_bytes",
+    ),
+)
+
+
+def read_process() -> Mapping[SeriesKey, float]:
+    """Return processor time, memory and descriptors of this process."""
+    return {
+        (family.name,): sample.value
+        for family in _PROCESS.collect()
+        if family.name in METRIC_FAMILIES
+        for sample in family.samples
+    }
+
+
 def render_metrics(
     counts: Counts,
     tasks: Sequence[Mapping[str, Any]],
-    used_ratio: float | None = None,
     events: Mapping[str, tuple[int, int]] | None = None,
 ) -> bytes:
     """Render all metrics in the Prometheus text format.
@@ -37,11 +63,10 @@ def render_metrics(
     :param counts: the sum over all processes.
     :param tasks: the maintenance tasks, as
         :meth:`~twisted_registry.app.maintenance.MaintenanceService.status` returns them.
-    :param used_ratio: the used part of the disk from 0 to 1; None if no watermark is configured.
     :param events: how many events wait, and how many were refused, by endpoint of notifications.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(counts, tasks, used_ratio, events or {}))
+    registry.register(_Collector(counts, tasks, events or {}))
     return generate_latest(registry)
 
 
@@ -49,18 +74,15 @@ def render_metrics(
 class _Collector:
     counts: Counts
     tasks: Sequence[Mapping[str, Any]]
-    used_ratio: float | None
     events: Mapping[str, tuple[int, int]]
 
     def collect(self) -> Iterable[Metric]:
-        yield from self._collect_requests()
+        yield from self._collect_counts()
+        yield from self._collect_totals()
         yield from self._collect_maintenance()
         yield from self._collect_events()
-        if self.used_ratio is not None:
-            text = "Used part of the disk's blocks or inodes, the larger of both."
-            yield GaugeMetricFamily("registry_storage_used_ratio", text, value=self.used_ratio)
 
-    def _collect_requests(self) -> Iterable[Metric]:
+    def _collect_counts(self) -> Iterable[Metric]:
         for name, family in METRIC_FAMILIES.items():
             if family.bounds:
                 metric: Any = HistogramMetricFamily(
@@ -76,6 +98,14 @@ class _Collector:
                 for key, value in self.counts.values.items():
                     if key[0] == name:
                         metric.add_metric(key[1:], value)
+            yield metric
+
+    def _collect_totals(self) -> Iterable[Metric]:
+        for name, text, histograms in _TOTALS:
+            metric = CounterMetricFamily(name, text, labels=("handler",))
+            for key, histogram in self.counts.histograms.items():
+                if key[0] == histograms:
+                    metric.add_metric(key[1:], histogram.total)
             yield metric
 
     def _collect_events(self) -> Iterable[Metric]:

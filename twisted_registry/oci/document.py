@@ -32,7 +32,14 @@ _MAX_NUMBER_DIGITS = 20
 
 
 class DocumentInvalid(ValueError):
-    """The document is refused; the message has the reason."""
+    """The document is refused.
+
+    :ivar limit: the limit that it exceeds, as in ``RegistryError``; empty for another reason.
+    """
+
+    def __init__(self, reason: str, limit: str = "") -> None:
+        super().__init__(reason)
+        self.limit = limit
 
 
 @frozen
@@ -78,7 +85,9 @@ def load_pushed_object(content: bytes, limits: DocumentLimits) -> dict[str, Any]
     if _OBJECT_START_RE.match(content) is None:
         return None
     if sum(map(content.count, _STRUCTURE)) > limits.values:
-        raise DocumentInvalid(f"the document has more than {limits.values} values")
+        raise DocumentInvalid(
+            f"the document has more than {limits.values} values", "manifestvalues"
+        )
     try:
         document = json.loads(
             content.decode("utf-8"),
@@ -161,7 +170,9 @@ def _check_depth(document: Any, limits: DocumentLimits) -> None:
 
 
 def _nested_too_deep(limits: DocumentLimits) -> DocumentInvalid:
-    return DocumentInvalid(f"the document is nested deeper than {limits.depth} levels")
+    return DocumentInvalid(
+        f"the document is nested deeper than {limits.depth} levels", "manifestdepth"
+    )
 
 
 def _reject_constant(name: str) -> None:

@@ -70,6 +70,8 @@ class RegistryError(Exception):
     :ivar message: a message for people; None for the default of the code.
     :ivar status: the HTTP status; None for the default of the code.
     :ivar headers: further response headers as pairs.
+    :ivar limit: the limit that the request exceeds, for metrics: its key below ``http.limits``,
+        ``quotas``, ``logins`` or ``storage``; empty for another reason.
     """
 
     code: ErrorCode
@@ -77,6 +79,7 @@ class RegistryError(Exception):
     message: str | None = None
     status: int | None = None
     headers: tuple[tuple[str, str], ...] = field(default=())
+    limit: str = ""
 
     def __str__(self) -> str:
         message = self.code.message if self.message is None else self.message
@@ -103,7 +106,9 @@ class RegistryError(Exception):
 
 def insufficient_storage() -> RegistryError:
     """Return the error for a full store: 507 Insufficient Storage (RFC 4918 section 11.5)."""
-    return RegistryError(ErrorCode.UNAVAILABLE, message="no space left to store this", status=507)
+    return RegistryError(
+        ErrorCode.UNAVAILABLE, message="no space left to store this", status=507, limit="storage"
+    )
 
 
 def method_not_allowed(*methods: str, detail: object = None) -> RegistryError:

@@ -85,7 +85,14 @@ KIND_BY_MEDIA_TYPE = {
 
 
 class ManifestInvalid(ValueError):
-    """The document does not match its media type; the message has the reason."""
+    """The document does not match its media type, or exceeds a limit.
+
+    :ivar limit: the limit that it exceeds, as in ``RegistryError``; empty for another reason.
+    """
+
+    def __init__(self, reason: str, limit: str = "") -> None:
+        super().__init__(reason)
+        self.limit = limit
 
 
 @frozen
@@ -244,7 +251,7 @@ def parse_pushed(
         if document is not None:
             _check_field_names(document, manifest.kind)
     except DocumentInvalid as error:
-        raise ManifestInvalid(str(error)) from error
+        raise ManifestInvalid(str(error), error.limit) from error
     return manifest
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
-from zope.interface import Interface, implementer
+from zope.interface import Attribute, Interface, implementer
 
 from twisted_registry.oci.manifest import OCI_IMAGE, parse_document_type
 from twisted_registry.repository import layout
@@ -102,8 +102,24 @@ class LRUCache(Generic[_K, _V]):
             self._weight -= self.weigh(evicted)
 
 
+@define(eq=False)
+class CacheUse:
+    """How often a cache was asked.
+
+    :ivar hits: found, and valid.
+    :ivar misses: not found, or not valid any more.
+    :ivar errors: misses because the cache could not be asked.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    errors: int = 0
+
+
 class IDescriptorCache(Interface):
     """A cache of blob sizes by digest. Its methods never fail."""
+
+    use: CacheUse = Attribute("How often it was asked.")
 
     def size(digest: Digest) -> Deferred[int | None]:
         """Fire with the size of the content of a digest in bytes, or None if it is not cached."""
@@ -118,6 +134,9 @@ class IDescriptorCache(Interface):
 @implementer(IDescriptorCache)
 class NullDescriptorCache:
     """A descriptor cache that stores nothing."""
+
+    def __init__(self) -> None:
+        self.use = CacheUse()
 
     def size(self, digest: Digest) -> Deferred[int | None]:  # noqa: ARG002
         """Fire with None."""
@@ -140,10 +159,16 @@ class MemoryDescriptorCache:
 
     def __init__(self, limit: int) -> None:
         self._sizes: LRUCache[Digest, int] = LRUCache(limit or sys.maxsize)
+        self.use = CacheUse()
 
     def size(self, digest: Digest) -> Deferred[int | None]:
         """Fire at once."""
-        return succeed(self._sizes.get(digest))
+        size = self._sizes.get(digest)
+        if size is None:
+            self.use.misses += 1
+        else:
+            self.use.hits += 1
+        return succeed(size)
 
     def remember_size(self, digest: Digest, size: int) -> None:
         """Store the size."""
@@ -186,6 +211,8 @@ class MetadataCache:
 
     :ivar lookup: validates cached entries.
     :ivar worker: hashes and parses manifests.
+    :ivar manifest_use: how often :meth:`cached_pull` was asked.
+    :ivar blob_use: how often :meth:`reopen_blob` was asked.
     """
 
     def __init__(
@@ -210,6 +237,7 @@ class MetadataCache:
         self.lookup = fast_lookup(driver)
         self._bulk = bulk_lookup(driver)
         self.descriptors = NullDescriptorCache() if descriptors is None else descriptors
+        self.manifest_use, self.blob_use = CacheUse(), CacheUse()
         self._links: LRUCache[str, tuple[FileVersion, Digest]] = LRUCache(max_links)
         self._manifests: LRUCache[Digest, tuple[FileVersion, StoredManifest]] = LRUCache(
             max_content_bytes, lambda cached: len(cached[1].content) + ENTRY_OVERHEAD_BYTES
@@ -232,6 +260,7 @@ class MetadataCache:
         key = repository, reference
         pull = self._pulls.get(key)
         if pull is None:
+            self.manifest_use.misses += 1
             return None
         cached = self._manifests.get(pull.digest)
         # The manifest may have been evicted, or read again since.
@@ -241,7 +270,9 @@ class MetadataCache:
             or not self.lookup.validate(pull.versions)
         ):
             self._pulls.pop(key)
+            self.manifest_use.misses += 1
             return None
+        self.manifest_use.hits += 1
         return cached[1]
 
     def remember_pull(self, repository: str, reference: Digest | str, digest: Digest) -> None:
@@ -275,11 +306,14 @@ class MetadataCache:
         key = repository, digest
         versions = self._blob_pulls.get(key)
         if versions is None:
+            self.blob_use.misses += 1
             return None
         if self.lookup.validate(versions):
             reader = self.lookup.open_cached(*versions[-1])
             if reader is not None:
+                self.blob_use.hits += 1
                 return reader
+        self.blob_use.misses += 1
         self._blob_pulls.pop(key)
         return None
 

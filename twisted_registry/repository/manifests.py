@@ -433,7 +433,9 @@ def _parse(
         else:
             manifest = parse_pushed(content, media_type, policy.document_limits)
     except ManifestInvalid as error:
-        raise RegistryError(ErrorCode.MANIFEST_INVALID, detail=str(error)) from error
+        raise RegistryError(
+            ErrorCode.MANIFEST_INVALID, detail=str(error), limit=error.limit
+        ) from error
     if is_active(manifest.media_type) and not is_restored:
         raise RegistryError(
             ErrorCode.MANIFEST_INVALID,

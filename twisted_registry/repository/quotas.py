@@ -348,6 +348,7 @@ class Account:
                 "used": used,
                 "requested": length,
             },
+            limit="quotas",
         )
 
     async def publish(self) -> None:

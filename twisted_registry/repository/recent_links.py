@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 from twisted.python.components import proxyForInterface
 
-from twisted_registry.repository.cache import LRUCache
+from twisted_registry.repository.cache import CacheUse, LRUCache
 from twisted_registry.repository.trash import IDeleter
 
 if TYPE_CHECKING:
@@ -39,10 +39,12 @@ class RecentLinks:
 
     :ivar clock: a clock that nobody sets.
     :ivar limit: the most links, those that were used last.
+    :ivar use: how often it was asked.
     """
 
     clock: IReactorTime
     limit: int = MAX_RECENT_LINKS
+    use: CacheUse = field(init=False, factory=CacheUse)
     _read_at_s: LRUCache[str, float] = field(init=False)
     _own_removals: int = field(init=False, default=0)
     _count_removal: Callable[[], object] = field(init=False)
@@ -78,7 +80,9 @@ class RecentLinks:
             self._read_at_s, self._known_removals = LRUCache(self.limit), removals
         read_at_s = self._read_at_s.get(path)
         if read_at_s is not None and now - read_at_s < RECENT_LINK_S:
+            self.use.hits += 1
             return True
+        self.use.misses += 1
         is_valid = await read()
         # A link that was removed meanwhile may have been read before.
         if is_valid and self._removals() == removals == self._known_removals:

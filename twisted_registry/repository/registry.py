@@ -9,7 +9,11 @@ from attrs import define
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import catalog
 from twisted_registry.repository.blobs import Blobs
-from twisted_registry.repository.cache import MAX_CONTENT_BYTES, MetadataCache
+from twisted_registry.repository.cache import (
+    MAX_CONTENT_BYTES,
+    MetadataCache,
+    NullDescriptorCache,
+)
 from twisted_registry.repository.concurrency import KeyedLock
 from twisted_registry.repository.context import StoreContext
 from twisted_registry.repository.deletion import DeletedCounts, RepositoryDeletion
@@ -32,12 +36,12 @@ from twisted_registry.storage.fallbacks import bulk_lookup, find_presigner, host
 from twisted_registry.storage.interfaces import IFastLookup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.oci.digest import Digest
-    from twisted_registry.repository.cache import IDescriptorCache
+    from twisted_registry.repository.cache import CacheUse, IDescriptorCache
     from twisted_registry.repository.interfaces import IPresenceGate, IRegistryListener
     from twisted_registry.repository.quotas import Quotas
     from twisted_registry.repository.recent_links import RecentLinks
@@ -62,6 +66,7 @@ class Registry:
     :ivar max_content_bytes: bytes of manifests that are cached.
     :ivar worker: hashes and parses manifests.
     :ivar quotas: limits of what is stored; None without any.
+    :ivar active_uploads: uploads whose bytes are being received.
     :ivar deleter: removes content; this process must not remove links to blobs without it.
     :ivar pending_pulls: receives the repository and the tag or digest of each pulled manifest; the
         task that records pulls empties it. None without such a task.
@@ -106,6 +111,7 @@ class Registry:
         self.pending_pulls = pending_pulls
         self.worker = ManifestWorker() if worker is None else worker
         self.quotas = quotas
+        self.active_uploads = 0
         if IFastLookup(driver, None) is not None:
             # The cached links are validated at each use.
             recent_links = None
@@ -117,6 +123,8 @@ class Registry:
             driver, max_content_bytes, descriptors=descriptors, worker=self.worker
         )
         trash = Trash(driver) if deleter.keeps_deleted else None
+        self._cache = cache
+        self._recent_links = recent_links
         self._store = StoreContext(
             driver=driver,
             clock=clock,
@@ -141,6 +149,16 @@ class Registry:
     def min_chunk_bytes(self) -> int:
         """The smallest chunk of an upload in bytes, except the last; 0 means any size."""
         return self.driver.min_chunk_bytes
+
+    @property
+    def cache_uses(self) -> Mapping[str, CacheUse]:
+        """How often each cache was asked, by its name."""
+        uses = {"manifests": self._cache.manifest_use, "blobs": self._cache.blob_use}
+        if not isinstance(self._cache.descriptors, NullDescriptorCache):
+            uses["descriptors"] = self._cache.descriptors.use
+        if self._recent_links is not None:
+            uses["links"] = self._recent_links.use
+        return uses
 
     def repository(self, name: str, origin: Origin = _NO_ORIGIN) -> Repository:
         """Return the repository of a valid name; it need not exist.

@@ -6,7 +6,9 @@ The reactor's own pool is not used: it resolves host names, which a slow disk mu
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.threadpool import ThreadPool
 
@@ -18,6 +20,22 @@ if TYPE_CHECKING:
     from twisted.internet.base import ReactorBase
 
 _T = TypeVar("_T")
+
+
+@frozen
+class PoolUse:
+    """How much of a pool is in use.
+
+    :ivar name: name of the threads.
+    :ivar maximum: calls that can run at a time.
+    :ivar busy: calls that run.
+    :ivar queued: calls that wait for a thread.
+    """
+
+    name: str
+    maximum: int
+    busy: int
+    queued: int
 
 
 class Threads:
@@ -38,6 +56,13 @@ class Threads:
         self._running = 0
         self._closed = False
         self._closing: list[Deferred[None]] = []
+        _pools.add(self)
+
+    @property
+    def use(self) -> PoolUse:
+        """How much of the pool is in use; a call counts until its result is delivered."""
+        busy = min(self._running, self._maximum)
+        return PoolUse(self._name, self._maximum, busy, self._running - busy)
 
     def run_blocking(
         self, work: Callable[..., _T], *arguments: Any, undo: Callable[[_T], object] | None = None
@@ -112,3 +137,12 @@ class Threads:
         waiting, self._closing = self._closing, []
         for one in waiting:
             one.callback(None)
+
+
+#: The pools of this process, as ``threading`` knows its threads.
+_pools: WeakSet[Threads] = WeakSet()
+
+
+def enumerate_pools() -> list[PoolUse]:
+    """Return how much of each pool of this process is in use, open or closed, in any order."""
+    return [pool.use for pool in _pools]
