@@ -58,7 +58,7 @@ SESSIONS = {
 #: Programs that run as they are.
 REAL = ("cp", "cut", "install", "mkdir", "mv")
 #: Programs that run as they are in the tests with real programs, which require them.
-CLIENTS = ("curl", "docker", "oras", "podman", "skopeo")
+CLIENTS = ("curl", "docker", "oras", "podman", "promtool", "skopeo")
 
 _PYTHON = shlex.quote(sys.executable)
 #: What runs in place of a program, and why.
