@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 LAYERS = {
     "oci": (),
     "tls": ("http.interfaces", "storage.files"),
-    "metrics": ("storage.interfaces",),
+    "metrics": ("repository.interfaces", "storage.interfaces"),
     "http": (),
     "config": (
         "oci.linear_regex",

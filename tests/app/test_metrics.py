@@ -18,7 +18,7 @@ from tests.support.processes import (
     write_configuration,
 )
 
-DEBUG = "  debug: {{addr: '127.0.0.1:0', prometheus: {{enabled: true}}}}\n"
+DEBUG = "  debug: {{{{addr: '127.0.0.1:0', prometheus: {{{{enabled: true{more}}}}}}}}}\n"
 MANIFEST = b'{"schemaVersion": 2, "manifests": []}'
 INDEX = {"Content-Type": "application/vnd.oci.image.index.v1+json"}
 
@@ -53,11 +53,14 @@ class Scraped:
 
 @pytest.fixture
 def scraped(tmp_path):
-    """Return a function that starts a registry, given further lines of ``http`` and sections."""
+    """Return a function that starts a registry.
+
+    It takes further lines of ``http`` and sections, and further keys of ``prometheus``.
+    """
     servers = []
 
-    def start(more="", text=CONFIGURATION):
-        path = write_configuration(tmp_path, text + DEBUG + more)
+    def start(more="", text=CONFIGURATION, prometheus=""):
+        path = write_configuration(tmp_path, text + DEBUG.format(more=prometheus) + more)
         server = RegistryProcess(*SERVE, path, cwd=tmp_path)
         servers.append(server)
         return Scraped(server.__enter__())
@@ -139,6 +142,14 @@ def test_refused_requests_of_an_address_are_counted(scraped):
     metrics = scraped("  limits: {{requestsperaddress: 0.01}}\n")
     assert [metrics.server.ask("GET", "/v2/")[0].status for _ in range(2)] == [200, 429]
     assert metrics.value("registry_limits_hit_total", limit="requestsperaddress") == 1
+
+
+def test_repositories_have_counters_if_that_is_configured(scraped):
+    metrics = scraped(prometheus=", repositories: 5")
+    assert push_blob(metrics.server, b"blob")[0] == 201
+    labels = {"repository": "a", "action": "push"}
+    assert metrics.value("registry_repository_events_total", kind="blob", **labels) == 1
+    assert metrics.value("registry_repository_bytes_total", **labels) == 4
 
 
 def test_health_checks_are_shown(scraped):

@@ -30,6 +30,7 @@ from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.proxies import TrustedProxies
 from twisted_registry.http.site import HTTPSite
 from twisted_registry.metrics.counts import AggregatedCounts, CountsReporter
+from twisted_registry.metrics.repositories import RepositoryCounter, RepositoryNames
 from twisted_registry.oci.errors import ErrorCode, RegistryError, method_not_allowed
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from twisted_registry.health.registry import HealthRegistry
     from twisted_registry.maintenance.watermark import Watermark
     from twisted_registry.metrics.counts import Counts
+    from twisted_registry.repository.interfaces import IRegistryListener
 
     EventCounter = Callable[[], Awaitable[Mapping[str, tuple[int, int]]]]
 
@@ -210,13 +212,23 @@ class DebugAddress:
                 from twisted_registry.metrics import prometheus  # noqa: PLC0415
             self._render_metrics = prometheus.render_metrics
             self._metrics_content_type = prometheus.CONTENT_TYPE
-            self.aggregated_counts = AggregatedCounts()
+            limit = self._debug.prometheus.repositories
+            names = RepositoryNames(limit) if limit else None
+            self.aggregated_counts = AggregatedCounts(repositories=names)
             self.aggregated_counts.own.sources.append(prometheus.read_process)
 
     @property
     def counts(self) -> Counts | None:
         """The counts of this process; None unless metrics are enabled."""
         return None if self.aggregated_counts is None else self.aggregated_counts.own
+
+    @property
+    def repository_counter(self) -> IRegistryListener | None:
+        """Counts the events of each repository; None unless that is enabled."""
+        counts = self.aggregated_counts
+        if counts is None or counts.repositories is None:
+            return None
+        return RepositoryCounter(counts.own, counts.repositories)
 
     def listen(
         self,

@@ -293,6 +293,9 @@ class RegistryService(MultiService):
         listeners = [] if self._listener is None else [self._listener]
         if self._notifications is not None:
             listeners.append(self._notifications.listener)
+        counter = None if self._debug is None else self._debug.repository_counter
+        if counter is not None:
+            listeners.append(counter)
         if plugins:
             from twisted_registry.app.plugins import make_listeners  # noqa: PLC0415 - rare
 

@@ -194,6 +194,13 @@ class Prometheus(SectionBase):
         "The path of the metrics.",
         default="/metrics",
     )
+    repositories: int = key(
+        integer(0, 10_000),
+        "The number of repositories that have metrics of their own, the first that are used after"
+        " the start; further ones are counted together as ``_other``. Each has up to 11 series."
+        " 0: none.",
+        extension=True,
+    )
 
 
 class Debug(SectionBase):

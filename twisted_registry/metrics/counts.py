@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.metrics.interfaces import FinishedRequest
+    from twisted_registry.metrics.repositories import RepositoryNames
 
 #: The name of a metric family, then the values of its labels.
 SeriesKey: TypeAlias = tuple[str, ...]
@@ -111,16 +112,20 @@ class Counts:
         for source in self.sources:
             self.values.update(source())
 
+    def increment(self, key: SeriesKey, value: float) -> None:
+        """Add to a counter or gauge."""
+        self.values[key] = self.values.get(key, 0) + value
+
     def request_started(self, handler: str) -> None:
         """Count a request in progress."""
-        self._increment(("registry_http_in_flight_requests", handler), 1)
+        self.increment(("registry_http_in_flight_requests", handler), 1)
 
     def request_finished(self, request: FinishedRequest) -> None:
         """Count a finished request, its duration and its sizes."""
         handler = request.handler
         method = _METHOD_LABELS.get(request.method, _UNKNOWN_METHOD)
-        self._increment(("registry_http_in_flight_requests", handler), -1)
-        self._increment(("registry_http_requests", handler, method, str(request.status)), 1)
+        self.increment(("registry_http_in_flight_requests", handler), -1)
+        self.increment(("registry_http_requests", handler, method, str(request.status)), 1)
         self._observe(
             ("registry_http_request_duration_seconds", handler, method), request.duration_s
         )
@@ -129,7 +134,7 @@ class Counts:
 
     def limit_hit(self, limit: str) -> None:
         """Count something that was refused because of a limit."""
-        self._increment(("registry_limits_hit", limit), 1)
+        self.increment(("registry_limits_hit", limit), 1)
 
     def loop_delayed(self, seconds: float) -> None:
         """Count a measurement of how late the event loop makes a call."""
@@ -140,23 +145,23 @@ class Counts:
         action = _DISTRIBUTION_ACTIONS.get(action, action)
         self._observe(("registry_storage_action_seconds", driver, action), seconds)
         if failed:
-            self._increment(("registry_storage_errors", driver, action), 1)
+            self.increment(("registry_storage_errors", driver, action), 1)
 
     def events_stored(self, endpoint: str, count: int) -> None:
         """Count events that wait for an endpoint."""
-        self._increment(("registry_notifications_events", "Events", endpoint), count)
+        self.increment(("registry_notifications_events", "Events", endpoint), count)
 
     def events_dropped(self, endpoint: str, count: int) -> None:
         """Count events that were dropped because too many wait."""
-        self._increment(("registry_notifications_events", "Dropped", endpoint), count)
+        self.increment(("registry_notifications_events", "Dropped", endpoint), count)
 
     def attempt_ended(self, endpoint: str, status: int, accepted: bool) -> None:  # noqa: FBT001
         """Count an attempt; one without a response is an error, as in Distribution."""
         if status:
             code = f"{status} {RESPONSES.get(status, b'').decode('ascii')}".rstrip()
-            self._increment(("registry_notifications_status", code, endpoint), 1)
+            self.increment(("registry_notifications_status", code, endpoint), 1)
         result = "Successes" if accepted else "Failures" if status else "Errors"
-        self._increment(("registry_notifications_events", result, endpoint), 1)
+        self.increment(("registry_notifications_events", result, endpoint), 1)
 
     def merge(self, other: Counts, *, process_ended: bool = False) -> None:
         """Add the counts of another process.
@@ -194,9 +199,6 @@ class Counts:
             },
         )
 
-    def _increment(self, key: SeriesKey, value: float) -> None:
-        self.values[key] = self.values.get(key, 0) + value
-
     def _observe(self, key: SeriesKey, value: float) -> None:
         histogram = self._get_histogram(key)
         histogram.buckets[bisect_left(METRIC_FAMILIES[key[0]].bounds, value)] += 1
@@ -216,15 +218,20 @@ class AggregatedCounts:
     """The counts of this process and of all workers.
 
     :ivar own: counted by this process.
+    :ivar repositories: the repositories that have series of their own; None for none.
     """
 
     own: Counts = field(factory=Counts)
+    repositories: RepositoryNames | None = None
     _by_pid: dict[int, Counts] = field(init=False, factory=dict)
     _ended: Counts = field(init=False, factory=Counts)
 
     def update(self, pid: int, report: bytes) -> None:
         """Replace the counts of a worker."""
-        self._by_pid[pid] = Counts.from_bytes(report)
+        counts = Counts.from_bytes(report)
+        if self.repositories is not None:
+            self.repositories.relabel(counts)
+        self._by_pid[pid] = counts
 
     def process_ended(self, pid: int) -> None:
         """Keep the counters of a worker that has ended, and drop its gauges."""

@@ -87,6 +87,12 @@ METRIC_FAMILIES: Mapping[str, MetricFamily] = {
     "registry_cache_requests": MetricFamily(
         "Lookups in a cache of this process.", ("cache", "result")
     ),
+    "registry_repository_events": MetricFamily(
+        "Pushes, pulls, mounts and deletes that succeeded.", ("repository", "action", "kind")
+    ),
+    "registry_repository_bytes": MetricFamily(
+        "Sizes of the content of these, where they are known.", ("repository", "action")
+    ),
     "registry_notifications_events": MetricFamily(
         "Events: all, and attempts to send one, by result.", ("type", "endpoint")
     ),
