@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import pytest
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, capturedLogs
 from zope.interface.verify import verifyObject
 
 from twisted_registry.app.errors import StartError
-from twisted_registry.app.redis import RedisDescriptorCache
+from twisted_registry.app.redis import RedisDescriptorCache, make_redis_endpoint
 from twisted_registry.app.stores import make_descriptor_cache
 from twisted_registry.config.loading import load
 from twisted_registry.oci.digest import Digest
@@ -206,6 +207,14 @@ def test_redis_certificates_without_a_certificate_are_a_start_error(tmp_path):
         StartError, match=rf"^redis\.tls\.rootcas\[0\]: {tmp_path}/empty\.pem: expected"
     ):
         make_descriptor_cache(loaded.configuration, MemoryReactorClock())
+
+
+@pytest.mark.parametrize("has_tls", [False, True])
+def test_tls_as_harbor_configures_it(tmp_path, has_tls):
+    redis = f"redis: {{addr: 'localhost:1', enableTLS: {str(has_tls).lower()}}}\n"
+    loaded = configured(tmp_path, "{blobdescriptor: redis}", redis)
+    endpoint = make_redis_endpoint(loaded.configuration.redis, MemoryReactorClock())
+    assert isinstance(endpoint, HostnameEndpoint) is not has_tls
 
 
 def test_a_certificate_for_redis_without_its_key_is_a_start_error(tmp_path):

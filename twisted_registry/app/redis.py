@@ -177,7 +177,7 @@ def make_redis_endpoint(options: Redis, reactor: Any) -> IStreamClientEndpoint:
     host = host.strip("[]")
     plain = HostnameEndpoint(reactor, host, int(port), timeout_s)
     tls = options.tls
-    if not (tls.certificate or tls.keyfile or tls.rootcas):
+    if not (options.enabletls or tls.certificate or tls.keyfile or tls.rootcas):
         return plain
     roots = [
         ssl.Certificate(crypto.X509.from_cryptography(certificate))

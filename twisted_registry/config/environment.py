@@ -27,6 +27,7 @@ FILE_VARIABLE: Final = "REGISTRY_CONFIGURATION_PATH"
 #: skopeo and buildah store logins.
 _IGNORED_VARIABLES: Final = frozenset({"REGISTRY_VERSION", "REGISTRY_AUTH_FILE"})
 _MAX_INDEX_DIGITS: Final = 5
+_BAD_INDEX: Final = "the index must be that of an item of the list, or the next one"
 #: What Kubernetes adds to the name of a service for its variables. ``REGISTRY_PORT`` is an address
 #: such as ``tcp://192.0.2.1:5000``.
 _SERVICE_VARIABLE: Final = re.compile(
@@ -39,7 +40,16 @@ class _UnknownKeyError(Exception):
 
 
 class _BadIndexError(Exception):
-    """The variable names neither an item of the list nor the next one."""
+    """The variable names neither an item of the list nor the next one.
+
+    :ivar rest: the number of parts of the name from the index on.
+    :ivar is_missing: whether there is no number at all.
+    """
+
+    def __init__(self, rest: int, *, is_missing: bool) -> None:
+        super().__init__(rest, is_missing)
+        self.rest = rest
+        self.is_missing = is_missing
 
 
 def apply_overrides(
@@ -73,10 +83,8 @@ def apply_overrides(
             applied.append(_write(value, root, schema, parts))
         except _UnknownKeyError:
             _warn_unknown_variable(name, report)
-        except _BadIndexError:
-            report.add_fault(
-                name, None, "the index must be that of an item of the list, or the next one"
-            )
+        except _BadIndexError as error:
+            report.add_fault(name, None, f"{_BAD_INDEX}{_example(parts, error)}")
     return applied
 
 
@@ -84,6 +92,14 @@ def _parse_value(name: str, text: str, report: Report) -> Node:
     from twisted_registry.config.parsing import parse  # noqa: PLC0415 - PyYAML, for YAML only
 
     return parse(text, name, report, with_lines=False)
+
+
+def _example(parts: tuple[str, ...], error: _BadIndexError) -> str:
+    """Return the variable with an index; empty if it has one."""
+    if not error.is_missing:
+        return ""
+    place = len(parts) - error.rest
+    return f", as in {PREFIX}{'_'.join((*parts[:place], '0', *parts[place:]))}"
 
 
 def _kubernetes_services(environ: Mapping[str, str]) -> list[str]:
@@ -139,11 +155,12 @@ def _write_item(value: Node, node: Node, kind: ListOf, parts: tuple[str, ...]) -
     if not isinstance(items, list):
         return ()
     digits, *rest = parts
+    is_section = isinstance(kind.item, Section)
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MAX_INDEX_DIGITS):
-        raise _BadIndexError
+        raise _BadIndexError(len(parts), is_missing=digits.isalpha() and is_section)
     index = int(digits)
     if index > len(items):
-        raise _BadIndexError
+        raise _BadIndexError(len(parts), is_missing=False)
     child = items[index] if index < len(items) else Node(None, "", value.origin)
     path = (digits, *_write(value, child, kind.item, tuple(rest)))
     node.value = [*items[:index], child, *items[index + 1 :]]

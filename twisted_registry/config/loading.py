@@ -41,6 +41,7 @@ from twisted_registry.config.storage import (
     check_retention,
 )
 from twisted_registry.config.tls import check_empty_tls, check_tls
+from twisted_registry.config.unserved import uses_database
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -430,6 +431,13 @@ def _report_unserved(configuration: Configuration, report: Report) -> None:
             "proxy.remoteurl",
             None,
             "a pull-through cache is not served yet; remove the proxy section",
+        )
+    if uses_database(configuration.database):
+        report.add_fault(
+            "database.enabled",
+            None,
+            "the tags of this store are in GitLab's database, which is not served; keep GitLab's"
+            " registry, or copy the images with a client",
         )
     warning = "is not served yet and is ignored"
     if any(not hook.disabled for hook in configuration.log.hooks):

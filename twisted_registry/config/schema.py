@@ -265,6 +265,11 @@ class Configuration(SectionBase):
     proxy: Proxy = section(
         Proxy, "A pull-through cache. Not served yet: rejected if ``remoteurl`` is set."
     )
+    database: object = key(
+        Anything(),
+        "The database of GitLab's registry. Not served: rejected unless ``enabled`` is false.",
+        secret=True,
+    )
     middleware: Middlewares = section(Middlewares, "Middleware. Only storage middleware is served.")
     reporting: object = key(
         Anything(), "Removed from Distribution. Accepted; has no effect.", secret=True

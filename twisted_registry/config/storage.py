@@ -490,6 +490,15 @@ class Redis(SectionBase):
     unstableresp3: bool = key(boolean(), "Accepted; has no effect.")
     pool: RedisPool = section(RedisPool, "The connection pool (2.8).")
     tls: RedisTls = section(RedisTls, "TLS to the server.")
+    enabletls: bool = key(
+        boolean(),
+        "Connect with TLS also without the keys of ``tls``, and trust the authorities of the system"
+        " (Harbor).",
+        name="enableTLS",
+    )
+    sentinelmasterset: str = key(
+        text(), "The name of the master that sentinels monitor (Harbor).", name="sentinelMasterSet"
+    )
 
     @property
     def address(self) -> str:
@@ -513,8 +522,8 @@ def check_redis(redis: Redis | None, report: Report) -> None:
     elif set(redis.address) & set(", \t"):
         name = "redis.addr" if redis.addr else "redis.addrs[0]"
         report.add_fault(name, f"got {quote_value(redis.address)}", "HOST:PORT of one server")
-    for name in ("mastername", "sentinelusername", "sentinelpassword"):
-        if getattr(redis, name):
+    for name in ("mastername", "sentinelMasterSet", "sentinelusername", "sentinelpassword"):
+        if getattr(redis, name.lower()):
             report.add_fault(
                 f"redis.{name}",
                 None,

@@ -1,4 +1,4 @@
-"""The section ``proxy``: it is read and checked, but not served yet. ``remoteurl`` is rejected."""
+"""Sections that are read and checked, but not served: ``proxy``, and GitLab's ``database``."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ class Proxy(SectionBase):
     cachewritetimeout: float = key(
         duration(), "The timeout of storing pulled content.", default=300.0
     )
+
+
+def uses_database(section: object) -> bool:
+    """Return whether ``database`` of GitLab's registry is used: tags are there, not in the store.
+
+    :param section: its value; ``enabled`` may be true, false or prefer.
+    """
+    enabled = section.get("enabled") if isinstance(section, dict) else None
+    return str(enabled).lower() not in {"none", "false", ""}
