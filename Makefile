@@ -38,7 +38,7 @@ BINARY = .venv-binary
 COMPILE = $(TOOLS)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes \
 	--no-emit-find-links --custom-compile-command 'make requirements'
 SOURCES = $(shell git ls-files twisted_registry twisted 2>/dev/null)
-EXTRAS = --extra acme --extra auth --extra aws --extra metrics --extra redis
+EXTRAS = --extra acme --extra auth --extra aws --extra metrics --extra otel --extra redis
 
 # The time of the latest change, in seconds since 1970: what is built has this date.
 EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),$(shell date +%s))

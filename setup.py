@@ -12,9 +12,11 @@ VERSION = re.search(
 
 AUTH = ["pyjwt[crypto]>=2.14"]
 ACME = ["acme>=4"]
+OTEL = ["opentelemetry-exporter-otlp-proto-http>=1.34", "opentelemetry-sdk>=1.34"]
 TEST = [
     *ACME,
     *AUTH,
+    *OTEL,
     "botocore>=1.34",
     "coverage[toml]>=7.6",
     "docutils>=0.20",
@@ -63,6 +65,7 @@ setup(
         "aws": ["botocore>=1.34"],
         "redis": ["txredisapi>=1.6"],
         "metrics": ["prometheus-client>=0.20"],
+        "otel": OTEL,
         "test": TEST,
         "dev": [*TEST, "mypy>=1.11", "mypy-zope>=1.0.5", "ruff>=0.6", "types-PyYAML"],
     },

@@ -45,6 +45,7 @@ LAYERS = {
     "notifications": (
         *("http.client", "repository.interfaces", "storage.files", "storage.threads", "oci"),
     ),
+    "tracing": ("http.request", "storage.interfaces"),
     "api": (
         *("http", "repository", "metrics.interfaces", "tls.interfaces", "storage.interfaces"),
         *(
@@ -60,7 +61,7 @@ LAYERS = {
     "app": (
         *("acme", "api", "auth", "config", "gc", "health", "http", "integrity", "maintenance"),
         *("metrics", "notifications", "oci", "repository", "statistics", "storage", "tls"),
-        *("doctor", "tokens", "workers", ""),
+        *("doctor", "tokens", "tracing", "workers", ""),
     ),
     "commands": (
         *("app", "auth", "config", "gc", "integrity", "maintenance", "notifications", "oci"),
@@ -95,6 +96,7 @@ LATE = {
     ("app.standalone", "app.worker"): "inside freeze_imports",
     ("app.debug", "metrics.prometheus"): "the extra metrics",
     ("app.access", "app.tokens"): "the extra auth",
+    ("app.tracing", "tracing"): "the extra otel",
     ("app.access", "auth"): "bcrypt, twisted.cred and the extra auth",
     ("app.tls", "acme.renewal"): "the extra acme",
     ("app.service", "app.s3"): "an HTTP client and XML, for buckets only",

@@ -21,6 +21,7 @@ from twisted_registry.app.errors import install_command
         ("auth", "pyjwt"),
         ("aws", "botocore"),
         ("metrics", "prometheus-client"),
+        ("otel", "opentelemetry-sdk"),
         ("redis", "txredisapi"),
     ],
 )

@@ -16,7 +16,7 @@ TOKEN = "auth: {{token: {{realm: 'http://a', service: s, issuer: i, "
 
 def check(tmp_path, text, storage="filesystem: {{rootdirectory: {0}/store}}"):
     whole = f"version: 0.1\nstorage:\n  {storage}\n{text}".format(tmp_path)
-    return check_start(load_text(whole, {}).configuration)
+    return check_start(load_text(whole, {}).configuration, {})
 
 
 def subjects(found):

@@ -25,6 +25,7 @@ HEAVY = {
     *("twisted.internet.testing", "twisted.web.client"),
     *("twisted.plugins", "twisted.web.static", "twisted.web.test"),
     *("prometheus_client", "bcrypt", "jwt", "twisted.cred", "txredisapi", "acme"),
+    *("opentelemetry", "twisted_registry.tracing"),
     *("twisted_registry.acme", "twisted_registry.tls.socket", "twisted_registry.tokens"),
     *("twisted_registry.config.reference", "twisted_registry.gc.collector"),
     *("twisted_registry.storage.s3", "twisted_registry.testing"),

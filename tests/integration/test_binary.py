@@ -18,6 +18,7 @@ import pytest
 from tests.integration.images import image, write_dir
 from tests.integration.remote import Remote
 from tests.integration.servers import answers, missing, program
+from tests.support.otlp_collector import OTLPCollector
 from tests.support.processes import RegistryProcess, free_port, passing_socket, wait_until
 from twisted_registry import __version__
 from twisted_registry.testing import write_layout
@@ -196,6 +197,19 @@ def test_the_extras_are_in_the_file(empty_root):
         status, _, lines = server.stop()
     assert status == 0
     assert "registry.example" in "\n".join(lines)
+
+
+def test_spans_are_sent(empty_root):
+    empty_root.configure()
+    with OTLPCollector() as collector:
+        command = empty_root.command(
+            "serve", "/registry.yml", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url
+        )
+        with RegistryProcess(*command, cwd=empty_root.path) as server:
+            server.ask("GET", "/v2/", None, {"traceparent": f"00-{'4b' * 16}-{'f0' * 8}-01"})
+            assert server.stop()[0] == 0
+    (span,) = collector.named("GET /v2/")
+    assert (span.trace, span.parent) == ("4b" * 16, "f0" * 8)
 
 
 def test_botocore_finds_the_services_that_it_gets_credentials_from(empty_root):

@@ -97,7 +97,7 @@ def make_checks(
 
     return [
         blocking("configuration", partial(_check_warnings, loaded)),
-        blocking("start", partial(check_start, configuration)),
+        blocking("start", partial(check_start, configuration, os.environ)),
         *(
             [blocking("unit", partial(_check_unit, configuration, surroundings.unit))]
             if surroundings.unit is not None

@@ -21,6 +21,8 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
+from twisted_registry.app.tracing import TRACE_ID_FIELD
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -83,7 +85,8 @@ class LineObserver:
         level = _LEVELS.get(event.get("log_level"), "info")
         message = formatEvent(event)
         # Fields whose names contain a dot are written; the others are part of the message.
-        extra = {**self.fields, **{key: value for key, value in event.items() if "." in key}}
+        fields = {key: value for key, value in event.items() if "." in key or key == TRACE_ID_FIELD}
+        extra = {**self.fields, **fields}
         failure = event.get("log_failure")
         if failure is not None:
             extra["err.message"] = failure.getErrorMessage()

@@ -31,9 +31,12 @@ from twisted_registry.storage.threads import Threads
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from twisted.web.iweb import IAgent
+
     from twisted_registry.config.notifications import Endpoint
     from twisted_registry.config.schema import Configuration
     from twisted_registry.metrics.interfaces import INotificationsObserver
+    from twisted_registry.tracing.export import Tracing
 
 log = Logger()
 
@@ -66,12 +69,14 @@ class NotificationService(MultiService):
         *,
         is_first: bool,
         has_own_store: bool,
+        tracing: Tracing | None = None,
     ) -> None:
         """Make all parts; nothing is opened yet.
 
         :param observer: counts what becomes of events.
         :param is_first: whether this is the first process of the registry.
         :param has_own_store: whether the store is the one that the configuration names.
+        :param tracing: makes attempts part of the traces of their events; None for no tracing.
         """
         super().__init__()
         self.setName("notifications")
@@ -86,12 +91,13 @@ class NotificationService(MultiService):
         self._names = [endpoint.name for endpoint in notifications.endpoints]
         self._observer = observer
         self._preparing: Deferred[None] | None = None
+        wrap_agent = _unchanged if tracing is None else tracing.wrap_agent
         self._senders = [
             EndpointSender(
                 make_settings(endpoint),
                 self._queue,
                 self._thread,
-                make_agent(reactor, endpoint.timeout or DEFAULT_TIMEOUT_S),
+                wrap_agent(make_agent(reactor, endpoint.timeout or DEFAULT_TIMEOUT_S)),
                 reactor,
                 self._attempt_ended,
             )
@@ -107,6 +113,7 @@ class NotificationService(MultiService):
             EventSource(_own_address(configuration), str(uuid.uuid4())),
             notifications.events.includereferences,
             self._events_stored,
+            dict if tracing is None else tracing.headers,
         )
 
     def startService(self) -> None:
@@ -194,6 +201,10 @@ def make_filter(endpoint: Endpoint) -> EventFilter:
     ignore = endpoint.ignore
     media_types = frozenset((*ignore.mediatypes, *endpoint.ignoredmediatypes))
     return EventFilter(endpoint.name, media_types, frozenset(ignore.actions))
+
+
+def _unchanged(agent: IAgent) -> IAgent:
+    return agent
 
 
 def _own_address(configuration: Configuration) -> str:

@@ -18,6 +18,7 @@ from twisted_registry.app.listener import initial_environment, raise_descriptor_
 from twisted_registry.app.logs import make_observer
 from twisted_registry.app.service import RegistryService
 from twisted_registry.app.stopping import CLOSE_S, STOP_SIGNALS, ProcessStop
+from twisted_registry.app.tracing import with_trace_ids
 from twisted_registry.config.document import ConfigurationError
 from twisted_registry.config.loading import load
 from twisted_registry.workers.logs import ProcessIdObserver, open_locked_output
@@ -250,7 +251,12 @@ def open_access_log(loaded: LoadedConfiguration) -> TextIO:
 
 
 def make_configured_observer(loaded: LoadedConfiguration) -> ILogObserver:
-    """Make the observer that ``log`` describes; several processes add their ids to the lines."""
+    """Make the observer that ``log`` describes.
+
+    Several processes add their ids to the lines, and a traced request that of its trace.
+    """
     section = loaded.configuration.log
     observer = make_observer(sys.stderr, section.level or "info", section.formatter, section.fields)
-    return observer if loaded.configuration.http.workers == 1 else ProcessIdObserver(observer)
+    if loaded.configuration.http.workers > 1:
+        observer = ProcessIdObserver(observer)
+    return with_trace_ids(observer, os.environ)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from twisted.python.failure import Failure
+    from twisted.web.iweb import IAgent
 
     from twisted_registry.config.s3 import S3
 
@@ -66,11 +67,18 @@ _MISCONFIGURATIONS: Final[tuple[tuple[type[S3Error], str, str], ...]] = (
 _TEST_CONTENT: Final = b"Stored and deleted at the start of a registry, to see whether it may.\n"
 
 
-def make_s3_driver(name: str, options: S3, reactor: Any, environ: Mapping[str, str]) -> S3Driver:
+def make_s3_driver(
+    name: str,
+    options: S3,
+    reactor: Any,
+    environ: Mapping[str, str],
+    wrap_agent: Callable[[IAgent], IAgent] | None = None,
+) -> S3Driver:
     """Build the driver, without a request to the store.
 
     :param name: name of the section: s3 or s3aws.
     :param environ: environment variables, which may set credentials and proxies.
+    :param wrap_agent: returns the agent to use in place of the one that makes connections.
     :raises StartError: if the address is invalid or no credentials are found.
     """
     try:
@@ -89,7 +97,7 @@ def make_s3_driver(name: str, options: S3, reactor: Any, environ: Mapping[str, s
     threads = Threads(reactor, WORKER_THREADS, "s3")
     sender = Sender(
         reactor,
-        make_transport(reactor, verify=not options.skipverify, proxy=proxy),
+        make_transport(reactor, verify=not options.skipverify, proxy=proxy, wrap_agent=wrap_agent),
         address,
         credentials,
         user_agent,

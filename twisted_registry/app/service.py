@@ -46,6 +46,7 @@ from twisted_registry.app.stores import (
     make_recent_links,
     s3_section_name,
 )
+from twisted_registry.app.tracing import make_tracing
 from twisted_registry.auth.access import OpenAccess
 from twisted_registry.auth.rate_limits import RateLimit, RateLimitedAccess, UploadSlots
 from twisted_registry.config.http import DEFAULT_TRUSTED_PROXIES
@@ -138,8 +139,8 @@ class RegistryService(MultiService):
 
         :param configuration: what :func:`twisted_registry.load_configuration` returns, or
             the configuration as a mapping or as YAML.
-        :param environ: environment variables: a socket that systemd passes, and the credentials of
-            a store. None for no variables.
+        :param environ: environment variables: a socket that systemd passes, the credentials of a
+            store, and whether to trace requests (``OTEL_*``). None for no variables.
         :param access_log: receives the access log, unless it is disabled, and the audit log if that
             is on standard output; None for no access log.
         :param observer: the log observer of an application to which the service is added.
@@ -171,10 +172,12 @@ class RegistryService(MultiService):
         self._process_table: ProcessTable | None = None
         self.on_start_error: Callable[[StartError], object] | None = None
 
+        self._tracing = make_tracing(self._environ, reactor)
         self.driver = self._make_driver()
         self._debug = self._make_debug()
         counts = None if self._debug is None else self._debug.counts
-        checked = CheckedDriver(self.driver, reactor, counts)
+        tracer = None if self._tracing is None else self._tracing.storage
+        checked = CheckedDriver(self.driver, reactor, counts, tracer)
         self._gate = self._make_gate(checked)
         self._recording: Deferred[None] = succeed(None)
         self._audit_log = open_audit_log(
@@ -209,7 +212,8 @@ class RegistryService(MultiService):
         configuration, reactor = self._configuration, self._reactor
         if self._given_driver is not None:
             return self._given_driver
-        driver = make_driver(configuration, reactor, self._environ)
+        wrap_agent = None if self._tracing is None else self._tracing.wrap_store_agent
+        driver = make_driver(configuration, reactor, self._environ, wrap_agent=wrap_agent)
         if configuration.storage.bucket is not None and self.is_first:
             from twisted_registry.app.s3 import BucketCheck  # noqa: PLC0415 - for buckets only
 
@@ -273,6 +277,7 @@ class RegistryService(MultiService):
             None if self._debug is None else self._debug.counts,
             is_first=self.is_first,
             has_own_store=self._given_driver is None,
+            tracing=self._tracing,
         )
         service.setServiceParent(self)
         return service
@@ -355,7 +360,7 @@ class RegistryService(MultiService):
         configuration = self._configuration
         root = make_root(self.api, configuration.http.prefix, self.pages, self.health)
         is_disabled = configuration.log.accesslog.disabled
-        return HTTPSite(
+        site = HTTPSite(
             root if self._wrap_root is None else self._wrap_root(root),
             self._reactor,
             limits=make_limits(configuration, descriptor_limit()),
@@ -363,6 +368,9 @@ class RegistryService(MultiService):
             make_error_body=make_error_body,
             trusted_proxies=make_trusted_proxies(configuration),
         )
+        if self._tracing is not None:
+            site.begin_request = self._tracing.requests.begin
+        return site
 
     def _add_maintenance(self, state: StorageState) -> None:
         configuration, reactor = self._configuration, self._reactor
@@ -490,6 +498,8 @@ class RegistryService(MultiService):
 
     def startService(self) -> None:
         """Log the configuration, the storage and the address."""
+        if self._tracing is not None:
+            self._tracing.start()
         super().startService()
         if self._handover is not None:
             log.info("serving as worker {number}", number=self._handover.number)
@@ -604,6 +614,8 @@ class RegistryService(MultiService):
         await self._descriptors.close()
         await self._manifest_thread.close()
         await self.driver.close()
+        if self._tracing is not None:
+            await self._tracing.close()
         if self._audit_log is not None:
             self._audit_log.close()
         if self._process_table is not None:

@@ -12,19 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted_registry.app.errors import StartError, install_command
+from twisted_registry.app.tracing import check_tracing
 from twisted_registry.auth.htpasswd import HtpasswdInvalid, parse_htpasswd
 from twisted_registry.doctor.files import check_appendable, check_file, check_folder
 from twisted_registry.doctor.findings import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from twisted_registry.config.schema import Configuration
 
 
-def check_start(configuration: Configuration) -> list[Finding]:
-    """Find what would end the start of a registry with this configuration."""
-    found = list(_check_extras(configuration))
+def check_start(configuration: Configuration, environ: Mapping[str, str]) -> list[Finding]:
+    """Find what would end the start of a registry with this configuration.
+
+    :param environ: environment variables, which may ask for traces.
+    """
+    found = [*_check_extras(configuration), *_check_tracing(environ)]
     if found:
         # Files that a missing package reads cannot be looked at.
         return found
@@ -85,6 +89,13 @@ def _check_extras(configuration: Configuration) -> Iterator[Finding]:
         if find_spec(module) is None:
             problem = f"needs the extra {extra}, which is not installed"
             yield Finding(key, problem, f"import {module}", install_command(extra))
+
+
+def _check_tracing(environ: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        check_tracing(environ)
+    except StartError as error:
+        yield _from_start_error(error, "environment variables", "correct it, or unset it")
 
 
 def _check_plugins(configuration: Configuration) -> Iterator[Finding]:

@@ -17,7 +17,9 @@ from twisted_registry.repository.recent_links import MAX_RECENT_LINKS, RecentLin
 from twisted_registry.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from twisted.web.iweb import IAgent
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.oci.patterns import GlobSet
@@ -30,12 +32,15 @@ def make_driver(
     reactor: Any,
     environ: Mapping[str, str],
     max_cached_names: int | None = None,
+    wrap_agent: Callable[[IAgent], IAgent] | None = None,
 ) -> IStorageDriver:
     """Make the driver that ``storage`` names.
 
     :param environ: environment variables, which may set the credentials of a bucket.
     :param max_cached_names: number of names in cached directory listings, see
         :class:`~twisted_registry.storage.filesystem.driver.FilesystemDriver`; None for its default.
+    :param wrap_agent: returns the agent for requests to a bucket, given the one that makes
+        connections.
     :raises StartError: if the options of a bucket are invalid, or a plugin is missing; the text
         names the key.
     """
@@ -45,7 +50,7 @@ def make_driver(
         from twisted_registry.app.s3 import make_s3_driver  # noqa: PLC0415
 
         name = s3_section_name(configuration)
-        return make_s3_driver(name, storage.bucket, reactor, environ)
+        return make_s3_driver(name, storage.bucket, reactor, environ, wrap_agent)
     if storage.plugin is not None:
         from twisted_registry.app.plugins import make_plugin_driver  # noqa: PLC0415 - rare
 

@@ -15,6 +15,7 @@ from twisted_registry.app.logs import filter_level
 from twisted_registry.app.process import open_access_log, run_service
 from twisted_registry.app.service import RegistryService
 from twisted_registry.app.stopping import limit_stop
+from twisted_registry.app.tracing import with_trace_ids
 from twisted_registry.tls.interfaces import CertificateBundle
 from twisted_registry.workers.handover import CONTROL_FD, ControlPipe, Handover, Question
 from twisted_registry.workers.logs import EventSender
@@ -30,7 +31,8 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
     if handover is None:
         return 0
     loaded = handover.loaded
-    observer = filter_level(loaded.configuration.log.level or "info", EventSender(sys.stderr))
+    sender = with_trace_ids(EventSender(sys.stderr), os.environ)
+    observer = filter_level(loaded.configuration.log.level or "info", sender)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     # The socket that systemd passes is for the first process.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("LISTEN")}

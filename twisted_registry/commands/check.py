@@ -49,7 +49,7 @@ def run(options: Namespace) -> int:
         print_error(f"warning: {warning}")
     for notice in loaded.notices:
         print_error(notice)
-    found = check_start(loaded.configuration)
+    found = check_start(loaded.configuration, os.environ)
     for finding in found:
         prefix = "warning: " if finding.is_warning else f"{loaded.origin}: "
         print_error(f"{prefix}{finding}")

@@ -52,6 +52,9 @@ ignored with a warning; those that Kubernetes sets for a service ``registry``, s
 ``REGISTRY_PORT``, without. If the file and the variables name different storage drivers, that of
 the variables is used, with a warning.
 
+Variables ``OTEL_*`` ask for traces (`tracing.rst <tracing.rst>`_), ``AWS_*`` give the credentials
+of a bucket, and ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` the proxy for it.
+
 Values
 ------
 

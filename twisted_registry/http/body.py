@@ -15,6 +15,7 @@ from twisted_registry.http.interfaces import BodyAborted, IRequestBody, IStreami
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from contextvars import Context
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -49,6 +50,7 @@ class IncomingBody:
     :ivar on_change: called when :attr:`accepts_data` may have changed.
     :ivar on_unhandled_failure: called with the failure of a consumer that no errback handled.
     :ivar finished: whether nothing more is delivered.
+    :ivar context: the context in which the consumer is called; None for that of the connection.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class IncomingBody:
         self.on_change = on_change
         self.on_unhandled_failure = on_unhandled_failure
         self.finished = finished
+        self.context: Context | None = None
         self._consumer: Any = None
         self._paused = False
         self._done: Deferred[None] | None = None
@@ -116,7 +119,11 @@ class IncomingBody:
     def deliver(self, piece: bytes) -> None:
         """Pass a piece to the consumer. An exception of the consumer fails the body."""
         try:
-            self._consumer.write(piece)
+            if self.context is None:
+                self._consumer.write(piece)
+            else:
+                # A copy, since a context cannot be entered twice.
+                self.context.copy().run(self._consumer.write, piece)
         except Exception:  # noqa: BLE001 (the consumer may raise anything)
             reason = Failure()
             log.failure("The consumer of a request body failed", failure=reason)

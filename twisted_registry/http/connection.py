@@ -279,7 +279,7 @@ class HTTPConnection(Protocol):
             self._body = request.body
             if limit := self._limits.body_bytes_per_second:
                 self._body_rate = MinimumRate(limit, self._limits.body_seconds)
-        request.begin()
+        self.site.begin_request(request)
 
     def requestDone(self, request: StreamingRequest) -> None:
         """Begin the next request or close, after a response was written completely."""

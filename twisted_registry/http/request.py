@@ -51,11 +51,14 @@ class StreamingRequest(Request):
     :ivar head: as it was parsed.
     :ivar user: the authenticated user's name as bytes, set by the application for the access log.
     :ivar started_at: when the head was complete, in seconds of the site's clock.
+    :ivar trace_id: the id of the trace that the request is part of, set by the application for the
+        access log; empty without one.
     """
 
     channel: Any = None  # also after the request has ended
     site: HTTPSite
     queued = False
+    trace_id = ""
     sitepath: list[bytes]
     _resource: Any = None
     _client_info: ClientInfo | None = None

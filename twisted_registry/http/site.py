@@ -20,6 +20,7 @@ from twisted_registry.http.interfaces import IAccessLog, Limits
 from twisted_registry.http.output import make_file_reader
 from twisted_registry.http.parser import HeadCache
 from twisted_registry.http.proxies import TrustedProxies, private_proxies
+from twisted_registry.http.request import StreamingRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from twisted.web.resource import IResource
 
     from twisted_registry.http.interfaces import MakeErrorBody
-    from twisted_registry.http.request import StreamingRequest
 
 log = Logger()
 
@@ -65,6 +65,8 @@ class HTTPSite(Site):
     :ivar read_file: see :func:`~twisted_registry.http.output.make_file_reader`.
     :ivar draining: whether every response is the last one of its connection.
     :ivar connections: the open connections.
+    :ivar begin_request: begins a request whose head is complete; may be set, and then calls
+        ``request.begin()``.
     :ivar on_connection_count: called with the number of connections when it changes; may be set.
     :ivar on_limit: called with the name of a field of ``limits`` when a request or connection
         exceeds it; may be set.
@@ -101,6 +103,7 @@ class HTTPSite(Site):
             TrustedProxies() if trusted_proxies is None else trusted_proxies,
             self._limit_hit,
         )
+        self.begin_request: Callable[[StreamingRequest], object] = StreamingRequest.begin
         self.on_connection_count: Callable[[int], object] = lambda _: None
         self._deadline_call: IDelayedCall | None = None
         self._cached_date = (-1, b"")
@@ -265,7 +268,8 @@ class AccessLog:
     The first field is the address at the other end of the socket, as in Distribution. If trusted
     proxies report another client, its address is a last field in quotes, as in nginx's format
     ``main``. The time is that of the clock of the request's site. The user is ``request.user``,
-    which the application sets to an authenticated name; unverified names are not logged.
+    which the application sets to an authenticated name; unverified names are not logged. A traced
+    request ends with ``trace_id=`` and the id of its trace.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -276,11 +280,13 @@ class AccessLog:
         """Write the line of ``request``."""
         client = request.client_info
         reported = f' "{client.address or "-"}"' if client.address != client.peer else ""
+        trace = f" trace_id={request.trace_id}" if request.trace_id else ""
         self._stream.write(
             f"{client.peer or '-'} - {_user(request)} [{self._timestamp(request)}]"
             f' "{_escape(request.method)} {_escape(request.uri)} {_escape(request.clientproto)}"'
             f" {request.code} {request.sentLength or '-'}"
-            f' "{_header(request, b"referer")}" "{_header(request, b"user-agent")}"{reported}\n'
+            f' "{_header(request, b"referer")}" "{_header(request, b"user-agent")}"'
+            f"{reported}{trace}\n"
         )
 
     def _timestamp(self, request: Any) -> str:

@@ -29,7 +29,7 @@ from twisted_registry.metrics.interfaces import (
     IMetricsObserver,
     INotificationsObserver,
 )
-from twisted_registry.storage.interfaces import IStorageObserver
+from twisted_registry.storage.interfaces import DISTRIBUTION_ACTIONS, IStorageObserver
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -47,19 +47,6 @@ Source: TypeAlias = Callable[[], Mapping[SeriesKey, float]]
 #: Seconds between two reports of a worker, so also the maximum age of its counts.
 REPORT_INTERVAL_S = 2.0
 
-#: Names of driver calls in Distribution's metrics.
-_DISTRIBUTION_ACTIONS = {
-    "get": "GetContent",
-    "put": "PutContent",
-    "stat": "Stat",
-    "list": "List",
-    "move": "Move",
-    "delete": "Delete",
-    "open": "Reader",
-    "writer": "Writer",
-    "walk": "Walk",
-    "presign": "RedirectURL",
-}
 #: As in Distribution. A client may send any method; each would add series that are never removed.
 _METHOD_LABELS = {
     name: name.lower()
@@ -142,7 +129,7 @@ class Counts:
 
     def call_ended(self, driver: str, action: str, seconds: float, failed: bool) -> None:  # noqa: FBT001
         """Count a storage call, and whether it failed."""
-        action = _DISTRIBUTION_ACTIONS.get(action, action)
+        action = DISTRIBUTION_ACTIONS.get(action, action)
         self._observe(("registry_storage_action_seconds", driver, action), seconds)
         if failed:
             self.increment(("registry_storage_errors", driver, action), 1)

@@ -1,8 +1,8 @@
 """The bodies of notifications: Distribution's envelope, and CloudEvents.
 
 An event waits as a **record**: the event of Distribution 3 as plain data, without empty fields, and
-two facts that Distribution does not send: the kind of content, and the URL of the API. The format
-of an endpoint is applied when the record is sent.
+what Distribution does not send: the kind of content, the URL of the API, and the headers that pass
+on the trace of the request. The format of an endpoint is applied when the record is sent.
 
 Sources: ``notifications/event.go`` of CNCF Distribution 2.8.3 and 3.1.1; CloudEvents 1.0.2, JSON
 event format, structured content mode.
@@ -35,7 +35,7 @@ MAX_REFERENCES: Final = 1000
 #: Fields of a target that Distribution 3 sends even if they are empty, and 2.8 does not.
 _ALWAYS_SENT: Final = {"mediaType": "", "digest": "", "size": 0}
 #: Fields of a record that are not part of Distribution's event.
-_NOT_SENT: Final = frozenset({"kind", "api_url"})
+_NOT_SENT: Final = frozenset({"kind", "api_url", "trace"})
 
 Record = dict[str, Any]
 

@@ -82,6 +82,7 @@ class _PendingEvent:
     seconds: float
     endpoints: Sequence[str]
     event: Event | None
+    trace: Mapping[str, str]
     record: Record | None = None
 
 
@@ -96,6 +97,7 @@ class NotificationListener:
     :ivar with_references: list what manifests refer to.
     :ivar on_stored: called with the number of new events by endpoint, and the number of old ones
         that were dropped for them.
+    :ivar trace_headers: returns the headers that pass on the trace of the current request.
     """
 
     _filters: Sequence[EventFilter]
@@ -105,6 +107,7 @@ class NotificationListener:
     _source: EventSource
     _with_references: bool
     _on_stored: Callable[[Mapping[str, int], Mapping[str, int]], object]
+    _trace_headers: Callable[[], Mapping[str, str]] = dict
     _pending: deque[_PendingEvent] = field(init=False, factory=deque)
     #: how many events were handled and stored, or given up, since the start
     _handled: int = field(init=False, default=0)
@@ -124,7 +127,8 @@ class NotificationListener:
             return
         if event.content is not None and not self._with_references:
             event = evolve(event, content=None)
-        self._pending.append(_PendingEvent(self._clock.seconds(), endpoints, event))
+        pending = _PendingEvent(self._clock.seconds(), endpoints, event, self._trace_headers())
+        self._pending.append(pending)
         self._handled += 1
         self._drop_excess()
         if self._timer is None and self._writing is None:
@@ -204,6 +208,8 @@ class NotificationListener:
                     self._source,
                     with_references=self._with_references,
                 )
+                if each.trace:
+                    each.record["trace"] = dict(each.trace)
                 each.event = None
             assert each.record is not None
             for endpoint in each.endpoints:

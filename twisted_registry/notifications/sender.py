@@ -301,7 +301,8 @@ class _Client:
 
     async def send(self, record: Mapping[str, Any]) -> Attempt:
         content_type, body = encode_record(dict(record), self._settings.form)
-        fields = {**self._fields, "Content-Type": [content_type]}
+        trace = {name: [value] for name, value in record.get("trace", {}).items()}
+        fields = {**trace, **self._fields, "Content-Type": [content_type]}
         if self._settings.secret:
             fields[SIGNATURE_HEADER] = [sign(body, self._settings.secret)]
         url = self._url

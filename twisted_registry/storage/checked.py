@@ -1,7 +1,8 @@
-"""A driver behind checks: valid paths, errors of one family, durations."""
+"""A driver behind checks: valid paths, errors of one family, durations, spans."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -32,7 +33,12 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.storage.interfaces import IReader, IStorageObserver, IWriter
+    from twisted_registry.storage.interfaces import (
+        IReader,
+        IStorageObserver,
+        IStorageTracer,
+        IWriter,
+    )
 
 log = Logger()
 _T = TypeVar("_T")
@@ -49,14 +55,20 @@ class CheckedDriver:
     :ivar driver: the driver.
     :ivar clock: measures the duration of calls.
     :ivar observer: receives the durations.
+    :ivar tracer: makes spans of the calls; None for none.
     """
 
     def __init__(
-        self, driver: IStorageDriver, clock: IReactorTime, observer: IStorageObserver | None = None
+        self,
+        driver: IStorageDriver,
+        clock: IReactorTime,
+        observer: IStorageObserver | None = None,
+        tracer: IStorageTracer | None = None,
     ) -> None:
         self.driver = driver
         self.clock = clock
         self.observer = observer
+        self.tracer = tracer
         self.name = driver.name
         self.min_chunk_bytes = driver.min_chunk_bytes
         self._optional: dict[Any, Any] = {
@@ -183,7 +195,8 @@ class CheckedDriver:
     @property
     def privileged(self) -> IStorageDriver:
         """The driver that may use the reserve, behind the same checks."""
-        return CheckedDriver(self._optional[IReserve].privileged, self.clock, self.observer)
+        privileged = self._optional[IReserve].privileged
+        return CheckedDriver(privileged, self.clock, self.observer, self.tracer)
 
     def refill(self, *, create: bool = True) -> Deferred[bool]:
         """Pass on."""
@@ -223,10 +236,15 @@ class CheckedDriver:
         for path in paths:
             if not is_path(path):
                 return fail(PathInvalid(path, "is not a path"))
-        observer = self.observer
+        observer, tracer = self.observer, self.tracer
         started = 0.0 if observer is None else self.clock.seconds()
         try:
-            answer = method(*arguments, **options)
+            if tracer is None:
+                answer = method(*arguments, **options)
+            else:
+                call = partial(method, *arguments, **options)
+                path = paths[0] if len(paths) == 1 else ""
+                answer = tracer.run(self.name, action, path, call, _is_breakdown)
         except Exception:  # noqa: BLE001 - _explain() handles any
             answer = fail()
         if observer is not None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IConsumer
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # zope's methods have no self, and their bodies are their docstrings.
 # ruff: noqa: N805
 # mypy: disable-error-code="empty-body"
+
+_T = TypeVar("_T")
 
 _NAME = r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*"
 _PATH_PATTERN = re.compile(rf"{_NAME}(?:/{_NAME})*")
@@ -599,6 +601,21 @@ OPTIONAL_INTERFACES = frozenset(
 )
 
 
+#: Names of driver calls in Distribution's metrics and traces.
+DISTRIBUTION_ACTIONS = {
+    "get": "GetContent",
+    "put": "PutContent",
+    "stat": "Stat",
+    "list": "List",
+    "move": "Move",
+    "delete": "Delete",
+    "open": "Reader",
+    "writer": "Writer",
+    "walk": "Walk",
+    "presign": "RedirectURL",
+}
+
+
 class IStorageObserver(Interface):
     """Receives the duration of every call to a driver, usually for metrics."""
 
@@ -611,4 +628,24 @@ class IStorageObserver(Interface):
             the stream was open.
         :param failed: whether the store is broken. That something is missing, exists or is locked
             is a result, not a failure.
+        """
+
+
+class IStorageTracer(Interface):
+    """Makes a span of every call to a driver that a traced request causes."""
+
+    def run(
+        driver: str,
+        action: str,
+        path: str,
+        call: Callable[[], Deferred[_T]],
+        is_breakdown: Callable[[BaseException | None], bool],
+    ) -> Deferred[_T]:
+        """Make a call, and return its result.
+
+        :param driver: the driver's name.
+        :param action: a name for the method.
+        :param path: what the call is about; empty for the root or if it is about several.
+        :param call: calls the driver; it may raise.
+        :param is_breakdown: whether an error means that the store is broken.
         """

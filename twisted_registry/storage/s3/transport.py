@@ -526,12 +526,14 @@ def make_transport(
     verify: bool = True,
     timeouts: Timeouts | None = None,
     proxy: Proxy | None = None,
+    wrap_agent: Callable[[IAgent], IAgent] | None = None,
 ) -> Transport:
     """Return a transport over network connections.
 
     :param verify: whether to verify TLS certificates against the trusted authorities of this
         machine.
     :param proxy: proxy for all requests; None connects directly.
+    :param wrap_agent: returns the agent to use in place of the one that makes connections.
     """
     timeouts = timeouts or Timeouts()
     pool = HTTPConnectionPool(reactor)
@@ -546,7 +548,7 @@ def make_transport(
     else:
         proxy_agent = ProxyAgent(endpoints.proxy_endpoint(proxy), reactor, pool)
         agent = ProxyAuthorizationAgent(proxy_agent, proxy.authorization)
-    return Transport(reactor, agent, pool, timeouts)
+    return Transport(reactor, agent if wrap_agent is None else wrap_agent(agent), pool, timeouts)
 
 
 def _timeout_error(operation_name: str, idle_timeout: IdleTimeout) -> Stalled:

@@ -1,0 +1,1 @@
+"""Traces of requests, through the OpenTelemetry SDK."""
