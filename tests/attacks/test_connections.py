@@ -1,4 +1,7 @@
-"""Crowds of connections that send nothing, or send it as slowly as they may."""
+"""Crowds of connections that send nothing, or send it as slowly as they may.
+
+Slow heads and handshakes are in ``test_slowloris.py``.
+"""
 
 from __future__ import annotations
 
