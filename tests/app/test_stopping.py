@@ -67,9 +67,9 @@ def test_a_push_in_flight_ends_with_201_and_pulls_after_the_restart(tmp_path, co
         for connection in connections:
             begin(server, connection)
         server.process.terminate()
-        wait_until(lambda: is_closed(server.port))
         # Signals at once are one request to stop: systemd sends them to all processes.
         server.process.terminate()
+        wait_until(lambda: is_closed(server.port))
         for connection in connections:
             connection.send(CONTENT[HALF:])
             response = connection.getresponse()

@@ -131,7 +131,7 @@ def sandbox(state, *command):
         needed = sorted({Path(sys.base_prefix), Path(sys.prefix), ROOT})
         needed = [path for path in needed if path.is_relative_to(hidden)]
         for number, path in enumerate(needed):
-            lines += [f"mkdir {state}.{number}", f"mount --bind {path} {state}.{number}"]
+            lines += [f"mkdir -p {state}.{number}", f"mount --bind {path} {state}.{number}"]
         lines += [f"mount -t tmpfs -o mode=755 tmpfs {hidden}"]
         for number, path in enumerate(needed):
             lines += [f"mkdir -p {path}", f"mount --bind {state}.{number} {path}"]
@@ -206,6 +206,34 @@ def test_a_registry_that_runs_like_the_unit_reads_users_and_keys_of_root(place):
         exit_status, _, lines = server.stop()
     assert exit_status == 0
     assert not [line for line in lines if "level=error" in line], lines
+
+
+@pytest.mark.parametrize(
+    ("closed", "mode", "key"),
+    [
+        ("etc/users", 0o600, "auth.htpasswd.path"),
+        ("etc/key.pem", 0o600, "http.tls.key"),
+        ("etc", 0o700, ""),
+    ],
+)
+def test_a_file_that_only_root_reads_ends_the_start_with_the_commands_that_help(
+    place, closed, mode, key
+):
+    command = sandbox(place / "state", *SERVE, str(place / "etc/registry.yml"))
+    install_as_documented(place)
+    target = place / closed
+    os.chown(target, 0, 0)
+    target.chmod(mode)
+    status, out, (line,) = run(*command, cwd=place, PYTHONDONTWRITEBYTECODE="1")
+    assert (status, out) == (1, "")
+    assert f"{place}/etc/registry.yml: {key}" in line
+    said = f"Permission denied for the user {USER}; to permit it, as root: "
+    advice = line.partition(said)[2]
+    assert advice == f"chgrp {GROUP} {target} && chmod 0{mode | (mode >> 3 & 0o50):o} {target}"
+    subprocess.run(advice, shell=True, check=True)
+    secure = ssl.create_default_context(cafile=str(place / "etc/chain.pem"))
+    with RegistryProcess(*command, cwd=place, secure=secure, PYTHONDONTWRITEBYTECODE="1") as server:
+        assert server.ask()[0].status == 401
 
 
 def test_the_sandbox_of_the_test_refuses_what_the_unit_refuses(place):

@@ -20,7 +20,10 @@ HTTP = "http:\n  addr: 127.0.0.1:0\n"
 
 @asynccontextmanager
 async def run_service(folder, text, log=None):
-    """Run a service from a configuration; yields a function that sends requests to it."""
+    """Run a service from a configuration; yields a function that sends requests to it.
+
+    Its attribute ``service`` is the service, and ``base`` the URL of its root.
+    """
     loaded = load(write_configuration(folder, text), {})
     service = RegistryService(loaded, reactor, {}, io.StringIO() if log is None else log)
     verifyObject(IService, service)
@@ -36,6 +39,7 @@ async def run_service(folder, text, log=None):
         return response
 
     ask.base = base
+    ask.service = service
     try:
         yield ask
     finally:

@@ -131,13 +131,27 @@ class RegistryResource(AsyncResource):
         self._metrics = metrics
         self._audit = audit
         self._wait_for_events = wait_for_events
-        self._methods = {
-            endpoint.handler: self._allowed_methods(endpoint) for endpoint in routes.ALL_ENDPOINTS
-        }
+        self._methods = self._find_methods()
         process = secrets.token_hex(6)
         self._request_ids = (f"{process}-{number}" for number in count())
-        self._common = self._make_common_headers({})
+        self._warnings: Mapping[str, Sequence[str]] = {}
+        self._common = self._make_common_headers(self._warnings)
         self._storage_full = False
+
+    @property
+    def settings(self) -> APISettings:
+        """The settings in use."""
+        return self._settings
+
+    def use_access(self, access: IAccessController) -> None:
+        """Authorize further requests with another controller."""
+        self._access = access
+
+    def use_settings(self, settings: APISettings) -> None:
+        """Answer further requests with other settings."""
+        self._settings = settings
+        self._methods = self._find_methods()
+        self._common = self._make_common_headers(self._warnings)
 
     def set_storage_state(self, warning: str, *, full: bool) -> None:
         """Set the warning in every response, and whether pushes are refused.
@@ -146,8 +160,8 @@ class RegistryResource(AsyncResource):
             specification ("Warnings"); empty for none.
         :param full: whether POST, PUT and PATCH are answered 507. Started uploads are kept.
         """
-        warnings = {"Warning": (f'299 - "{warning}"',)} if warning else {}
-        self._common = self._make_common_headers(warnings)
+        self._warnings = {"Warning": (f'299 - "{warning}"',)} if warning else {}
+        self._common = self._make_common_headers(self._warnings)
         self._storage_full = full
 
     def _make_common_headers(self, more: Mapping[str, Sequence[str]]) -> CommonHeaders:
@@ -303,6 +317,12 @@ class RegistryResource(AsyncResource):
             if refusal.code is ErrorCode.UNAUTHORIZED and grant.user:
                 raise
             return grant
+
+    def _find_methods(self) -> dict[str, tuple[str, ...]]:
+        """Return the allowed methods of each endpoint."""
+        return {
+            endpoint.handler: self._allowed_methods(endpoint) for endpoint in routes.ALL_ENDPOINTS
+        }
 
     def _allowed_methods(self, endpoint: routes.Endpoint) -> tuple[str, ...]:
         """Return the methods of an endpoint that the settings allow."""

@@ -25,6 +25,7 @@ from twisted_registry.auth.basic import Silly
 from twisted_registry.auth.certificates import CertificateAccess, CertificateUserRule
 from twisted_registry.auth.htpasswd import HtpasswdInvalid
 from twisted_registry.auth.rules import AccessPolicy, AccessRule, Right
+from twisted_registry.config.loading import explain_read_error
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
@@ -71,12 +72,15 @@ def make_access(
     reactor: Any,
     by_address: RateLimit | None = None,
     audit_log: IAuditLog | None = None,
+    *,
+    may_create: bool = True,
 ) -> AccessControl:
     """Make the access control that ``auth``, ``access`` and ``http.tls.clientusers`` describe.
 
     :param registry: stores the secret and the refresh tokens of ``access.tokens``.
     :param by_address: limits the requests for tokens of each address; None for no limit.
     :param audit_log: receives logins and refusals; None for no audit log.
+    :param may_create: whether a missing file of users is created.
     :raises StartError: if it cannot be made; the text names the key.
     """
     if configuration.auth.plugin is not None:
@@ -87,7 +91,11 @@ def make_access(
         configuration,
         AuthenticatedPolicy() if configuration.auth.token is None else TokenScopePolicy(),
     )
-    scheme = make_scheme(configuration, reactor) if configuration.auth.is_enabled else None
+    scheme = (
+        make_scheme(configuration, reactor, may_create=may_create)
+        if configuration.auth.is_enabled
+        else None
+    )
     audit = None if audit_log is None else LoginAudit(audit_log, reactor)
     if configuration.tokens is not None:
         control = _make_token_access(
@@ -160,21 +168,26 @@ def make_certificate_access(
     return CertificateAccess(rules, policy, default, audit)
 
 
-def make_scheme(configuration: Configuration, reactor: Any) -> IScheme:
+def make_scheme(configuration: Configuration, reactor: Any, *, may_create: bool = True) -> IScheme:
     """Make the authentication scheme that ``auth`` describes. Blocks: it reads files.
 
+    :param may_create: whether a missing file of users is created.
     :raises StartError: if it cannot be made; the text names the key.
     """
     auth = configuration.auth
     if auth.htpasswd is not None:
-        return _make_htpasswd_scheme(auth.htpasswd, configuration.http.workers, reactor)
+        return _make_htpasswd_scheme(
+            auth.htpasswd, configuration.http.workers, reactor, may_create=may_create
+        )
     if auth.token is not None:
         return _make_token_scheme(auth.token, reactor)
     assert auth.silly is not None
     return Silly(auth.silly.realm, auth.silly.service)
 
 
-def _make_htpasswd_scheme(options: Htpasswd, processes: int, reactor: Any) -> IScheme:
+def _make_htpasswd_scheme(
+    options: Htpasswd, processes: int, reactor: Any, *, may_create: bool
+) -> IScheme:
     key = "auth.htpasswd"
     from twisted_registry.auth import basic, password_file  # noqa: PLC0415 - bcrypt
 
@@ -185,10 +198,11 @@ def _make_htpasswd_scheme(options: Htpasswd, processes: int, reactor: Any) -> IS
     path = str(Path(options.path).absolute())
     file = password_file.PasswordFile(path, threads.run_blocking, reactor)
     try:
-        password = password_file.create_if_missing(path)
+        password = password_file.create_if_missing(path) if may_create else None
         file.load()
     except OSError as error:
-        raise StartError(f"{key}.path: {path}: {error.strerror}") from error
+        reason = explain_read_error(error, path)
+        raise StartError(f"{key}.path: {path}: {reason}") from error
     except HtpasswdInvalid as error:
         raise StartError(f"{key}.path: {path}: {error}") from error
     if password is not None:
@@ -262,4 +276,5 @@ def _read_file(key: str, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise StartError(f"{key}: {Path(path).absolute()}: {error.strerror}") from error
+        whole = str(Path(path).absolute())
+        raise StartError(f"{key}: {whole}: {explain_read_error(error, whole)}") from error

@@ -13,7 +13,7 @@ import sys
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, frozen
+from attrs import define
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
@@ -57,7 +57,7 @@ _MAX_CONNECTIONS = 100
 _TEXT = "text/plain; charset=utf-8"
 
 
-@frozen(eq=False)
+@define(eq=False)
 class PostGuard:
     """Decides who may change something by a POST to the debug address.
 
@@ -261,7 +261,7 @@ class DebugAddress:
         pages = _DebugPages(
             maintenance, watermark, self._started_at, api_site, self._reactor, count_events
         )
-        guard = PostGuard(access, is_loopback(address))
+        guard = self._guard = PostGuard(access, is_loopback(address))
         root, debug = JSONResource(), JSONResource()
         root.putChild(b"debug", debug)
         debug.putChild(b"health", HealthPage(health, guard))
@@ -284,6 +284,11 @@ class DebugAddress:
         listener.is_loopback_only = guard.is_loopback_only
         listener.setName("debug")
         listener.setServiceParent(parent)
+
+    def use_access(self, access: IAccessController | None) -> None:
+        """Let another controller decide who may make changes; None for nobody but this machine."""
+        if self._guard is not None:
+            self._guard.access = access
 
     def report(self, parent: MultiService) -> None:
         """Add a child service that reports the counts to the first process; for other processes."""

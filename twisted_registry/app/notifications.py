@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
 from twisted_registry.config.notifications import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from twisted.web.iweb import IAgent
 
-    from twisted_registry.config.notifications import Endpoint
+    from twisted_registry.config.notifications import Endpoint, Notifications
     from twisted_registry.config.schema import Configuration
     from twisted_registry.metrics.interfaces import INotificationsObserver
     from twisted_registry.tracing.export import Tracing
@@ -91,18 +91,10 @@ class NotificationService(MultiService):
         self._names = [endpoint.name for endpoint in notifications.endpoints]
         self._observer = observer
         self._preparing: Deferred[None] | None = None
-        wrap_agent = _unchanged if tracing is None else tracing.wrap_agent
-        self._senders = [
-            EndpointSender(
-                make_settings(endpoint),
-                self._queue,
-                self._thread,
-                wrap_agent(make_agent(reactor, endpoint.timeout or DEFAULT_TIMEOUT_S)),
-                reactor,
-                self._attempt_ended,
-            )
-            for endpoint in (endpoints if is_first or not self._is_lasting else ())
-        ]
+        self._reactor = reactor
+        self._wrap_agent = _unchanged if tracing is None else tracing.wrap_agent
+        self._sends = is_first or not self._is_lasting
+        self._senders = [self._make_sender(endpoint) for endpoint in endpoints if self._sends]
         for sender in self._senders:
             sender.setServiceParent(self)
         self.listener = NotificationListener(
@@ -121,6 +113,38 @@ class NotificationService(MultiService):
         if self._senders:
             self._preparing = Deferred.fromCoroutine(self._prepare())
         super().startService()
+
+    async def use_endpoints(self, notifications: Notifications) -> None:
+        """Send to other endpoints from now on. Those that are the same continue."""
+        endpoints = notifications.enabled_endpoints
+        self._names = [endpoint.name for endpoint in notifications.endpoints]
+        self.listener.use_filters([make_filter(endpoint) for endpoint in endpoints])
+        if not self._sends:
+            return
+        wanted = [make_settings(endpoint) for endpoint in endpoints]
+        gone = [sender for sender in self._senders if sender.settings not in wanted]
+        await DeferredList([maybeDeferred(sender.disownServiceParent) for sender in gone])
+        kept = [sender for sender in self._senders if sender not in gone]
+        known = [sender.settings for sender in kept]
+        added = [
+            self._make_sender(endpoint)
+            for endpoint, settings in zip(endpoints, wanted, strict=True)
+            if settings not in known
+        ]
+        self._senders = [*kept, *added]
+        self._preparing = Deferred.fromCoroutine(self._prepare())
+        for sender in added:
+            sender.setServiceParent(self)
+
+    def _make_sender(self, endpoint: Endpoint) -> EndpointSender:
+        return EndpointSender(
+            make_settings(endpoint),
+            self._queue,
+            self._thread,
+            self._wrap_agent(make_agent(self._reactor, endpoint.timeout or DEFAULT_TIMEOUT_S)),
+            self._reactor,
+            self._attempt_ended,
+        )
 
     async def close(self) -> None:
         """Store the last events, and close the queue; after the last request has ended."""

@@ -10,7 +10,9 @@ from contextlib import suppress
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger, globalLogBeginner
 
 from twisted_registry.app.errors import StartError
@@ -214,12 +216,8 @@ def install_signal_handlers(
         reactor.callFromThread(stop if is_terminal_closed else reload)
 
     def reload() -> None:
-        notifier = service.namedServices.get("systemd")
-        if notifier is not None:
-            notifier.reload_begins()
-        service.reload()
-        if notifier is not None:
-            notifier.reload_ended()
+        reloading = Deferred.fromCoroutine(_reload(service, loaded, reactor))
+        reloading.addErrback(lambda reason: log.failure("reload has failed", reason))
 
     def stop() -> None:
         # A closed terminal can send the signal twice: to the session leader, and to the foreground.
@@ -228,6 +226,26 @@ def install_signal_handlers(
 
     signal.signal(signal.SIGHUP, on_sighup)
     return ProcessStop(reactor, loaded.configuration.http.draintimeout, service.abort_requests)
+
+
+async def _reload(service: RegistryService, loaded: LoadedConfiguration, reactor: Any) -> None:
+    """Read the configuration file again, and apply it if it is valid."""
+    notifier = service.namedServices.get("systemd")
+    if notifier is not None:
+        notifier.reload_begins()
+    fresh, problem = None, ""
+    if loaded.path is not None:
+        pool = reactor.getThreadPool()
+        try:
+            fresh = await deferToThreadPool(reactor, pool, load, loaded.path, os.environ)
+        except ConfigurationError as error:
+            problem = str(error.faults[0])
+            for line in error.lines():
+                log.error("reload has failed, what was in use stays: {problem}", problem=line)
+    if not problem:
+        problem = await service.reload(fresh)
+    if notifier is not None:
+        notifier.reload_ended(problem)
 
 
 def _has_controlling_terminal() -> bool:

@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, Logger
 
 from twisted_registry.api.context import APISettings, URLBuilder
 from twisted_registry.api.resource import RegistryResource
-from twisted_registry.api.root import make_error_body, make_root
+from twisted_registry.api.root import make_error_body, make_root, put_path
 from twisted_registry.app.audit import open_audit_log, record_change_of_rules
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import (
@@ -38,6 +38,11 @@ from twisted_registry.app.maintenance import (
     make_trash,
     make_watermark,
 )
+from twisted_registry.app.reload import (
+    ConfigurationReloader,
+    limit_rates,
+    make_access_control,
+)
 from twisted_registry.app.stores import (
     make_descriptor_cache,
     make_driver,
@@ -48,7 +53,7 @@ from twisted_registry.app.stores import (
 )
 from twisted_registry.app.tracing import make_tracing
 from twisted_registry.auth.access import OpenAccess
-from twisted_registry.auth.rate_limits import RateLimit, RateLimitedAccess, UploadSlots
+from twisted_registry.auth.rate_limits import RateLimit, UploadSlots
 from twisted_registry.config.http import DEFAULT_TRUSTED_PROXIES
 from twisted_registry.config.loading import as_loaded
 from twisted_registry.gc.gate import CollectorGate
@@ -197,6 +202,7 @@ class RegistryService(MultiService):
         self.api = self._make_api(counts)
         self.pages = self._make_pages()
         self.site = self._make_site(access_log)
+        self._reloader = self._make_reloader()
         self._add_maintenance(StorageState(self.api))
 
     @property
@@ -312,13 +318,12 @@ class RegistryService(MultiService):
         )
 
     def _make_access(self) -> AccessControl | None:
-        if self._given_access is not None or not self._configuration.controls_access:
+        if self._given_access is not None:
             return None
-        from twisted_registry.app.access import make_access  # noqa: PLC0415 - for it only
-
-        return make_access(
-            self._configuration, self.registry, self._reactor, self._by_address, self._audit_log
-        )
+        return make_access_control(
+            self._configuration, self.registry, self._reactor, self._by_address, self._audit_log,
+            may_create=True,
+        )  # fmt: skip
 
     def _make_tls(self) -> TLSService | None:
         if not (self._listens and self._configuration.http.tls.is_enabled):
@@ -334,10 +339,7 @@ class RegistryService(MultiService):
         access: IAccessController = self._given_access or (
             OpenAccess() if self._access_control is None else self._access_control.access
         )
-        limits = self._configuration.http.limits
-        if self._by_address is not None or limits.requestsperuser:
-            by_user = make_rate_limit(limits.requestsperuser, "user", self._reactor)
-            access = RateLimitedAccess(access, self._by_address, by_user)
+        access = limit_rates(access, self._configuration, self._by_address, self._reactor)
         settings = make_api_settings(self._configuration)
         notifications = self._notifications
         return RegistryResource(
@@ -358,7 +360,7 @@ class RegistryService(MultiService):
 
     def _make_site(self, access_log: TextIO | None) -> HTTPSite:
         configuration = self._configuration
-        root = make_root(self.api, configuration.http.prefix, self.pages, self.health)
+        root = self._root = make_root(self.api, configuration.http.prefix, self.pages, self.health)
         is_disabled = configuration.log.accesslog.disabled
         site = HTTPSite(
             root if self._wrap_root is None else self._wrap_root(root),
@@ -494,6 +496,7 @@ class RegistryService(MultiService):
         workers.setName("workers")
         if self._tls is not None:
             self._tls.share_with(workers.set_certificate)
+        self._reloader.share = workers.set_configuration
         workers.setServiceParent(self)
 
     def startService(self) -> None:
@@ -550,14 +553,33 @@ class RegistryService(MultiService):
                 target=f"{host}/NAME",
             )
 
-    def reload(self) -> None:
-        """Reload the certificates, and open the file of the audit log again."""
+    def reload(self, loaded: LoadedConfiguration | None = None) -> Deferred[str]:
+        """Open the audit log again, apply a configuration, and read its files again.
+
+        :param loaded: a configuration; None for the one in use, whose files have changed.
+        :returns: fires with the reason if nothing was changed, else with an empty text.
+        """
         if self._audit_log is not None:
             self._audit_log.reopen()
-        if self._tls is None:
-            log.info("no certificates to reload")
-        else:
-            self._tls.reload()
+        return Deferred.fromCoroutine(self._reloader.reload(loaded or self._reloader.loaded))
+
+    def _make_reloader(self) -> ConfigurationReloader:
+        prefix = self._configuration.http.prefix
+        return ConfigurationReloader(
+            loaded=self._loaded,
+            control=self._access_control,
+            has_given_access=self._given_access is not None,
+            is_first=self.is_first,
+            reactor=self._reactor,
+            api=self.api,
+            registry=self.registry,
+            audit_log=self._audit_log,
+            by_address=self._by_address,
+            tls=self._tls,
+            notifications=self._notifications,
+            debug=self._debug,
+            put_page=lambda path, page: put_path(self._root, f"{prefix}/{path}", page),
+        )
 
     def set_certificate(self, bundle: CertificateBundle) -> None:
         """Use another certificate, in a worker; the first process sends it."""
@@ -608,8 +630,7 @@ class RegistryService(MultiService):
             )
         if self._notifications is not None:
             await self._notifications.close()
-        if self._access_control is not None:
-            await self._access_control.access.close()
+        await self._reloader.close()
         await self._recording
         await self._descriptors.close()
         await self._manifest_thread.close()

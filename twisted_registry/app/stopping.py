@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
@@ -49,18 +50,25 @@ class ProcessStop:
         self._reactor = reactor
         self._drain_seconds = drain_seconds
         self._abort_requests = abort_requests
-        self._began = 0.0
+        self._began: float | None = None
+        reactor.callWhenRunning(self._handle_signals)
         reactor.addSystemEventTrigger("before", "shutdown", self._begin)
 
-    def _begin(self) -> None:
-        self._began = time.monotonic()
-        # The handlers of Twisted would stop the reactor again, which is an error.
+    def _handle_signals(self) -> None:
+        # The handlers of Twisted stop the reactor; to do so twice is an error.
         for number in STOP_SIGNALS:
-            signal.signal(number, self._on_signal)
+            signal.signal(number, partial(self._on_signal, signal.getsignal(number)))
+
+    def _begin(self) -> None:
+        if self._began is None:
+            self._began = time.monotonic()
         limit_stop(self._drain_seconds)
 
-    def _on_signal(self, number: int, _: object) -> None:
-        if time.monotonic() - self._began < _REPEAT_S:
+    def _on_signal(self, stop: Any, number: int, frame: object) -> None:
+        if self._began is None:
+            self._began = time.monotonic()
+            stop(number, frame)
+        elif time.monotonic() - self._began < _REPEAT_S:
             self._reactor.callFromThread(_log_stopping)
         elif not self.exit_status:
             self.exit_status = 128 + number

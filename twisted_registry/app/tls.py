@@ -17,6 +17,7 @@ from twisted_registry.acme.cache import ACMECache
 from twisted_registry.api.response import Response
 from twisted_registry.api.root import PageResource
 from twisted_registry.app.errors import StartError, require_extra
+from twisted_registry.config.loading import explain_read_error
 from twisted_registry.tls.authority import last_certificate, trust_instructions
 from twisted_registry.tls.context import ClientAuth, TLSOptions, make_context, missing_ciphers
 from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint
@@ -102,6 +103,11 @@ class TLSService(MultiService):
                 make_context(self._bundle, self._options), self._options.client_auth.verifies
             )
         except CertificateError as error:
+            cause = error.__cause__
+            if isinstance(cause, PermissionError):
+                path = str(Path(cause.filename).absolute())
+                reason = f"{error.name}: {path}: {explain_read_error(cause, path)}"
+                raise StartError(f"http.tls.{reason}") from error
             raise StartError(f"http.tls.{error}") from error
 
     def public_host(self, host: str) -> str:
@@ -136,6 +142,14 @@ class TLSService(MultiService):
         """Send the certificate to other processes, now and after each change."""
         self._share = set_certificate
         set_certificate(self._current_bundle())
+
+    async def check_files(self) -> None:
+        """Read the files, and check whether they could be used; not in workers.
+
+        :raises CertificateError: if not.
+        """
+        if self._reloader is not None and self._renewal is None:
+            await self._load_in_thread()
 
     def reload(self) -> None:
         """Read the files again, and try again to renew a certificate whose renewal failed."""

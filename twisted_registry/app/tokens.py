@@ -18,6 +18,7 @@ from twisted_registry.app.access import AccessControl
 from twisted_registry.app.errors import StartError
 from twisted_registry.auth.access import SchemeAccess
 from twisted_registry.auth.rules import Right
+from twisted_registry.config.loading import explain_read_error
 from twisted_registry.tokens.keys import (
     KeyCache,
     StoredKeys,
@@ -118,7 +119,8 @@ def _check_key_file(path: str) -> None:
         read_key_file(path)
         mode = Path(path).stat().st_mode
     except OSError as error:
-        raise StartError(f"{key}: {error.strerror}") from error
+        reason = explain_read_error(error, str(Path(path).absolute()))
+        raise StartError(f"{key}: {reason}") from error
     except ValueError as error:
         raise StartError(f"{key}: {error}") from None
     if mode & S_IRWXO:

@@ -16,6 +16,7 @@ from twisted_registry.app.process import open_access_log, run_service
 from twisted_registry.app.service import RegistryService
 from twisted_registry.app.stopping import limit_stop
 from twisted_registry.app.tracing import with_trace_ids
+from twisted_registry.config.loading import LoadedConfiguration
 from twisted_registry.tls.interfaces import CertificateBundle
 from twisted_registry.workers.handover import CONTROL_FD, ControlPipe, Handover, Question
 from twisted_registry.workers.logs import EventSender
@@ -55,6 +56,8 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
             service.answer(message.number)
         elif isinstance(message, CertificateBundle):
             service.set_certificate(message)
+        elif isinstance(message, LoadedConfiguration):
+            service.reload(message)
 
     ControlPipe(reactor, control, stop, abort_requests, on_message)
     # Replaces the reactor's own handler, for which a second signal is an error.

@@ -10,7 +10,11 @@ One that only observes (``log.hooks``) is a warning.
 
 from __future__ import annotations
 
+import os
+from grp import getgrgid
 from pathlib import Path
+from pwd import getpwuid
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve, frozen
@@ -78,6 +82,7 @@ class LoadedConfiguration:
     :ivar source: the same, and why that one.
     :ivar warnings: keys that are ignored or not served, one line each.
     :ivar notices: further remarks, one line each.
+    :ivar path: the file, to read it again; None if there was none.
     """
 
     configuration: Configuration
@@ -85,6 +90,7 @@ class LoadedConfiguration:
     source: str
     warnings: Sequence[str]
     notices: Sequence[str]
+    path: str | None = None
 
 
 def load(
@@ -102,7 +108,7 @@ def load(
     """
     found, source = _find_file(path, environ, default_paths)
     text = BUILT_IN if found is None else _read_text(found)
-    return _load_text(text, found or "built-in default", source, environ)
+    return evolve(_load_text(text, found or "built-in default", source, environ), path=found)
 
 
 def load_text(
@@ -190,10 +196,25 @@ def _read_text(path: str) -> str:
     except UnicodeDecodeError:
         reason = "is not UTF-8 text"
     except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
+        reason = f"cannot be read: {explain_read_error(error, path)}"
     except ValueError:
         reason = "is not a path"
     raise ConfigurationError((Fault(path, None, reason),))
+
+
+def explain_read_error(error: OSError, path: str) -> str:
+    """Return why a file cannot be read; without permissions, also the commands that give them."""
+    if not isinstance(error, PermissionError):
+        return str(error.strerror)
+    folders = reversed(Path(path).absolute().parents)
+    closed = next((str(each) for each in folders if not os.access(each, os.X_OK)), None)
+    target, mode = (path, "0640") if closed is None else (closed, "0750")
+    try:
+        user, group = getpwuid(os.geteuid()).pw_name, getgrgid(os.getegid()).gr_name
+    except KeyError:  # a container may run with any numbers
+        user, group = str(os.geteuid()), str(os.getegid())
+    command = f"chgrp {group} {quote(target)} && chmod {mode} {quote(target)}"
+    return f"{error.strerror} for the user {user}; to permit it, as root: {command}"
 
 
 def _load_text(

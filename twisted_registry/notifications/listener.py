@@ -134,6 +134,10 @@ class NotificationListener:
         if self._timer is None and self._writing is None:
             self._timer = self._clock.callLater(PULL_DELAY_S, self._start_writing)
 
+    def use_filters(self, filters: Sequence[EventFilter]) -> None:
+        """Store further events for other endpoints."""
+        self._filters = filters
+
     def wait_until_stored(self) -> Deferred[None] | None:
         """Fire when all events so far are stored, after :data:`MAX_WAIT_S` at the latest.
 

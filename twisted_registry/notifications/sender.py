@@ -114,7 +114,10 @@ class Attempt:
 
 
 class EndpointSender(Service):
-    """Sends the events of one endpoint while the service runs."""
+    """Sends the events of one endpoint while the service runs.
+
+    :ivar settings: the endpoint.
+    """
 
     def __init__(
         self,
@@ -131,7 +134,7 @@ class EndpointSender(Service):
         :param observe: called with the name of the endpoint and the result of each attempt.
         """
         self.setName(f"notifications to {settings.name}")
-        self._settings = settings
+        self.settings = settings
         self._queue = queue
         self._thread = thread
         self._client = _Client(settings, agent)
@@ -183,7 +186,7 @@ class EndpointSender(Service):
     def _fetch(self) -> Sequence[QueuedEvent]:
         if not self._queue.try_lock():
             return ()
-        return self._queue.next_events(self._settings.name, _BATCH_EVENTS)
+        return self._queue.next_events(self.settings.name, _BATCH_EVENTS)
 
     async def _record_results(self) -> None:
         while self._unrecorded:
@@ -198,8 +201,8 @@ class EndpointSender(Service):
         """Send an event until it is accepted or refused; return False if the service stops."""
         pause_s = 0.0
         while self.running:
-            if self._failures >= self._settings.threshold:
-                pause_s = max(pause_s, self._settings.backoff_s)
+            if self._failures >= self.settings.threshold:
+                pause_s = max(pause_s, self.settings.backoff_s)
             if pause_s:
                 await self._wait(pause_s)
                 if not self.running:
@@ -207,7 +210,7 @@ class EndpointSender(Service):
             attempt = await self._try(event)
             if attempt is None:
                 break
-            self._observe(self._settings.name, attempt)
+            self._observe(self.settings.name, attempt)
             if not attempt.error:
                 self._succeeded()
                 self._unrecorded.append((event.number, None))
@@ -216,7 +219,7 @@ class EndpointSender(Service):
                 log.warn(
                     "notifications: endpoint={endpoint} event={id}: refused for good, see"
                     " twisted-registry events list --refused: {error}",
-                    endpoint=self._settings.name, id=event.record["id"], error=attempt.error,
+                    endpoint=self.settings.name, id=event.record["id"], error=attempt.error,
                 )  # fmt: skip
                 self._unrecorded.append((event.number, attempt.error))
                 return True
@@ -226,13 +229,13 @@ class EndpointSender(Service):
 
     async def _try(self, event: QueuedEvent) -> Attempt | None:
         self._attempt = Deferred.fromCoroutine(self._client.send(event.record))
-        self._attempt.addTimeout(self._settings.timeout_s, self._clock)
+        self._attempt.addTimeout(self.settings.timeout_s, self._clock)
         try:
             return await self._attempt
         except CancelledError:
             return None
         except DeferredTimeout:
-            return Attempt(error=f"no response within {self._settings.timeout_s:g} s")
+            return Attempt(error=f"no response within {self.settings.timeout_s:g} s")
         except Exception as error:  # noqa: BLE001 - clients raise many
             return Attempt(error=_describe(error))
         finally:
@@ -246,16 +249,16 @@ class EndpointSender(Service):
         if failures:
             log.info(
                 "notifications: endpoint={endpoint} failures={count}: accepts events again",
-                endpoint=self._settings.name, count=failures,
+                endpoint=self.settings.name, count=failures,
             )  # fmt: skip
 
     def _failed(self, event: QueuedEvent, attempt: Attempt) -> None:
         self._failures += 1
-        if self._failures in {1, self._settings.threshold}:
+        if self._failures in {1, self.settings.threshold}:
             log.warn(
                 "notifications: endpoint={endpoint} event={id} failures={count}: events wait:"
                 " {error}",
-                endpoint=self._settings.name, id=event.record["id"], count=self._failures,
+                endpoint=self.settings.name, id=event.record["id"], count=self._failures,
                 error=attempt.error,
             )  # fmt: skip
 

@@ -145,6 +145,10 @@ class Registry:
             pending_pulls=pending_pulls,
         )
 
+    def use_policy(self, policy: Policy) -> None:
+        """Accept further manifests and changes of tags by another policy."""
+        self.policy = self._store.policy = policy
+
     @property
     def min_chunk_bytes(self) -> int:
         """The smallest chunk of an upload in bytes, except the last; 0 means any size."""

@@ -116,6 +116,13 @@ class WorkerSupervisor(Service):
             if slot.process is not None:
                 slot.process.send(bundle)
 
+    def set_configuration(self, loaded: LoadedConfiguration) -> None:
+        """Send a configuration to all workers, also to those that are started later."""
+        self._loaded = loaded
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.send(loaded)
+
     def are_alive(self) -> bool:
         """Ask all workers for a sign of life; return whether they have answered the last time.
 
