@@ -69,6 +69,7 @@ def test_a_missing_extra_of_redis(tmp_path, monkeypatch):
         ("access: {{anonymous: [pull], tokens: {{keyfile: {0}/keys}}}}",
          ["access.tokens.keyfile"]),
         ("log: {{audit: {0}/no/audit.log}}", ["log.audit"]),
+        ("http: {{net: unix, addr: {0}/no/socket}}", ["http.addr"]),
         ("listeners: [{{name: no-such-plugin}}]", ["listeners[0].name"]),
     ],
 )  # fmt: skip

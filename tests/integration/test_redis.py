@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from tests.integration.servers import program, wait_until
-from tests.support.processes import free_port
+from tests.support.processes import free_port, run
 from tests.support.self_signed import self_signed
 from twisted_registry.app.stores import make_descriptor_cache
 from twisted_registry.config.loading import load
@@ -139,3 +141,20 @@ async def test_redis_over_tls_needs_a_trusted_certificate(tmp_path, trusted):
     finally:
         await cache.close()
         redis.stop()
+
+
+@pytest.mark.parametrize(
+    ("password", "subjects"), [("secret", []), ("wrong", ["redis.password"]), ("", ["redis"])]
+)
+def test_doctor_finds_a_password_that_the_server_refuses(tmp_path, redis, password, subjects):
+    path = tmp_path / "registry.yml"
+    path.write_text(
+        "version: 0.1\nstorage: {inmemory: , cache: {blobdescriptor: redis}}\n"
+        f"http: {{addr: '127.0.0.1:{free_port()}'}}\n"
+        f"redis: {{addr: '127.0.0.1:{redis.port}', password: '{password}'}}\n"
+    )
+    command = (sys.executable, "-m", "twisted_registry", "doctor", "--json")
+    status, out, _ = run(*command, str(path), cwd=tmp_path)
+    found = json.loads(out)["findings"]
+    assert [each["subject"] for each in found if each["level"] == "problem"] == subjects
+    assert status == (1 if subjects else 0)

@@ -176,16 +176,7 @@ def _check_certificates(configuration: Configuration, now: Callable[[], float]) 
 
 
 def _servers(configuration: Configuration) -> Iterator[tuple[str, str, int]]:
-    """Yield the TCP servers that a registry connects to: key, host and port."""
-    if configuration.redis is not None and configuration.storage.cache.kind == "redis":
-        address = configuration.redis.address
-        if not address.startswith("/"):
-            host, _, port = address.rpartition(":")
-            yield (
-                ("redis.addr", host.strip("[]"), int(port))
-                if host and port.isdecimal()
-                else ("redis.addr", address.strip("[]"), 6379)
-            )
+    """Yield the TCP servers that a registry connects to, besides Redis: key, host and port."""
     urls = {
         f"notifications.endpoints[{number}].url": endpoint.url
         for number, endpoint in enumerate(configuration.notifications.endpoints)
@@ -283,7 +274,7 @@ def _check_descriptors(configuration: Configuration, unit: Unit | None) -> list[
         sys.maxsize if hard == resource.RLIM_INFINITY else hard
     )
     wanted = configuration.http.limits.connections
-    evidence = f"RLIMIT_NOFILE {limit} of each of {configuration.http.workers} processes"
+    evidence = f"RLIMIT_NOFILE is {limit} for each process"
     advice = "raise it: LimitNOFILE=65536 in the unit, or ulimit -n 65536"
     if wanted and wanted > limit // 2:
         problem = f"{wanted} connections leave too few descriptors for files"

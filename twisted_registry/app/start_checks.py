@@ -205,6 +205,8 @@ def _check_written_paths(configuration: Configuration) -> Iterator[Finding]:
     if filesystem is not None and configuration.storage.maintenance.readonly.enabled:
         root = _absolute(filesystem.rootdirectory)
         yield from check_folder("storage.filesystem.rootdirectory", root, is_written=False)
+    if configuration.http.address.path:
+        yield from check_appendable("http.addr", _absolute(configuration.http.address.path))
     if audit_path(configuration):
         yield from check_appendable("log.audit", audit_path(configuration))
 

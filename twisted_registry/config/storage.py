@@ -310,7 +310,7 @@ class Maintenance(SectionBase):
     uploadpurging: UploadPurging = section(
         UploadPurging,
         "Deletion of unfinished uploads, and of temporary files that a crash has left. Without the"
-        " section the defaults apply.",
+        " section it runs every 24h, and deletes what is older than 168h.",
     )
     readonly: ReadOnly = section(ReadOnly, "Serve pulls only.")
     tokenpurging: TokenPurging = section(

@@ -66,7 +66,7 @@ def check_file(
 
 
 def check_appendable(key: str, path: str) -> list[Finding]:
-    """Check a file that the registry appends to, and creates if it is missing."""
+    """Check a file or socket that the registry writes to, and creates if it is missing."""
     file = Path(path)
     try:
         status = file.stat()
