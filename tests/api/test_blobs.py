@@ -12,6 +12,7 @@ from zope.interface import implementer
 from tests.api.setups import SITES
 from tests.support.manifests import digest_of
 from twisted_registry.api.context import APISettings
+from twisted_registry.repository.interfaces import IRegistryListener
 from twisted_registry.storage.interfaces import IPresigner, MethodUnsupported
 from twisted_registry.storage.memory import MemoryDriver
 
@@ -186,6 +187,23 @@ async def test_a_blob_with_a_url_is_redirected(start, clock):
     async with start(driver=driver, settings=APISettings(redirect=False)) as api:
         response = await api("GET", f"a/blobs/{digest}")
         assert (response.status, response.body) == (200, CONTENT)
+
+
+@implementer(IRegistryListener)
+class LastEvent:
+    event = None
+
+    def handle_event(self, event):
+        self.event = event
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_event_of_a_redirect_has_the_size(start, clock):
+    listener = LastEvent()
+    async with start(driver=Presigning(clock), listener=listener) as api:
+        digest = await api.push_blob(CONTENT)
+        assert (await api("GET", f"a/blobs/{digest}")).status == 307
+    assert (listener.event.action, listener.event.size) == ("pull", len(CONTENT))
 
 
 @pytest_twisted.ensureDeferred

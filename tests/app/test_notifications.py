@@ -13,6 +13,7 @@ from http.client import HTTPConnection
 import pytest
 
 from tests.support.manifests import OCI_IMAGE, digest_of, image
+from tests.support.processes import SERVE, run, write_configuration
 from tests.support.receiver import Receiver, wait_for
 from twisted_registry.app.notifications import make_filter, make_settings, queue_path
 from twisted_registry.config.loading import load_text
@@ -158,6 +159,32 @@ def test_events_name_the_user_and_references(tmp_path):
     assert [each["digest"] for each in event["target"]["references"]] == [
         digest_of(b"{}"), digest_of(b"layer"),
     ]  # fmt: skip
+
+
+def make_file(path):
+    path.parent.write_text("not a folder")
+
+
+def make_folder(path):
+    path.mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (make_file, "queue is not a directory (stat); name a directory"),
+        (make_folder, "queue/events.sqlite is not a file that the registry may write"),
+    ],
+)
+def test_a_queue_that_cannot_be_written_ends_the_start(tmp_path, make, problem):
+    path = tmp_path / "queue/events.sqlite"
+    make(path)
+    endpoint = "{name: h, url: 'http://127.0.0.1:1'}"
+    section = f"notifications: {{endpoints: [{endpoint}], queue: {{path: {path}}}}}\n"
+    config = write_configuration(tmp_path, more=section)
+    status, _, err = run(*SERVE, config, cwd=tmp_path)
+    assert status == 1
+    assert err == [f"twisted-registry: {config}: notifications.queue.path: {tmp_path}/{problem}"]
 
 
 def test_events_wait_for_the_next_start(tmp_path, log_lines):

@@ -98,6 +98,24 @@ def test_only_refused_events_are_discarded(events, queue):
     assert waiting(queue) == ["2", "4"]
 
 
+@pytest.mark.usefixtures("queue")
+def test_changes_are_in_the_audit_log(events, tmp_path):
+    audit = tmp_path / "audit.log"
+    config = tmp_path / "registry.yml"
+    config.write_text(f"{config.read_text()}log: {{audit: {audit}}}\n")
+    events("list")
+    events("replay", "--event", "3", "--event", "4")
+    events("discard", "--all")
+    names = ("event", "outcome", "login", "target", "events")
+    assert [
+        tuple(json.loads(line).get(name) for name in names)
+        for line in audit.read_text().splitlines()
+    ] == [
+        ("events.replay", "success", "command", "3, 4", 1),
+        ("events.discard", "success", "command", "all", 1),
+    ]
+
+
 @pytest.mark.parametrize("action", ["replay", "discard"])
 def test_the_events_must_be_named(events, action):
     status, _, err = events(action)

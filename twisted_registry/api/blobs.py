@@ -48,7 +48,7 @@ async def get(context: RequestContext) -> Response:
     if known_tags and etag_matches(known_tags, str(digest)):
         return Response(304, _digest_headers(digest))
     if redirects:
-        url = await blobs.url(digest, context.method, context.caller.address)
+        url = await blobs.url(digest, context.method, context.caller.address, size=size)
         if url is not None:
             return Response(307, _redirect_headers(digest, url))
     headers: Sequence[tuple[str, str]] = _content_headers(digest)

@@ -5,6 +5,7 @@ Imported only where endpoints are configured: it imports SQLite and an HTTP clie
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
 import uuid
@@ -15,11 +16,13 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
+from twisted_registry.app.errors import StartError
 from twisted_registry.config.notifications import (
     DEFAULT_BACKOFF_S,
     DEFAULT_THRESHOLD,
     DEFAULT_TIMEOUT_S,
 )
+from twisted_registry.doctor.files import check_folder
 from twisted_registry.http.client import make_agent
 from twisted_registry.notifications.envelope import EventSource
 from twisted_registry.notifications.listener import EventFilter, NotificationListener
@@ -86,6 +89,7 @@ class NotificationService(MultiService):
         if not (has_own_store or notifications.queue.path):
             path = IN_MEMORY
         self._is_lasting = path != IN_MEMORY
+        self._is_configured = bool(notifications.queue.path)
         self._queue = EventQueue(path, notifications.queue.maxevents)
         self._thread = Threads(reactor, 1, "notifications")
         self._names = [endpoint.name for endpoint in notifications.endpoints]
@@ -107,6 +111,19 @@ class NotificationService(MultiService):
             self._events_stored,
             dict if tracing is None else tracing.headers,
         )
+
+    def privilegedStartService(self) -> None:
+        """Check that the configured file can be written.
+
+        :raises StartError: if it cannot.
+        """
+        key, path = "notifications.queue.path", Path(self._queue.path)
+        if self._is_configured:
+            for finding in check_folder(key, str(path.parent)):
+                raise StartError(str(finding))
+            if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
+                raise StartError(f"{key}: {path} is not a file that the registry may write")
+        super().privilegedStartService()
 
     def startService(self) -> None:
         """Remove the events of endpoints that are not configured any more, and begin to send."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from twisted_registry.app.errors import CommandFailed
 from twisted_registry.app.notifications import queue_path
+from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
     add_actions,
     add_config_argument,
@@ -20,8 +21,9 @@ from twisted_registry.notifications.queue import IN_MEMORY, EventQueue, QueueDam
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.notifications.queue import QueuedEvent
 
 #: Events that are read at once.
@@ -67,7 +69,7 @@ def run(options: Namespace) -> int:
     queue = EventQueue(path, configuration.notifications.queue.maxevents, must_exist=True)
     try:
         with closing(queue):
-            return action(options, queue)
+            return action(options, loaded, queue)
     except FileNotFoundError as error:
         raise CommandFailed(f"{path}: no such file: the registry has had no events") from error
     except OSError as error:
@@ -78,7 +80,7 @@ def run(options: Namespace) -> int:
         raise CommandFailed(f"{path}: {error}") from error
 
 
-def _list(options: Namespace, queue: EventQueue) -> int:
+def _list(options: Namespace, _: LoadedConfiguration, queue: EventQueue) -> int:
     last = 0
     while events := queue.list_events(refused_only=options.refused, after=last, limit=_PAGE_EVENTS):
         for event in events:
@@ -110,25 +112,33 @@ def _line(event: QueuedEvent) -> str:
     return f"{event.number}  {record['timestamp']}  {event.endpoint}  {action}  {name}  {state}"
 
 
-def _replay(options: Namespace, queue: EventQueue) -> int:
-    count = queue.replay(options.event)
-    return _report(options, count, "will be sent again")
+def _replay(options: Namespace, loaded: LoadedConfiguration, queue: EventQueue) -> int:
+    return _change(options, loaded, queue.replay, "will be sent again")
 
 
-def _discard(options: Namespace, queue: EventQueue) -> int:
-    count = queue.discard(options.event)
-    return _report(options, count, "deleted")
+def _discard(options: Namespace, loaded: LoadedConfiguration, queue: EventQueue) -> int:
+    return _change(options, loaded, queue.discard, "deleted")
 
 
-def _report(options: Namespace, count: int, what: str) -> int:
+def _change(
+    options: Namespace,
+    loaded: LoadedConfiguration,
+    change: Callable[[Sequence[int] | None], int],
+    what: str,
+) -> int:
+    numbers = options.event
+    target = "all" if numbers is None else ", ".join(map(str, numbers))
+    with audited(loaded, f"events.{options.action}", target=target) as entry:
+        count = change(numbers)
+        entry.note(events=count)
     sys.stdout.write(f"{count} {'event' if count == 1 else 'events'} {what}\n")
-    missing = 0 if options.event is None else len(set(options.event)) - count
+    missing = 0 if numbers is None else len(set(numbers)) - count
     if missing:
         print_error(f"{missing} of the numbers name no refused event; see events list --refused")
     return 1 if missing else 0
 
 
-_ACTIONS: Mapping[str, tuple[str, Callable[[Namespace, EventQueue], int]]] = {
+_ACTIONS: Mapping[str, tuple[str, Callable[[Namespace, LoadedConfiguration, EventQueue], int]]] = {
     "list": ("list the events that wait, and those that endpoints have refused", _list),
     "replay": ("send refused events again", _replay),
     "discard": ("delete refused events", _discard),

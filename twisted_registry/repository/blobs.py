@@ -79,11 +79,14 @@ class Blobs:
         return reader
 
     @translate_storage_errors
-    async def url(self, digest: Digest, method: str, client: str = "") -> str | None:
+    async def url(
+        self, digest: Digest, method: str, client: str = "", *, size: int | None = None
+    ) -> str | None:
         """Return a URL of the store with which a client can read the blob, or None.
 
         :param method: the HTTP method that the client will use.
         :param client: the address of the client, which may change the URL; empty if unknown.
+        :param size: the size of the blob, for the event; None if unknown.
         """
         presigner = self.store.presigner
         if presigner is None:
@@ -94,7 +97,7 @@ class Blobs:
             )
         except MethodUnsupported:
             return None
-        self.publish_event("pull", "blob", digest)
+        self.publish_event("pull", "blob", digest, size=size)
         return url
 
     @translate_storage_errors
