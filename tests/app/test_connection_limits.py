@@ -11,7 +11,7 @@ from tests.config.config_loading import MEMORY as MEMORY_CONFIGURATION
 from tests.config.config_loading import load_config
 from tests.support.services import HTTP, MEMORY, run_service
 from twisted_registry.app.listener import descriptor_limit, raise_descriptor_limit
-from twisted_registry.app.service import make_limits
+from twisted_registry.app.settings import make_limits
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from tests.support.processes import (
     SERVE,
     TWISTD,
     RegistryProcess,
+    passing_socket,
     wait_until,
     write_configuration,
 )
@@ -79,6 +80,29 @@ def test_a_push_in_flight_ends_with_201_and_pulls_after_the_restart(tmp_path, co
     assert "Traceback" not in "\n".join(lines)
     with start(tmp_path, command, workers, "0s") as server:
         assert server.ask("GET", f"/v2/a/blobs/{DIGEST}")[1] == CONTENT
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_connections_wait_for_the_restart_at_a_socket_of_systemd(tmp_path, workers):
+    more = f"  workers: {workers}\n  draintimeout: 30s\n"
+    path = write_configuration(tmp_path, more=more)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        command = (*passing_socket(listening), *SERVE[1:], path)
+        options = {"cwd": tmp_path, "pass_fds": (listening.fileno(),), "count": workers}
+        with Family(*command, **options) as server:
+            connection = server.connection()
+            begin(server, connection)
+            server.process.terminate()
+            wait_until(lambda: len(server.log_lines("no new connections")) == workers)
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as waiting:
+                waiting.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                connection.send(CONTENT[HALF:])
+                assert connection.getresponse().status == 201
+                assert server.stop()[0] == 0
+                with Family(*command, **options) as again:
+                    assert waiting.recv(1000).startswith(b"HTTP/1.1 200 ")
+                    assert again.ask("GET", f"/v2/a/blobs/{DIGEST}")[1] == CONTENT
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -15,9 +15,9 @@ from twisted.logger import Logger
 from twisted_registry.api.root import NotFoundResource
 from twisted_registry.app.audit import record_change_of_rules
 from twisted_registry.app.errors import StartError
+from twisted_registry.app.settings import change_api_settings, limit_rates
 from twisted_registry.app.stores import make_manifest_policy
 from twisted_registry.auth.access import OpenAccess
-from twisted_registry.auth.rate_limits import RateLimit, RateLimitedAccess
 from twisted_registry.config.changes import find_changes
 from twisted_registry.tls.interfaces import CertificateError
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from twisted_registry.app.tls import TLSService
     from twisted_registry.auth.audit import IAuditLog
     from twisted_registry.auth.interfaces import IAccessController
+    from twisted_registry.auth.rate_limits import RateLimit
     from twisted_registry.config.changes import Changes
     from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
@@ -66,20 +67,6 @@ def make_access_control(
     return make_access(
         configuration, registry, reactor, by_address, audit_log, may_create=may_create
     )
-
-
-def limit_rates(
-    access: IAccessController,
-    configuration: Configuration,
-    by_address: RateLimit | None,
-    reactor: Any,
-) -> IAccessController:
-    """Return an access controller with the limits of requests for each address and user."""
-    per_user = configuration.http.limits.requestsperuser
-    if by_address is None and not per_user:
-        return access
-    by_user = RateLimit(per_user, reactor, "user") if per_user else None
-    return RateLimitedAccess(access, by_address, by_user)
 
 
 @define(eq=False, kw_only=True)
@@ -190,15 +177,7 @@ class ConfigurationReloader:
         closing.addErrback(lambda reason: log.failure("access control was not closed", reason))
 
     def _use_settings(self, configuration: Configuration) -> None:
-        settings = evolve(
-            self.api.settings,
-            headers=configuration.http.headers,
-            delete=configuration.storage.delete.enabled,
-            catalog_limit=configuration.catalog.maxentries,
-            tags_limit=configuration.tags.maxtags,
-            max_blob_bytes=configuration.http.limits.blobbytes,
-        )
-        self.api.use_settings(settings)
+        self.api.use_settings(change_api_settings(self.api.settings, configuration))
         self.registry.use_policy(make_manifest_policy(configuration))
 
     def _fail(self, new: LoadedConfiguration, problem: str) -> str:

@@ -16,7 +16,6 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.logger import ILogObserver, Logger
 
-from twisted_registry.api.context import APISettings, URLBuilder
 from twisted_registry.api.resource import RegistryResource
 from twisted_registry.api.root import make_error_body, make_root, put_path
 from twisted_registry.app.audit import open_audit_log, record_change_of_rules
@@ -40,8 +39,14 @@ from twisted_registry.app.maintenance import (
 )
 from twisted_registry.app.reload import (
     ConfigurationReloader,
-    limit_rates,
     make_access_control,
+)
+from twisted_registry.app.settings import (
+    limit_rates,
+    make_api_settings,
+    make_limits,
+    make_rate_limit,
+    make_trusted_proxies,
 )
 from twisted_registry.app.stores import (
     make_descriptor_cache,
@@ -53,13 +58,9 @@ from twisted_registry.app.stores import (
 )
 from twisted_registry.app.tracing import make_tracing
 from twisted_registry.auth.access import OpenAccess
-from twisted_registry.auth.rate_limits import RateLimit, UploadSlots
-from twisted_registry.config.http import DEFAULT_TRUSTED_PROXIES
 from twisted_registry.config.loading import as_loaded
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.health.registry import FollowedHealth, HealthRegistry
-from twisted_registry.http.interfaces import Limits
-from twisted_registry.http.proxies import TrustedProxies
 from twisted_registry.http.site import AccessLog, HTTPSite
 from twisted_registry.maintenance.clock_watch import ClockWatch
 from twisted_registry.repository import layout
@@ -86,7 +87,6 @@ if TYPE_CHECKING:
     from twisted_registry.app.tls import TLSService
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.config.loading import LoadedConfiguration
-    from twisted_registry.config.schema import Configuration
     from twisted_registry.metrics.counts import Counts
     from twisted_registry.repository.interfaces import IRegistryListener
     from twisted_registry.storage.interfaces import IStorageDriver
@@ -97,9 +97,6 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: The default of ``http.limits.connections``, if there are descriptors for them. An idle one takes
-#: some 6 KiB, and 34 KiB over TLS.
-_MAX_CONNECTIONS = 8192
 #: The services that stop first, and at the same time; the others when these have ended.
 _STOPPED_FIRST = frozenset({"http", "workers", "maintenance", "systemd"})
 
@@ -695,54 +692,3 @@ def _restrict_permissions(root: Path) -> None:
                 " mode={mode:04o}",
                 path=wide.path, mode=wide.mode,
             )  # fmt: skip
-
-
-def make_api_settings(configuration: Configuration) -> APISettings:
-    """Make the settings of the API."""
-    http, storage = configuration.http, configuration.storage
-    uploads = http.limits.uploadsperuser
-    return APISettings(
-        urls=URLBuilder(http.host, http.relativeurls),
-        headers=http.headers,
-        delete=storage.delete.enabled,
-        read_only=storage.maintenance.readonly.enabled,
-        redirect=not storage.redirect.disable,
-        catalog_limit=configuration.catalog.maxentries,
-        tags_limit=configuration.tags.maxtags,
-        max_blob_bytes=http.limits.blobbytes,
-        upload_slots=UploadSlots(uploads) if uploads else None,
-    )
-
-
-def make_rate_limit(rate: float, what: str, reactor: Any) -> RateLimit | None:
-    """Make a limit of requests; None for no limit.
-
-    :param rate: requests per second; 0 for no limit.
-    :param what: what is limited, ``address`` or ``user``.
-    """
-    return RateLimit(rate, reactor, what) if rate else None
-
-
-def make_trusted_proxies(configuration: Configuration) -> TrustedProxies | None:
-    """Make the proxies whose headers are believed; None for the default ones."""
-    proxies = configuration.http.trustedproxies
-    return None if proxies == DEFAULT_TRUSTED_PROXIES else TrustedProxies.parse(proxies)
-
-
-def make_limits(configuration: Configuration, descriptors: int) -> Limits:
-    """Make the limits for requests and connections.
-
-    :param descriptors: how many descriptors this process may have. Half of them are for
-        connections, so that every one of them can read or write a file.
-    """
-    limits = configuration.http.limits
-    return Limits(
-        url_bytes=limits.urlbytes,
-        header_bytes=limits.headerbytes,
-        header_seconds=limits.headertimeout,
-        idle_seconds=limits.idletimeout,
-        body_seconds=limits.bodytimeout,
-        body_bytes_per_second=limits.bodyrate,
-        connections=limits.connections or min(descriptors // 2, _MAX_CONNECTIONS),
-        connections_per_address=limits.connectionsperaddress,
-    )
