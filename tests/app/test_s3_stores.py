@@ -293,7 +293,12 @@ def test_check_finds_an_unusable_key_of_cloudfront(tmp_path):
     (tmp_path / "registry.yml").write_text(text)
     status, _, lines = run(*CHECK, "registry.yml", cwd=tmp_path)
     assert status == 1
-    assert f"middleware.storage[0].options.privatekey: {tmp_path}/missing.pem: No" in lines[-1]
+    assert f"storage[0].options.privatekey: {tmp_path}/missing.pem does not exist" in lines[-1]
+    (tmp_path / "missing.pem").write_text("no key\n")
+    (tmp_path / "missing.pem").chmod(0o600)
+    status, _, lines = run(*CHECK, "registry.yml", cwd=tmp_path)
+    assert status == 1
+    assert f"middleware.storage[0].options.privatekey: {tmp_path}/missing.pem: " in lines[-1]
 
 
 def test_check_sends_requests_if_it_shall(tmp_path, object_stores):
