@@ -1,4 +1,4 @@
-"""The debug address, ``http.debug``: health, process variables, stacks, metrics and maintenance.
+"""The debug address, ``http.debug``: health, variables, stacks, profiles, metrics and maintenance.
 
 The first process listens there, since it runs the maintenance. Further processes report what they
 have counted to it.
@@ -18,14 +18,15 @@ from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
 from twisted_registry import __version__
-from twisted_registry.api.context import get_caller, get_header_fields
+from twisted_registry.api.context import Query, get_caller, get_header_fields
 from twisted_registry.api.response import JSON, Response
 from twisted_registry.api.root import JSONResource, PageResource, make_error_body, put_path
 from twisted_registry.app.errors import StartError, require_extra
+from twisted_registry.app.inspection import Inspector
 from twisted_registry.app.listener import HTTPService, describe_address, make_endpoint
 from twisted_registry.auth.interfaces import MAINTENANCE
 from twisted_registry.config.http import parse_address
-from twisted_registry.health.stacks import ActiveRequest, describe_activity
+from twisted_registry.health.profile import MAX_SECONDS, format_stacks, render_flame_graph
 from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.proxies import TrustedProxies
 from twisted_registry.http.site import HTTPSite
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from twisted.application.service import MultiService
     from twisted.web.server import Request
 
+    from twisted_registry.app.inspection import AskWorkers
     from twisted_registry.app.maintenance import MaintenanceService
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.config.http import Address
@@ -55,6 +57,9 @@ log = Logger()
 #: At a time; idle ones are closed for new ones. Few programs read the pages.
 _MAX_CONNECTIONS = 100
 _TEXT = "text/plain; charset=utf-8"
+_SVG = "image/svg+xml"
+#: Seconds of a profile, unless the request says otherwise.
+_PROFILE_S = 10.0
 
 
 @define(eq=False)
@@ -153,6 +158,50 @@ class HealthPage(PageResource):
         return Response(200, [("Cache-Control", "no-store")])
 
 
+class ProfilePage(PageResource):
+    """A profile of all processes: ``?seconds=10``, and ``&format=text`` for collapsed stacks.
+
+    :param make_profile: makes it, given the seconds.
+    """
+
+    def __init__(self, make_profile: Callable[[float], Awaitable[Mapping[str, int]]]) -> None:
+        super().__init__(self._refuse)
+        self._make_profile = make_profile
+
+    async def _refuse(self) -> Response:
+        raise method_not_allowed("GET")
+
+    async def make_response(self, request: Request) -> Response:
+        """Make a profile, and return it as text or as a flame graph.
+
+        :raises RegistryError: 400 if a parameter is not valid, 405 for another method.
+        """
+        if request.method != b"GET":
+            raise method_not_allowed("GET")
+        query = Query.parse(request.uri.partition(b"?")[2])
+        kind = query.first("format") or "svg"
+        if kind not in {"svg", "text"}:
+            raise _invalid("format: expected svg or text")
+        stacks = await self._make_profile(_read_seconds(query.first("seconds")))
+        if kind == "text":
+            return make_page(format_stacks(stacks).encode(), _TEXT)
+        return make_page(render_flame_graph(stacks).encode(), _SVG)
+
+
+def _read_seconds(text: str | None) -> float:
+    try:
+        seconds = _PROFILE_S if text is None else float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= MAX_SECONDS:
+        raise _invalid(f"seconds: expected a number from 1 to {MAX_SECONDS:.0f}")
+    return seconds
+
+
+def _invalid(message: str) -> RegistryError:
+    return RegistryError(ErrorCode.UNSUPPORTED, message=message, status=400)
+
+
 def make_page(content: bytes, content_type: str, status: int = 200) -> Response:
     """Return a response that is not cached, and that a browser takes for what it is."""
     headers = [
@@ -183,8 +232,8 @@ class DebugListener(HTTPService):
         log.info("health, metrics and maintenance: {address}", address=address)
         if not self.is_loopback_only:
             log.warn(
-                "http.debug.addr: whoever can connect to {address} can read health, metrics, stacks"
-                " and maintenance; use a loopback address or a private network",
+                "http.debug.addr: whoever can connect to {address} can read health, metrics,"
+                " stacks, profiles and maintenance; use a loopback address or a private network",
                 address=address,
             )
 
@@ -193,7 +242,10 @@ class DebugAddress:
     """The part of one process in the debug address.
 
     :ivar aggregated_counts: the counts of all processes; None unless metrics are enabled.
+    :ivar inspector: looks at this process; set by :meth:`listen` and :meth:`report`.
     """
+
+    inspector: Inspector
 
     def __init__(self, configuration: Configuration, reactor: Any) -> None:
         """Begin to count if metrics are enabled; :meth:`listen` or :meth:`report` follows.
@@ -237,6 +289,7 @@ class DebugAddress:
         access: IAccessController | None,
         health: HealthRegistry,
         api_site: HTTPSite,
+        ask_workers: AskWorkers,
         watermark: Watermark | None = None,
         count_events: EventCounter | None = None,
     ) -> None:
@@ -246,6 +299,7 @@ class DebugAddress:
         :param access: the controller that guards the API; None if none is configured.
         :param health: the state of the registry.
         :param api_site: the HTTP server of the API, whose requests the stacks list.
+        :param ask_workers: asks the other processes what they are doing.
         :param watermark: measures the disk; None if it is not configured.
         :param count_events: returns how many events wait, and how many were refused, by endpoint
             of notifications; None without any.
@@ -258,15 +312,21 @@ class DebugAddress:
             endpoint = make_endpoint(address, self._reactor, {})
         except StartError as error:
             raise StartError(f"{key}: {error}") from error
-        pages = _DebugPages(
-            maintenance, watermark, self._started_at, api_site, self._reactor, count_events
-        )
+        self.inspector = inspector = Inspector(api_site, self._reactor)
+        pages = _DebugPages(maintenance, watermark, self._started_at, self._reactor, count_events)
+
+        async def describe_stacks() -> Response:
+            return make_page((await inspector.describe_all(ask_workers)).encode(), _TEXT)
+
         guard = self._guard = PostGuard(access, is_loopback(address))
         root, debug = JSONResource(), JSONResource()
         root.putChild(b"debug", debug)
         debug.putChild(b"health", HealthPage(health, guard))
         debug.putChild(b"vars", PageResource(pages.variables))
-        debug.putChild(b"stacks", PageResource(pages.stacks))
+        debug.putChild(b"stacks", PageResource(describe_stacks))
+        debug.putChild(
+            b"profile", ProfilePage(lambda seconds: inspector.profile_all(seconds, ask_workers))
+        )
         debug.putChild(
             b"maintenance", MaintenancePage(pages.maintenance_status, pages.start_task, guard)
         )
@@ -290,8 +350,12 @@ class DebugAddress:
         if self._guard is not None:
             self._guard.access = access
 
-    def report(self, parent: MultiService) -> None:
-        """Add a child service that reports the counts to the first process; for other processes."""
+    def report(self, parent: MultiService, api_site: HTTPSite) -> None:
+        """Add a child service that reports the counts to the first process; for other processes.
+
+        :param api_site: the HTTP server of the API.
+        """
+        self.inspector = Inspector(api_site, self._reactor)
         if self.aggregated_counts is not None:
             reporter = CountsReporter(self.aggregated_counts.own, sys.stderr, self._reactor)
             reporter.setServiceParent(parent)
@@ -312,7 +376,6 @@ class _DebugPages:
     maintenance: MaintenanceService | None
     watermark: Watermark | None
     started_at: float
-    api_site: HTTPSite
     reactor: Any
     count_events: EventCounter | None
 
@@ -331,22 +394,6 @@ class _DebugPages:
     async def maintenance_status(self) -> Response:
         watermark = {} if self.watermark is None else {"watermark": self.watermark.status()}
         return make_json_page({"tasks": await self.tasks(), **watermark})
-
-    async def stacks(self) -> Response:
-        now = self.reactor.seconds()
-        requests = [
-            ActiveRequest(
-                request.method.decode("latin-1"),
-                request.path.decode("latin-1"),
-                request.client_address,
-                getattr(request, "user", b"").decode("utf-8", "replace"),
-                now - request.started_at,
-            )
-            for connection in self.api_site.connections
-            if (request := connection.request) is not None
-        ]
-        text = await describe_activity(requests, self.reactor)
-        return make_page(text.encode(), _TEXT)
 
     async def variables(self) -> Response:
         usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -415,10 +415,17 @@ class RegistryService(MultiService):
             notifications = self._notifications
             count_events = None if notifications is None else notifications.counts
             self._debug.listen(
-                self, maintenance, access, self.health, self.site, watermark, count_events
+                self,
+                maintenance,
+                access,
+                self.health,
+                self.site,
+                self._inspect_workers,
+                watermark,
+                count_events,
             )
         elif self._debug is not None:
-            self._debug.report(self)
+            self._debug.report(self, self.site)
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """Set the log observer of an application that twistd has made."""
@@ -587,6 +594,21 @@ class RegistryService(MultiService):
         """Answer a question of the first process, in a worker."""
         if self._process_table is not None:
             self._process_table.answer(number)
+
+    async def inspect(self, profile_s: float | None) -> str:
+        """Return what this process is doing, for the first process; in a worker.
+
+        :param profile_s: seconds of a profile; None for the stacks.
+        """
+        return "" if self._debug is None else await self._debug.inspector.answer(profile_s)
+
+    def _inspect_workers(self, profile_s: float | None) -> Deferred[dict[int, str | None]]:
+        if "workers" not in self.namedServices:
+            return succeed({})
+        answers: Deferred[dict[int, str | None]] = self.getServiceNamed("workers").inspect(
+            profile_s
+        )
+        return answers
 
     def are_workers_alive(self) -> bool:
         """Return whether the event loops of all workers run, as far as is known."""

@@ -8,8 +8,9 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.logger import globalLogBeginner
+from twisted.logger import Logger, globalLogBeginner
 
 from twisted_registry.app.logs import filter_level
 from twisted_registry.app.process import open_access_log, run_service
@@ -18,8 +19,16 @@ from twisted_registry.app.stopping import limit_stop
 from twisted_registry.app.tracing import with_trace_ids
 from twisted_registry.config.loading import LoadedConfiguration
 from twisted_registry.tls.interfaces import CertificateBundle
-from twisted_registry.workers.handover import CONTROL_FD, ControlPipe, Handover, Question
-from twisted_registry.workers.logs import EventSender
+from twisted_registry.workers.handover import (
+    CONTROL_FD,
+    ControlPipe,
+    Handover,
+    Inspection,
+    Question,
+)
+from twisted_registry.workers.logs import EventSender, write_answer
+
+log = Logger()
 
 
 def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
@@ -58,6 +67,9 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
             service.set_certificate(message)
         elif isinstance(message, LoadedConfiguration):
             service.reload(message)
+        elif isinstance(message, Inspection):
+            answering = Deferred.fromCoroutine(_answer(service, message))
+            answering.addErrback(lambda reason: log.failure("no answer to {q}", reason, q=message))
 
     ControlPipe(reactor, control, stop, abort_requests, on_message)
     # Replaces the reactor's own handler, for which a second signal is an error.
@@ -66,3 +78,8 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
         "before", "shutdown", limit_stop, loaded.configuration.http.draintimeout
     )
     return run_service(service, loaded, reactor)
+
+
+async def _answer(service: RegistryService, question: Inspection) -> None:
+    text = await service.inspect(question.profile_s)
+    write_answer(sys.stderr, question.number, text)

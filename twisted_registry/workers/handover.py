@@ -85,6 +85,18 @@ class Question:
     number: int
 
 
+@frozen
+class Inspection:
+    """Asks a worker what it is doing. It answers on its standard error, as its log.
+
+    :ivar number: the number of the answer.
+    :ivar profile_s: seconds of a profile; None for the stacks.
+    """
+
+    number: int
+    profile_s: float | None
+
+
 def _read_exactly(descriptor: int, size: int) -> bytes | None:
     parts = []
     while size:

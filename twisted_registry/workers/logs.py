@@ -2,8 +2,9 @@
 
 Log events of a worker go through its standard error, a pipe to the first process, which alone
 writes the log: to standard error, or to where twistd logs. An event is one line of JSON. Counts of
-a worker are lines that begin with :data:`~twisted_registry.metrics.interfaces.COUNTS_PREFIX`. Any
-other line is written by the Python interpreter, for example when it crashes.
+a worker are lines that begin with :data:`~twisted_registry.metrics.interfaces.COUNTS_PREFIX`, and
+answers to the first process are lines that begin with :data:`ANSWER_PREFIX`. Any other line is
+written by the Python interpreter, for example when it crashes.
 
 The access log is written to standard output by all processes. A write to a pipe can be interleaved
 with writes of other processes if it is longer than a page, or if the pipe is full. So each line is
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -31,6 +33,7 @@ from zope.interface import implementer
 from twisted_registry.metrics.interfaces import COUNTS_PREFIX
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TextIO
 
     from _typeshed import ReadableBuffer
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 
     from twisted_registry.metrics.interfaces import ICountsReceiver
 
+#: How a line with an answer begins; a JSON list of its number and its text follows.
+ANSWER_PREFIX: Final = b"answer "
 #: The field of a log line with the id of the process.
 PID_FIELD: Final = "process.pid"
 _MESSAGE_FIELD: Final = "err.message"
@@ -87,11 +92,13 @@ class EventReceiver:
 
     :ivar observer: receives the events.
     :ivar counts_receiver: receives the counts of the worker; None if metrics are disabled.
+    :ivar on_answer: receives number and text of the answers of the worker.
     :ivar pid: the id of the worker's process.
     """
 
     observer: ILogObserver
     counts_receiver: ICountsReceiver | None = None
+    on_answer: Callable[[int, str], object] | None = None
     pid: int = field(init=False, default=0)
     _pending: bytes = field(init=False, default=b"")
 
@@ -112,6 +119,10 @@ class EventReceiver:
         if self.counts_receiver is not None and line.startswith(COUNTS_PREFIX):
             self.counts_receiver.update(self.pid, line.removeprefix(COUNTS_PREFIX))
             return
+        if self.on_answer is not None and line.startswith(ANSWER_PREFIX):
+            number, answer = json.loads(line.removeprefix(ANSWER_PREFIX))
+            self.on_answer(number, answer)
+            return
         text = line.decode("utf-8", "replace")
         event = _decode_event(text)
         if event is None:
@@ -128,6 +139,16 @@ class EventReceiver:
         # The origin of a line in twistd's own log.
         event["log_system"] = f"{event.get('log_namespace')}#{level.name} {self.pid}"
         self.observer(event)
+
+
+def write_answer(stream: TextIO, number: int, text: str) -> None:
+    """Answer the first process.
+
+    :param stream: the standard error of the worker.
+    :param number: of the question.
+    """
+    stream.write(f"{ANSWER_PREFIX.decode()}{json.dumps([number, text])}\n")
+    stream.flush()
 
 
 def _decode_event(text: str) -> LogEvent | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.error import ProcessDone
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
@@ -19,6 +19,7 @@ from twisted_registry.workers.handover import (
     STOP_MESSAGE,
     TABLE_FD,
     Handover,
+    Inspection,
     Question,
     encode_message,
     worker_command,
@@ -48,6 +49,8 @@ _MAX_RESTART_DELAY_S = 30.0
 _STABLE_AFTER_S = 10.0
 #: Seconds after the drain timeout until a worker that has not ended is killed.
 _KILL_GRACE_S = 5.0
+#: Seconds for the answer of a worker that is asked what it is doing.
+_ANSWER_TIMEOUT_S = 5.0
 #: Seconds after requests were cut until a worker that has not ended is killed.
 _ABORT_GRACE_S = 2.0
 
@@ -102,6 +105,7 @@ class WorkerSupervisor(Service):
         self._http = loaded.configuration.http
         self._bundle: CertificateBundle | None = None
         self._question = 0
+        self._inspection = 0
         self._slots = [WorkerSlot(number) for number in range(1, self._http.workers)]
 
     def startService(self) -> None:
@@ -143,6 +147,24 @@ class WorkerSupervisor(Service):
             process.question = self._question
             process.send(Question(self._question))
         return True
+
+    def inspect(self, profile_s: float | None) -> Deferred[dict[int, str | None]]:
+        """Ask all workers what they are doing.
+
+        :param profile_s: seconds of a profile; None for their stacks.
+        :returns: what each answers, by the id of its process; None if it does not answer in time.
+        """
+        self._inspection += 1
+        question = Inspection(self._inspection, profile_s)
+        timeout_s = _ANSWER_TIMEOUT_S + (profile_s or 0)
+        running = [slot.process for slot in self._slots if slot.process is not None]
+        answers = [
+            process.inspect(question).addTimeout(timeout_s, self._reactor, lambda *_: None)
+            for process in running
+        ]
+        pids = [process.pid for process in running]
+        gathered: Deferred[Any] = gatherResults(answers, consumeErrors=True)
+        return gathered.addCallback(lambda texts: dict(zip(pids, texts, strict=True)))
 
     def abort_requests(self) -> None:
         """Make all workers cut the requests in progress, and end."""
@@ -253,7 +275,9 @@ class WorkerProcess(ProcessProtocol):
         self.question = 0
         self.ended: Deferred[None] = Deferred()
         self._supervisor = supervisor
+        self._answers: dict[int, Deferred[str | None]] = {}
         self._events = events
+        events.on_answer = self._answered
 
     def connectionMade(self) -> None:
         """Log the start of the process."""
@@ -263,6 +287,21 @@ class WorkerProcess(ProcessProtocol):
     def send(self, message: object) -> None:
         """Send a message through the control pipe."""
         self.transport.writeToChild(CONTROL_FD, encode_message(message))
+
+    def inspect(self, question: Inspection) -> Deferred[str | None]:
+        """Ask what the process is doing; fires with None if it ends before it answers."""
+        answer: Deferred[str | None] = Deferred()
+        self._answers[question.number] = answer
+        self.send(question)
+        return answer.addBoth(self._forget_answer, question.number)
+
+    def _forget_answer(self, result: str | None, number: int) -> str | None:
+        self._answers.pop(number, None)
+        return result
+
+    def _answered(self, number: int, text: str | None) -> None:
+        if number in self._answers:
+            self._answers[number].callback(text)
 
     def kill(self) -> None:
         """Kill the process."""
@@ -276,5 +315,7 @@ class WorkerProcess(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """Log the remaining output; the process has ended, and its pipes are closed."""
         self._events.finish()
+        for number in list(self._answers):
+            self._answered(number, None)
         self._supervisor.worker_ended(self, reason)
         self.ended.callback(None)
