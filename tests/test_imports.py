@@ -22,7 +22,7 @@ LAYERS = {
         "oci.linear_regex",
         "oci.patterns",
     ),
-    "storage": ("http.client", "oci"),
+    "storage": ("http.client", "http.client_proxies", "oci"),
     "repository": ("storage.fallbacks", "storage.interfaces", "oci"),
     "auth": ("tls.interfaces", "storage.files", "oci"),
     "tokens": (

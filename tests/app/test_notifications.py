@@ -13,7 +13,7 @@ from http.client import HTTPConnection
 import pytest
 
 from tests.support.manifests import OCI_IMAGE, digest_of, image
-from tests.support.processes import SERVE, run, write_configuration
+from tests.support.processes import SERVE, RegistryProcess, run, write_configuration
 from tests.support.receiver import Receiver, wait_for
 from twisted_registry.app.notifications import make_filter, make_settings, queue_path
 from twisted_registry.config.loading import load_text
@@ -159,6 +159,56 @@ def test_events_name_the_user_and_references(tmp_path):
     assert [each["digest"] for each in event["target"]["references"]] == [
         digest_of(b"{}"), digest_of(b"layer"),
     ]  # fmt: skip
+
+
+def serve_with_endpoint(folder, url, **environ):
+    """Run a registry with an endpoint as a process."""
+    section = f"notifications: {{endpoints: [{{name: hook, url: '{url}', timeout: 5s}}]}}\n"
+    config = write_configuration(folder, more=section)
+    return RegistryProcess(*SERVE, config, cwd=folder, **environ)
+
+
+def push_blob(server):
+    path = f"/v2/a/blobs/uploads/?digest={digest_of(b'x')}"
+    assert server.ask("POST", path, b"x")[0].status == 201
+
+
+def test_http_endpoints_are_reached_through_the_proxy(tmp_path):
+    with Receiver() as proxy:
+        variable = f"http://me:pass@127.0.0.1:{proxy.port}"
+        url = "http://hooks.example/events"
+        with serve_with_endpoint(
+            tmp_path, url, HTTP_PROXY=variable, NO_PROXY="x.example"
+        ) as server:
+            push_blob(server)
+            wait_for(lambda: proxy.received)
+    fields, _ = proxy.received[0]
+    assert fields["Host"] == "hooks.example"
+    assert fields["Proxy-Authorization"] == f"Basic {base64.b64encode(b'me:pass').decode()}"
+
+
+def test_https_endpoints_are_reached_through_a_tunnel(tmp_path):
+    with Receiver() as proxy:
+        variable = f"http://127.0.0.1:{proxy.port}"
+        url = "https://hooks.example/events"
+        with serve_with_endpoint(tmp_path, url, https_proxy=variable) as server:
+            push_blob(server)
+            refusal = "501 Unsupported method ('CONNECT')"
+            wait_for(lambda: [line for line in server.lines if refusal in line])
+
+
+def test_a_proxy_that_cannot_be_used_ends_the_start(tmp_path):
+    endpoint = "{name: hook, url: 'http://hooks.example'}"
+    config = write_configuration(tmp_path, more=f"notifications: {{endpoints: [{endpoint}]}}\n")
+    variable = "https://me:pass@proxy.example"
+    status, _, err = run(*SERVE, config, cwd=tmp_path, HTTP_PROXY=variable)
+    assert status == 1
+    assert err == [
+        (
+            f"twisted-registry: {config}: notifications.endpoints: hook: HTTP_PROXY is not a"
+            " supported proxy URL: expected http://HOST:PORT"
+        )
+    ]
 
 
 def make_file(path):

@@ -11,6 +11,7 @@ import sqlite3
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -24,6 +25,7 @@ from twisted_registry.config.notifications import (
 )
 from twisted_registry.doctor.files import check_folder
 from twisted_registry.http.client import make_agent
+from twisted_registry.http.client_proxies import ProxyInvalid, find_proxy
 from twisted_registry.notifications.envelope import EventSource
 from twisted_registry.notifications.listener import EventFilter, NotificationListener
 from twisted_registry.notifications.queue import IN_MEMORY, EventCount, EventQueue, QueueDamaged
@@ -72,6 +74,7 @@ class NotificationService(MultiService):
         *,
         is_first: bool,
         has_own_store: bool,
+        environ: Mapping[str, str],
         tracing: Tracing | None = None,
     ) -> None:
         """Make all parts; nothing is opened yet.
@@ -79,12 +82,16 @@ class NotificationService(MultiService):
         :param observer: counts what becomes of events.
         :param is_first: whether this is the first process of the registry.
         :param has_own_store: whether the store is the one that the configuration names.
+        :param environ: environment variables, which may name proxies.
         :param tracing: makes attempts part of the traces of their events; None for no tracing.
+        :raises StartError: if a variable that applies to an endpoint is not a supported proxy.
         """
         super().__init__()
         self.setName("notifications")
         notifications = configuration.notifications
         endpoints = notifications.enabled_endpoints
+        for endpoint in endpoints:
+            _check_proxy(endpoint, environ)
         path = queue_path(configuration)
         if not (has_own_store or notifications.queue.path):
             path = IN_MEMORY
@@ -96,6 +103,7 @@ class NotificationService(MultiService):
         self._observer = observer
         self._preparing: Deferred[None] | None = None
         self._reactor = reactor
+        self._environ = environ
         self._wrap_agent = _unchanged if tracing is None else tracing.wrap_agent
         self._sends = is_first or not self._is_lasting
         self._senders = [self._make_sender(endpoint) for endpoint in endpoints if self._sends]
@@ -154,11 +162,12 @@ class NotificationService(MultiService):
             sender.setServiceParent(self)
 
     def _make_sender(self, endpoint: Endpoint) -> EndpointSender:
+        timeout_s = endpoint.timeout or DEFAULT_TIMEOUT_S
         return EndpointSender(
             make_settings(endpoint),
             self._queue,
             self._thread,
-            self._wrap_agent(make_agent(self._reactor, endpoint.timeout or DEFAULT_TIMEOUT_S)),
+            self._wrap_agent(make_agent(self._reactor, timeout_s, self._environ)),
             self._reactor,
             self._attempt_ended,
         )
@@ -242,6 +251,14 @@ def make_filter(endpoint: Endpoint) -> EventFilter:
     ignore = endpoint.ignore
     media_types = frozenset((*ignore.mediatypes, *endpoint.ignoredmediatypes))
     return EventFilter(endpoint.name, media_types, frozenset(ignore.actions))
+
+
+def _check_proxy(endpoint: Endpoint, environ: Mapping[str, str]) -> None:
+    url = urlsplit(endpoint.url)
+    try:
+        find_proxy(environ, url.scheme, url.netloc.rpartition("@")[2])
+    except ProxyInvalid as error:
+        raise StartError(f"notifications.endpoints: {endpoint.name}: {error}") from error
 
 
 def _unchanged(agent: IAgent) -> IAgent:

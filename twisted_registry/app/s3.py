@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from twisted_registry import __version__
 from twisted_registry.app.errors import StartError, install_command
+from twisted_registry.http.client_proxies import ProxyInvalid, find_proxy
 from twisted_registry.repository import layout
 from twisted_registry.storage.s3.address import (
     AddressError,
@@ -22,7 +23,6 @@ from twisted_registry.storage.s3.address import (
     endpoint_address,
 )
 from twisted_registry.storage.s3.client import S3Client
-from twisted_registry.storage.s3.connections import find_proxy
 from twisted_registry.storage.s3.credentials import (
     BotocoreMissing,
     CredentialsError,
@@ -87,7 +87,7 @@ def make_s3_driver(
         credentials = find_credentials(
             reactor, environ, options.accesskey, options.secretkey, options.sessiontoken
         )
-    except AddressError as error:
+    except (AddressError, ProxyInvalid) as error:
         raise StartError(f"storage.{name}: {error}") from error
     except BotocoreMissing as error:
         raise StartError(f"storage.{name}.accesskey: {error}: {install_command('aws')}") from error

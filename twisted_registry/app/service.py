@@ -280,6 +280,7 @@ class RegistryService(MultiService):
             None if self._debug is None else self._debug.counts,
             is_first=self.is_first,
             has_own_store=self._given_driver is None,
+            environ=self._environ,
             tracing=self._tracing,
         )
         service.setServiceParent(self)

@@ -53,7 +53,8 @@ ignored with a warning; those that Kubernetes sets for a service ``registry``, s
 the variables is used, with a warning.
 
 Variables ``OTEL_*`` ask for traces (`tracing.rst <tracing.rst>`_), ``AWS_*`` give the credentials
-of a bucket, and ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` the proxy for it.
+of a bucket, and ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` the proxy for it and for the
+endpoints of notifications.
 
 Values
 ------

@@ -1,24 +1,37 @@
-"""HTTP client for other services: an Agent that does not log, and size limits for responses."""
+"""HTTP client for other services: an Agent that does not log, proxies, and limits for responses."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, ResponseDone
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, ProxyAgent, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
+from twisted_registry.http.client_proxies import (
+    ProxyAuthorizationAgent,
+    TunnelEndpoint,
+    find_proxy,
+)
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from twisted.internet.interfaces import IProtocol, IProtocolFactory
     from twisted.internet.protocol import Factory
     from twisted.python.failure import Failure
     from twisted.web.client import URI
+    from twisted.web.http_headers import Headers
+    from twisted.web.iweb import IBodyProducer, IResponse
+
+    from twisted_registry.http.client_proxies import Proxy
 
 
 @implementer(IStreamClientEndpoint)
@@ -37,31 +50,78 @@ class QuietEndpoint:
 @implementer(IAgentEndpointFactory)
 @frozen
 class _ClientEndpointFactory:
-    """Makes endpoints that verify certificates as browsers do."""
+    """Makes endpoints that verify certificates as browsers do.
+
+    :ivar proxy: the proxy to tunnel through; None connects directly.
+    """
 
     reactor: Any
     connect_timeout_s: float
+    proxy: Proxy | None = None
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """Return the endpoint of a URL."""
-        endpoint: IStreamClientEndpoint = HostnameEndpoint(
-            self.reactor, uri.host.decode("ascii"), uri.port, timeout=self.connect_timeout_s
-        )
+        host, proxy = uri.host.decode("ascii"), self.proxy
+        if proxy is None:
+            endpoint = self.host_endpoint(host, uri.port)
+        else:
+            proxy_endpoint = self.host_endpoint(proxy.host, proxy.port)
+            endpoint = TunnelEndpoint(proxy_endpoint, proxy, host, uri.port)
         if uri.scheme == b"https":
             policy = BrowserLikePolicyForHTTPS()
             endpoint = wrapClientTLS(policy.creatorForNetloc(uri.host, uri.port), endpoint)
         return QuietEndpoint(endpoint)
 
+    def host_endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
+        """Return the endpoint of a host."""
+        return HostnameEndpoint(self.reactor, host, port, timeout=self.connect_timeout_s)
 
-def make_agent(reactor: Any, connect_timeout_s: float) -> IAgent:
+
+def make_agent(
+    reactor: Any, connect_timeout_s: float, environ: Mapping[str, str] | None = None
+) -> IAgent:
     """Return Twisted's Agent, with a new connection for each request.
 
     :param connect_timeout_s: how long connecting may take.
+    :param environ: environment variables that may name a proxy; None for no proxy.
     """
-    agent: IAgent = Agent.usingEndpointFactory(
-        reactor, _ClientEndpointFactory(reactor, connect_timeout_s)
-    )
-    return agent
+    endpoints = _ClientEndpointFactory(reactor, connect_timeout_s)
+    agent: IAgent = Agent.usingEndpointFactory(reactor, endpoints)
+    return agent if environ is None else _ProxyChoosingAgent(reactor, agent, endpoints, environ)
+
+
+@implementer(IAgent)
+@frozen
+class _ProxyChoosingAgent:
+    """Sends each request through the proxy of its URL, if variables name one.
+
+    :ivar direct: sends requests without a proxy.
+    :ivar endpoints: make connections, also to proxies.
+    """
+
+    reactor: Any
+    direct: IAgent
+    endpoints: _ClientEndpointFactory
+    environ: Mapping[str, str] = field(repr=False)
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """Send a request."""
+        url = urlsplit(uri.decode("ascii"))
+        proxy = find_proxy(self.environ, url.scheme, url.netloc)
+        if proxy is None:
+            agent = self.direct
+        elif proxy.tunnels:
+            agent = Agent.usingEndpointFactory(self.reactor, evolve(self.endpoints, proxy=proxy))
+        else:
+            endpoint = QuietEndpoint(self.endpoints.host_endpoint(proxy.host, proxy.port))
+            agent = ProxyAuthorizationAgent(ProxyAgent(endpoint, self.reactor), proxy.authorization)
+        return agent.request(method, uri, headers, bodyProducer)
 
 
 class BodyTooLong(Exception):

@@ -12,9 +12,9 @@ from twisted.internet.protocol import Factory, Protocol
 from tests.storage.s3.fake_agent import CREDENTIALS
 from tests.storage.s3.scripted_server import Store, answer
 from tests.support.self_signed import self_signed
-from twisted_registry.storage.s3.address import AddressError, endpoint_address
+from twisted_registry.http.client_proxies import Proxy, ProxyInvalid, find_proxy
+from twisted_registry.storage.s3.address import endpoint_address
 from twisted_registry.storage.s3.client import S3Client
-from twisted_registry.storage.s3.connections import Proxy, find_proxy
 from twisted_registry.storage.s3.errors import Unreachable
 from twisted_registry.storage.s3.sender import Backoff, Sender
 from twisted_registry.storage.s3.transport import Timeouts, make_transport
@@ -78,7 +78,7 @@ def test_no_proxy_rules_select_direct_connections(rules, netloc, direct):
 )
 def test_invalid_proxy_is_reported_without_its_password(value):
     value = value.replace("//p", "//me:secret@p")
-    with pytest.raises(AddressError, match=r"^HTTP_PROXY is not a supported proxy") as caught:
+    with pytest.raises(ProxyInvalid, match=r"^HTTP_PROXY is not a supported proxy") as caught:
         find_proxy({"HTTP_PROXY": value}, "http", "images.example")
     assert "secret" not in str(caught.value)
 

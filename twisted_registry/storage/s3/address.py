@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from attrs import field, frozen
 
+from twisted_registry.http.client_proxies import DEFAULT_PORTS
 from twisted_registry.storage.s3.sigv4 import encoded_path
 
 #: Region that most stores without regions use.
@@ -23,8 +24,6 @@ _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{1,61}[a-z0-9])")
 #: Bucket names that are one or more host labels.
 _LABELS: Final = re.compile(r"(?=.{3,63}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])")
 _AWS_HOST: Final = re.compile(r"s3[.-]([a-z0-9-]+)\.amazonaws\.com(\.cn)?")
-#: Default port of each URL scheme.
-DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 #: Domains of AWS partitions other than ``amazonaws.com``, by prefix of the region.
 _DOMAINS: Final = {
     "cn-": "amazonaws.com.cn",

@@ -36,11 +36,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
-from twisted_registry.storage.s3.connections import (
-    ProxyAuthorizationAgent,
-    StoreEndpointFactory,
-    UnverifiedTLSPolicy,
-)
+from twisted_registry.http.client_proxies import ProxyAuthorizationAgent
+from twisted_registry.storage.s3.connections import StoreEndpointFactory, UnverifiedTLSPolicy
 from twisted_registry.storage.s3.errors import (
     InvalidResponse,
     S3Error,
@@ -56,7 +53,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
     from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 
-    from twisted_registry.storage.s3.connections import Proxy
+    from twisted_registry.http.client_proxies import Proxy
     from twisted_registry.storage.s3.interfaces import Content, DeferredGenerator, ObjectInfo
 
 #: Maximum number of bytes per write to the transport. A larger write would be copied or encrypted
