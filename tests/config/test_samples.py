@@ -61,7 +61,7 @@ def starting(sample):
 )
 def test_it_starts(sample, folder):
     loaded = load_sample(sample, folder)
-    assert check_start(loaded.configuration) == []
+    assert check_start(loaded.configuration, {}) == []
     warnings = sample.get("warnings", [])
     assert len(loaded.warnings) == len(warnings)
     for told, expected in zip(sorted(loaded.warnings), sorted(warnings), strict=True):
