@@ -33,7 +33,7 @@ http: {{addr: '{addr}', secret: do-not-tell, workers: WORKERS}}
 auth: {{htpasswd: {{realm: r, path: users}}}}
 """
 PULL, PUSH = "access: {authenticated: [pull]}\n", "access: {authenticated: [push]}\n"
-TABLE = [(SERVE, 1), (SERVE, 2), ((*TWISTD, "registry"), 2)]
+TABLE = [(SERVE, 1), ((*TWISTD, "registry"), 2)]
 
 
 @pytest.fixture

@@ -60,8 +60,11 @@ def is_closed(port):
     return False
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("command", [SERVE, WITH_TWISTD], ids=["serve", "twistd"])
+@pytest.mark.parametrize(
+    ("command", "workers"),
+    [(SERVE, 1), (SERVE, 2), (WITH_TWISTD, 2)],
+    ids=["serve", "serve-workers", "twistd-workers"],
+)
 def test_a_push_in_flight_ends_with_201_and_pulls_after_the_restart(tmp_path, command, workers):
     with start(tmp_path, command, workers, "30s") as server:
         connections = server.one_for_each() if workers > 1 else [server.connection()]
@@ -82,8 +85,8 @@ def test_a_push_in_flight_ends_with_201_and_pulls_after_the_restart(tmp_path, co
         assert server.ask("GET", f"/v2/a/blobs/{DIGEST}")[1] == CONTENT
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_connections_wait_for_the_restart_at_a_socket_of_systemd(tmp_path, workers):
+def test_connections_wait_for_the_restart_at_a_socket_of_systemd(tmp_path):
+    workers = 2
     more = f"  workers: {workers}\n  draintimeout: 30s\n"
     path = write_configuration(tmp_path, more=more)
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -130,17 +133,16 @@ def test_what_is_longer_than_draintimeout_is_cut_and_can_be_resumed(tmp_path, wo
         assert server.ask("GET", f"/v2/a/blobs/{DIGEST}")[1] == CONTENT
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
-    ("command", "number", "expected"),
+    ("command", "workers", "number", "expected"),
     [
-        (SERVE, signal.SIGTERM, 128 + signal.SIGTERM),
-        (SERVE, signal.SIGINT, 128 + signal.SIGINT),
-        (WITH_TWISTD, signal.SIGTERM, -signal.SIGTERM),
+        (SERVE, 1, signal.SIGTERM, 128 + signal.SIGTERM),
+        (SERVE, 2, signal.SIGINT, 128 + signal.SIGINT),
+        (WITH_TWISTD, 1, signal.SIGTERM, -signal.SIGTERM),
     ],
-    ids=["serve-term", "serve-int", "twistd"],
+    ids=["serve", "serve-workers", "twistd"],
 )
-def test_a_second_signal_cuts_requests(tmp_path, command, number, expected, workers):
+def test_a_second_signal_cuts_requests(tmp_path, command, workers, number, expected):
     with start(tmp_path, command, workers, "60s") as server:
         connection = server.one_for_each()[-1] if workers > 1 else server.connection()
         begin(server, connection)
