@@ -116,6 +116,7 @@ LATE = {
     ("app.process", "app.systemd"): "for systemd only",
     ("app.service", "app.debug"): "for http.debug.addr only",
     ("app.service", "app.metrics"): "for metrics only",
+    ("app.service", "app.variables"): "for http.debug.addr only",
     ("app.service", "workers"): "for several processes only",
     ("app.service", "maintenance.pull_times"): "for retention by pulls only",
     ("app.stores", "storage.filesystem"): "not for buckets and memory",

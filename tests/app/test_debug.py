@@ -27,6 +27,7 @@ from tests.support.receiver import Receiver
 from tests.support.services import HTTP, MEMORY, run_service
 from twisted_registry.app.debug import is_loopback
 from twisted_registry.app.errors import install_command
+from twisted_registry.config.document import MASK
 from twisted_registry.config.http import parse_address
 
 DEBUG = "  debug: {{addr: '127.0.0.1:0', prometheus: {{enabled: true, path: /a/metrics}}}}\n"
@@ -315,4 +316,63 @@ def test_notifications_are_counted(tmp_path):
             (endpoint,) = json.loads(ask("/debug/vars")[1])["registry"]["notifications"][
                 "endpoints"
             ]
-            assert endpoint == {"name": "hook", "Metrics": {"Pending": 0, "Refused": 1}}
+            assert endpoint["name"] == "hook"
+            assert endpoint["Metrics"] == {
+                "Pending": 0,
+                "Refused": 1,
+                "Events": 2,
+                "Successes": 1,
+                "Failures": 2,
+                "Errors": 0,
+                "Dropped": 0,
+                "Statuses": {"200 OK": 1, "400 Bad Request": 1, "500 Internal Server Error": 1},
+            }
+
+
+VARIABLES = """\
+version: 0.1
+storage:
+  inmemory: {{}}
+  cache: {{blobdescriptor: inmemory}}
+redis: {{addr: 'localhost:6379', password: not to be seen}}
+notifications:
+  endpoints:
+  - name: hook
+    url: http://user:not-to-be-seen@127.0.0.1:9/
+    headers: {{Authorization: [not to be seen]}}
+    threshold: 3
+    ignore: {{actions: [pull]}}
+  - {{name: off, url: 'http://127.0.0.1:9/', disabled: true}}
+http: {{addr: '127.0.0.1:0', debug: {{addr: '127.0.0.1:0'}}}}
+"""
+
+
+def test_variables_have_the_names_of_distribution_and_no_secrets(tmp_path):
+    """Also without metrics."""
+    path = write_configuration(tmp_path, VARIABLES)
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
+        push_blob(server, b"blob")
+        digest = hashlib.sha256(b"blob").hexdigest()
+        assert server.ask("GET", f"/v2/a/blobs/sha256:{digest}")[0].status == 200
+        content = asking(server)("/debug/vars")[1]
+        server.stop()
+    assert b"not to be seen" not in content
+    assert b"not-to-be-seen" not in content
+    found = json.loads(content)["registry"]
+    uses = found["cache"]["storage"]["blobdescriptor"]
+    assert uses.keys() == {"Requests", "Hits", "Misses"}
+    config = found["redis"]["Config"]
+    assert (config["addr"], config["password"]) == ("localhost:6379", MASK)
+    assert found["redis"]["Active"] == 0
+    (endpoint,) = found["notifications"]["endpoints"]
+    assert endpoint.pop("Metrics")["Events"] == 1
+    assert endpoint == {
+        "name": "hook",
+        "url": f"http://{MASK}@127.0.0.1:9/",
+        "Headers": {"Authorization": [MASK]},
+        "Timeout": 1_000_000_000,
+        "Threshold": 3,
+        "Backoff": 1_000_000_000,
+        "IgnoredMediaTypes": None,
+        "Ignore": {"MediaTypes": None, "Actions": ["pull"]},
+    }

@@ -1,8 +1,9 @@
 """The metrics of one session, as this registry and as Distribution 2.8.3 expose them.
 
 All samples that Distribution exposes are exposed here as well, with the same names, labels and
-values: counters, gauges, and the counts of histograms, whose sums are times and sizes. What differs
-on purpose is listed here, and in ``docs/metrics.rst``.
+values: counters, gauges, and the counts of histograms, whose sums are times and sizes. So are the
+variables of notifications, which Distribution 2.8.3 has in ``/debug/vars`` only. What differs on
+purpose is listed here, and in ``docs/metrics.rst``.
 """
 
 from __future__ import annotations
@@ -13,12 +14,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.remote import Remote, with_digest
 from tests.integration.servers import DISTRIBUTION, HERE, OURS
 from tests.support.manifests import OCI_IMAGE, digest_of, image
-from tests.support.processes import free_port
+from tests.support.processes import free_port, wait_until
+from tests.support.receiver import Receiver
 
 pytestmark = pytest.mark.integration
 
 MORE = """\
   debug: {{addr: '{debug}', prometheus: {{enabled: true}}}}
+notifications:
+  endpoints:
+  - name: hook
+    url: {url}
+    timeout: 5s
+    headers: {{X-Token: [a]}}
+    ignore: {{mediatypes: [text/plain], actions: [pull]}}
 """
 CONFIG, LAYER = b"{}", b"a layer of forty-five bytes, more or less ..."
 
@@ -32,6 +41,8 @@ ABSENT = (
 OTHER_VALUES = ("process_", "registry_storage_action_seconds")
 #: Responses with another status, by handler, method and status of this registry.
 OTHER_STATUSES = {("base", "options", "204"): "200"}
+#: Variables of an endpoint that only this registry has, and one with secrets, which it masks.
+OWN_COUNTS, SECRETS = {"Refused", "Dropped"}, "Headers"
 #: Handlers that Distribution does not have, or does not count.
 OWN_HANDLERS = {"extensions", "referrers", "repository", "unknown"}
 
@@ -106,17 +117,37 @@ def with_status_of_distribution(key):
     return name, frozenset(labels.items())
 
 
+def read_endpoint(debug):
+    """Return the variables of the endpoint of notifications, once no event waits."""
+
+    def read():
+        content = debug.request("GET", "/debug/vars").json()
+        (endpoint,) = content["registry"]["notifications"]["endpoints"]
+        return endpoint if not endpoint["Metrics"]["Pending"] else None
+
+    endpoint = wait_until(read)
+    for name in OWN_COUNTS:
+        endpoint["Metrics"].pop(name, None)
+    assert endpoint.pop(SECRETS)
+    return endpoint
+
+
 def names_in(samples):
     return {name for name, _ in samples}
 
 
 def test_metrics_of_a_session_match_distribution(launcher, tmp_path):
-    scraped = []
+    receiver, scraped, endpoints = Receiver().start(), [], []
     for kind in (OURS, DISTRIBUTION):
         debug = f"{HERE}:{free_port()}"
-        served = launcher.start(kind, tmp_path / kind, more=MORE.format(debug=debug))
+        more = MORE.format(debug=debug, url=receiver.url)
+        served = launcher.start(kind, tmp_path / kind, more=more)
         play(served.remote)
+        endpoints.append(read_endpoint(Remote(debug)))
         scraped.append(scrape(Remote(debug)))
+    receiver.stop()
+    assert endpoints[0] == endpoints[1]
+    assert endpoints[0]["Metrics"]["Successes"] > 0
     ours, theirs = scraped
     theirs = {key: value for key, value in theirs.items() if not key[0].startswith(ABSENT)}
     assert names_in(theirs) - names_in(ours) == set()

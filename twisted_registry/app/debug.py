@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.app.inspection import AskWorkers
     from twisted_registry.app.maintenance import MaintenanceService
+    from twisted_registry.app.variables import RegistryVariables
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.config.http import Address
     from twisted_registry.config.schema import Configuration
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
     from twisted_registry.maintenance.watermark import Watermark
     from twisted_registry.metrics.counts import Counts
     from twisted_registry.repository.interfaces import IRegistryListener
-
-    EventCounter = Callable[[], Awaitable[Mapping[str, tuple[int, int]]]]
 
 log = Logger()
 
@@ -241,7 +240,8 @@ class DebugListener(HTTPService):
 class DebugAddress:
     """The part of one process in the debug address.
 
-    :ivar aggregated_counts: the counts of all processes; None unless metrics are enabled.
+    :ivar aggregated_counts: the counts of all processes. Without metrics they have what
+        ``/debug/vars`` shows.
     :ivar inspector: looks at this process; set by :meth:`listen` and :meth:`report`.
     """
 
@@ -258,27 +258,27 @@ class DebugAddress:
         self._started_at = reactor.seconds()
         self._render_metrics: Callable[..., bytes] | None = None
         self._metrics_content_type = ""
-        self.aggregated_counts: AggregatedCounts | None = None
-        if self._debug.prometheus.enabled:
+        prometheus_section = self._debug.prometheus
+        limit = prometheus_section.repositories if prometheus_section.enabled else 0
+        names = RepositoryNames(limit) if limit else None
+        self.aggregated_counts = AggregatedCounts(repositories=names)
+        if prometheus_section.enabled:
             with require_extra("metrics", "http.debug.prometheus.enabled"):
                 from twisted_registry.metrics import prometheus  # noqa: PLC0415
             self._render_metrics = prometheus.render_metrics
             self._metrics_content_type = prometheus.CONTENT_TYPE
-            limit = self._debug.prometheus.repositories
-            names = RepositoryNames(limit) if limit else None
-            self.aggregated_counts = AggregatedCounts(repositories=names)
             self.aggregated_counts.own.sources.append(prometheus.read_process)
 
     @property
     def counts(self) -> Counts | None:
-        """The counts of this process; None unless metrics are enabled."""
-        return None if self.aggregated_counts is None else self.aggregated_counts.own
+        """Counts requests and calls of the store; None unless metrics are enabled."""
+        return None if self._render_metrics is None else self.aggregated_counts.own
 
     @property
     def repository_counter(self) -> IRegistryListener | None:
         """Counts the events of each repository; None unless that is enabled."""
         counts = self.aggregated_counts
-        if counts is None or counts.repositories is None:
+        if counts.repositories is None:
             return None
         return RepositoryCounter(counts.own, counts.repositories)
 
@@ -290,8 +290,8 @@ class DebugAddress:
         health: HealthRegistry,
         api_site: HTTPSite,
         ask_workers: AskWorkers,
+        variables: RegistryVariables,
         watermark: Watermark | None = None,
-        count_events: EventCounter | None = None,
     ) -> None:
         """Add a child service that serves the pages; for the first process.
 
@@ -300,9 +300,8 @@ class DebugAddress:
         :param health: the state of the registry.
         :param api_site: the HTTP server of the API, whose requests the stacks list.
         :param ask_workers: asks the other processes what they are doing.
+        :param variables: what ``/debug/vars`` shows of the registry.
         :param watermark: measures the disk; None if it is not configured.
-        :param count_events: returns how many events wait, and how many were refused, by endpoint
-            of notifications; None without any.
         :raises StartError: if the address cannot be used; the text names the key.
         """
         address = parse_address(self._debug.addr)
@@ -313,7 +312,7 @@ class DebugAddress:
         except StartError as error:
             raise StartError(f"{key}: {error}") from error
         self.inspector = inspector = Inspector(api_site, self._reactor)
-        pages = _DebugPages(maintenance, watermark, self._started_at, self._reactor, count_events)
+        pages = _DebugPages(maintenance, watermark, self._started_at, self._reactor, variables)
 
         async def describe_stacks() -> Response:
             return make_page((await inspector.describe_all(ask_workers)).encode(), _TEXT)
@@ -356,15 +355,15 @@ class DebugAddress:
         :param api_site: the HTTP server of the API.
         """
         self.inspector = Inspector(api_site, self._reactor)
-        if self.aggregated_counts is not None:
-            reporter = CountsReporter(self.aggregated_counts.own, sys.stderr, self._reactor)
-            reporter.setServiceParent(parent)
+        reporter = CountsReporter(self.aggregated_counts.own, sys.stderr, self._reactor)
+        reporter.setServiceParent(parent)
 
     async def _metrics(self, pages: _DebugPages) -> Response:
-        assert self.aggregated_counts is not None
         assert self._render_metrics is not None
         content = self._render_metrics(
-            self.aggregated_counts.total(), await pages.tasks(), await pages.events()
+            self.aggregated_counts.total(),
+            await pages.tasks(),
+            await pages.registry_variables.count_events(),
         )
         return make_page(content, self._metrics_content_type)
 
@@ -377,13 +376,10 @@ class _DebugPages:
     watermark: Watermark | None
     started_at: float
     reactor: Any
-    count_events: EventCounter | None
+    registry_variables: RegistryVariables
 
     async def tasks(self) -> list[dict[str, Any]]:
         return [] if self.maintenance is None else await self.maintenance.status()
-
-    async def events(self) -> Mapping[str, tuple[int, int]]:
-        return {} if self.count_events is None else await self.count_events()
 
     def start_task(self, name: str) -> bool:
         if self.maintenance is None or name not in self.maintenance.task_definitions:
@@ -397,10 +393,6 @@ class _DebugPages:
 
     async def variables(self) -> Response:
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        endpoints = [
-            {"name": name, "Metrics": {"Pending": waiting, "Refused": refused}}
-            for name, (waiting, refused) in (await self.events()).items()
-        ]
         return make_json_page(
             {
                 "cmdline": sys.argv,
@@ -410,7 +402,7 @@ class _DebugPages:
                     "uptime_seconds": round(self.reactor.seconds() - self.started_at, 3),
                     "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
                     "peak_resident_bytes": usage.ru_maxrss * 1024,
-                    "notifications": {"endpoints": endpoints},
+                    **await self.registry_variables.read(),
                 },
             }
         )

@@ -87,19 +87,9 @@ def connect_counts(
 
 def _cache_values(registry: Registry) -> Mapping[SeriesKey, float]:
     values: dict[SeriesKey, float] = {}
-    uses = registry.cache_uses
-    for name, use in uses.items():
+    for name, use in registry.cache_uses.items():
         values["registry_cache_requests", name, "hit"] = use.hits
         values["registry_cache_requests", name, "miss"] = use.misses
-    descriptors = uses.get("descriptors")
-    if descriptors is not None:
-        total = descriptors.hits + descriptors.misses
-        values["registry_storage_cache", "Request"] = total
-        values["registry_storage_cache", "Hit"] = descriptors.hits
-        values["registry_storage_cache", "Miss"] = descriptors.misses
-        values["registry_storage_cache_requests",] = total
-        values["registry_storage_cache_hits",] = descriptors.hits
-        values["registry_storage_cache_errors",] = descriptors.errors
     return values
 
 

@@ -50,7 +50,7 @@ class RedisDescriptorCache:
     """A descriptor cache in Redis.
 
     :ivar client: has methods ``get``, ``set`` and ``disconnect``, which return Deferreds.
-    :ivar connected: a function that returns whether the client has a connection.
+    :ivar connected: a function that returns how many connections the client has.
     :ivar where: the server, for the log.
     :ivar reply_timeout_s: seconds to wait for a reply.
     :ivar use: how often it was asked.
@@ -156,7 +156,7 @@ def make_redis_cache(configuration: Configuration, reactor: Any) -> RedisDescrip
     factory.startConnecting(make_redis_endpoint(options, reactor))
     return RedisDescriptorCache(
         factory.handler,
-        lambda: factory.size > 0,
+        lambda: factory.size,
         reactor,
         address,
         options.readtimeout or REPLY_TIMEOUT_S,

@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from twisted_registry.app.tls import TLSService
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.config.loading import LoadedConfiguration
+    from twisted_registry.maintenance.watermark import Watermark
     from twisted_registry.metrics.counts import Counts
     from twisted_registry.repository.interfaces import IRegistryListener
     from twisted_registry.storage.interfaces import IStorageDriver
@@ -277,7 +278,7 @@ class RegistryService(MultiService):
         service = NotificationService(
             self._configuration,
             self._reactor,
-            None if self._debug is None else self._debug.counts,
+            None if self._debug is None else self._debug.aggregated_counts.own,
             is_first=self.is_first,
             has_own_store=self._given_driver is None,
             environ=self._environ,
@@ -403,30 +404,43 @@ class RegistryService(MultiService):
                     self.registry, with_reserve(checked), configuration, reactor, jumps
                 )
                 maintenance.setServiceParent(self)
-        if self._debug is not None and self._debug.counts is not None:
+        if self._debug is not None:
+            self._add_debug_address(self._debug, maintenance, watermark)
+
+    def _add_debug_address(
+        self,
+        debug: DebugAddress,
+        maintenance: MaintenanceService | None,
+        watermark: Watermark | None,
+    ) -> None:
+        from twisted_registry.app.variables import (  # noqa: PLC0415 - for it only
+            RegistryVariables,
+            no_events,
+        )
+
+        notifications = self._notifications
+        variables = RegistryVariables(
+            self._configuration,
+            debug.aggregated_counts,
+            self._descriptors,
+            no_events if notifications is None else notifications.counts,
+        )
+        if debug.counts is not None:
             from twisted_registry.app.metrics import connect_counts  # noqa: PLC0415 - for it only
 
             monitor = connect_counts(
-                self._debug.counts, self.registry, self.site, self.health, watermark,
-                maintenance, reactor,
+                debug.counts, self.registry, self.site, self.health, watermark,
+                maintenance, self._reactor,
             )  # fmt: skip
             monitor.setServiceParent(self)
-        if self._debug is not None and isinstance(self.health, HealthRegistry):
+        if isinstance(self.health, HealthRegistry):
             access = None if self._access_control is None else self._access_control.access
-            notifications = self._notifications
-            count_events = None if notifications is None else notifications.counts
-            self._debug.listen(
-                self,
-                maintenance,
-                access,
-                self.health,
-                self.site,
-                self._inspect_workers,
-                watermark,
-                count_events,
-            )
-        elif self._debug is not None:
-            self._debug.report(self, self.site)
+            debug.listen(
+                self, maintenance, access, self.health, self.site, self._inspect_workers,
+                variables, watermark,
+            )  # fmt: skip
+        else:
+            debug.report(self, self.site)
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """Set the log observer of an application that twistd has made."""
