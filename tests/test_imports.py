@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 LAYERS = {
     "oci": (),
     "tls": ("http.interfaces", "storage.files"),
+    "logs": ("http.request_id",),
     "metrics": ("repository.interfaces", "storage.interfaces"),
     "http": (),
     "config": (
@@ -59,9 +60,9 @@ LAYERS = {
         *("auth.scopes", "tokens", "oci"),
     ),
     "app": (
-        *("acme", "api", "auth", "config", "gc", "health", "http", "integrity", "maintenance"),
+        *("acme", "api", "auth", "config", "gc", "health", "http", "integrity", "logs"),
         *("metrics", "notifications", "oci", "repository", "statistics", "storage", "tls"),
-        *("doctor", "tokens", "tracing", "workers", ""),
+        *("doctor", "maintenance", "tokens", "tracing", "workers", ""),
     ),
     "commands": (
         *("app", "auth", "config", "gc", "integrity", "maintenance", "notifications", "oci"),

@@ -133,7 +133,7 @@ def run(data, cuts):
                 channel.dataReceived(data[start:end])
             if transport.producerState == "paused":
                 raise PropertyViolated("the connection is paused, but no request is unfinished")
-        sent = transport.value()
+        sent = _REQUEST_ID.sub(b"", transport.value())
         closed = transport.disconnecting
         channel.connectionLost(None)
     finally:
@@ -171,6 +171,8 @@ def check_responses(methods, sent, closed):
             raise PropertyViolated("the connection is not closed")
 
 
+#: Another one in each run.
+_REQUEST_ID = re.compile(rb"X-Request-Id: [0-9a-f]{12}-[0-9]+\r\n")
 _REFUSAL = re.compile(rb"HTTP/1\.1 (?:400|413|414|431|501|505) .*\Z", re.DOTALL)
 _LINE = re.compile(rb"([A-Z-]+) +(\S+) +(?:HTTP|RTSP)/1\.([01])\Z")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\Z")

@@ -57,7 +57,8 @@ def test_send_response_sends_head_and_body(wire, method, query, head, body):
     assert lines[0].startswith(b"HTTP/1.1 %b " % (query[8:] if b"status" in query else b"200"))
     assert lines[1].startswith(b"Date: ")
     assert lines[2] == b"X-Ready: 1"
-    assert b"".join(line + b"\r\n" for line in lines[3:]) == head
+    assert lines[3].startswith(b"X-Request-Id: ")
+    assert b"".join(line + b"\r\n" for line in lines[4:]) == head
     assert rest.startswith(body + b"HTTP/1.1 200 OK")
 
 

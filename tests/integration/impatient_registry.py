@@ -16,7 +16,7 @@ from twisted.logger import globalLogBeginner
 
 from tests.support.s3_servers import BUCKET
 from twisted_registry.api.context import APISettings
-from twisted_registry.app.logs import make_observer
+from twisted_registry.logs.lines import make_observer
 from twisted_registry.storage.s3.address import endpoint_address
 from twisted_registry.storage.s3.client import S3Client
 from twisted_registry.storage.s3.credentials import Credentials, StaticCredentials

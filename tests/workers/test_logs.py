@@ -14,7 +14,7 @@ from twisted.logger import (
 )
 from zope.interface.verify import verifyObject
 
-from twisted_registry.app.logs import LineObserver
+from twisted_registry.logs.lines import LineObserver
 from twisted_registry.workers.logs import PID_FIELD, EventReceiver, EventSender, ProcessIdObserver
 
 

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError
 
+from twisted_registry.api.request_log import DISCONNECTED
 from twisted_registry.auth.audit import AuditRecord, login_method
+from twisted_registry.http.request_id import get_request_id
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ _EVENTS: Mapping[tuple[str, str], str] = {
 }
 #: The status of a started upload, which is not a push yet.
 _ACCEPTED = 202
-#: The status in the entry of a request whose client has disconnected, as in the metrics.
-_DISCONNECTED = 499
 
 
 async def run_audited(
@@ -48,7 +48,7 @@ async def run_audited(
         log.record(_make_record(context, event, outcome, error.http_status, error.code.name))
         raise
     except CancelledError:
-        log.record(_make_record(context, event, "failure", _DISCONNECTED, "DISCONNECTED"))
+        log.record(_make_record(context, event, "failure", DISCONNECTED, "DISCONNECTED"))
         raise
     except Exception:
         code = ErrorCode.UNKNOWN
@@ -99,6 +99,6 @@ def _make_record(
         target,
         status,
         error,
-        context.header("x-request-id") or "",
+        get_request_id(context.request),
         detail,
     )

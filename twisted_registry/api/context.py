@@ -21,6 +21,7 @@ from twisted_registry.auth.interfaces import Caller
 from twisted_registry.http.body import request_body
 from twisted_registry.http.interfaces import IStreamingRequest
 from twisted_registry.http.proxies import client_info
+from twisted_registry.http.request_id import get_request_id
 from twisted_registry.oci.digest import Digest, DigestInvalid
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.names import NameInvalid, TagInvalid, check_name, parse_reference
@@ -28,7 +29,7 @@ from twisted_registry.repository.interfaces import Origin
 from twisted_registry.tls.interfaces import IClientCertificateTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from twisted.internet.interfaces import IReactorTime
     from twisted.web.server import Request
@@ -195,7 +196,6 @@ class RequestContext:
     registry: Registry
     settings: APISettings
     _clock: IReactorTime
-    _request_ids: Iterator[str]
     _body: IRequestBody | None = field(init=False, default=None)
     _repository: Repository | None = field(init=False, default=None)
 
@@ -273,7 +273,7 @@ class RequestContext:
             self.method,
             self.caller.host,
             self.header("user-agent") or "",
-            next(self._request_ids),
+            get_request_id(self.request),
             self.settings.urls.base_url(self.request),
         )
         return self.registry.repository(self.route.name, origin)

@@ -2,19 +2,14 @@
 
 A client that disconnects cancels the handler's coroutine wherever it waits; its ``finally`` blocks
 free what the handler holds.
-
-Error responses are logged with the field names of Distribution. 401 and 404 are part of normal
-operation (a push checks every layer first), so they are logged at the debug level.
 """
 
 from __future__ import annotations
 
-import secrets
-from itertools import count
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 
 from twisted_registry.api import (
     blobs,
@@ -38,8 +33,10 @@ from twisted_registry.api.context import (
     name_invalid,
     validate_name,
 )
+from twisted_registry.api.request_log import DISCONNECTED, RequestLog
 from twisted_registry.api.response import AsyncResource, CommonHeaders, Response, send_response
 from twisted_registry.http.interfaces import BodyAborted
+from twisted_registry.http.redaction import describe_request
 from twisted_registry.metrics.interfaces import FinishedRequest
 from twisted_registry.oci.errors import (
     ErrorCode,
@@ -55,7 +52,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
     from twisted.web.server import Request
 
-    from twisted_registry.api.routes import RouteMatch
     from twisted_registry.auth.audit import IAuditLog
     from twisted_registry.auth.interfaces import Access, Caller, IAccessController, IGrant
     from twisted_registry.metrics.interfaces import IMetricsObserver
@@ -70,9 +66,6 @@ _COMMON_HEADERS = {
     "X-Content-Type-Options": ("nosniff",),
     "Content-Security-Policy": ("default-src 'none'; sandbox",),
 }
-_DEBUG_STATUSES = frozenset({401, 404})
-#: Names of path variables in Distribution's logs.
-_DISTRIBUTION_VARIABLES = {"reference": "reference", "digest": "digest", "upload": "uuid"}
 
 
 async def get_base(context: RequestContext) -> Response:  # noqa: ARG001
@@ -107,6 +100,7 @@ class RegistryResource(AsyncResource):
     :param clock: times requests and idle bodies.
     :param metrics: receives the start and the end of every request.
     :param audit: receives an entry for each push and delete; None for no audit log.
+    :param request_log: logs requests; by default only those that fail.
     :param wait_for_events: called before the response to a request that may have changed something;
         returns what to wait for, or None.
     """
@@ -122,6 +116,7 @@ class RegistryResource(AsyncResource):
         metrics: IMetricsObserver | None = None,
         audit: IAuditLog | None = None,
         wait_for_events: Callable[[], Awaitable[None] | None] | None = None,
+        request_log: RequestLog | None = None,
     ) -> None:
         super().__init__()
         self._registry = registry
@@ -131,9 +126,8 @@ class RegistryResource(AsyncResource):
         self._metrics = metrics
         self._audit = audit
         self._wait_for_events = wait_for_events
+        self._request_log = RequestLog() if request_log is None else request_log
         self._methods = self._find_methods()
-        process = secrets.token_hex(6)
-        self._request_ids = (f"{process}-{number}" for number in count())
         self._warnings: Mapping[str, Sequence[str]] = {}
         self._common = self._make_common_headers(self._warnings)
         self._storage_full = False
@@ -174,30 +168,32 @@ class RegistryResource(AsyncResource):
         return CommonHeaders({**defaults, **configured, **more})
 
     async def respond(self, request: Request) -> None:
-        """Send the response, and report the request to the observer of metrics."""
+        """Send the response, log the request, and report it to the observer of metrics."""
         route = routes.find_route(tuple(request.postpath or ()))
-        if self._metrics is None:
-            await send_response(await self._response_for(request, route), request, self._common)
-            return
         started = self._clock.seconds()
         handler = "unknown" if route is None else route.endpoint.handler
-        self._metrics.request_started(handler)
-        status = 499
+        if self._metrics is not None:
+            self._metrics.request_started(handler)
+        response = None
+        complete = False
         try:
             response = await self._response_for(request, route)
-            status = response.status
             await send_response(response, request, self._common)
+            complete = True
         finally:
-            self._metrics.request_finished(
-                FinishedRequest(
-                    handler,
-                    request.method.decode("ascii", "replace"),
-                    status,
-                    self._clock.seconds() - started,
-                    request.sentLength,
-                    _received_bytes(request),
+            seconds = self._clock.seconds() - started
+            self._request_log.request_ended(request, route, response, seconds, complete=complete)
+            if self._metrics is not None:
+                self._metrics.request_finished(
+                    FinishedRequest(
+                        handler,
+                        request.method.decode("ascii", "replace"),
+                        DISCONNECTED if response is None else response.status,
+                        seconds,
+                        request.sentLength,
+                        _received_bytes(request),
+                    )
                 )
-            )
 
     async def _response_for(self, request: Request, route: routes.RouteMatch | None) -> Response:
         """Return the response of the handler, or of the error that it raised."""
@@ -212,11 +208,10 @@ class RegistryResource(AsyncResource):
                 ErrorCode.SIZE_INVALID, message="the body is incomplete", detail=str(raised)
             )
         except Exception:  # noqa: BLE001 - the client gets a response to any error
-            log.failure("{method} {uri} failed", method=request.method, uri=request.uri)
+            log.failure("{request} failed", request=describe_request(request))
             error = RegistryError(ErrorCode.UNKNOWN)
         if error.limit and self._metrics is not None:
             self._metrics.limit_hit(error.limit)
-        _log_error_response(request, route, error)
         return Response.from_error(error)
 
     async def _call_handler(self, request: Request, route: routes.RouteMatch | None) -> Response:
@@ -261,7 +256,6 @@ class RegistryResource(AsyncResource):
             self._registry,
             self._settings,
             self._clock,
-            self._request_ids,
         )
         handler = HANDLERS[route.endpoint.handler, "GET" if method == "HEAD" else method]
         if method in routes.WRITE_METHODS:
@@ -360,29 +354,3 @@ def _received_bytes(request: Request) -> int:
     # twisted.web has buffered the body, and may have closed the buffer.
     length = get_header_fields(request).get(b"content-length", b"")
     return int(length) if length.isdigit() else 0
-
-
-def _log_error_response(request: Request, route: RouteMatch | None, error: RegistryError) -> None:
-    status = error.http_status
-    level = LogLevel.info
-    if status >= 500:
-        level = LogLevel.error
-    elif status in _DEBUG_STATUSES:
-        level = LogLevel.debug
-    header_fields = get_header_fields(request)
-    fields = {
-        "http.request.method": request.method.decode("ascii", "replace"),
-        "http.request.uri": request.uri.decode("ascii", "backslashreplace"),
-        **get_caller(request, header_fields).log_fields,
-        "http.request.useragent": header(request, "user-agent") or "",
-        "http.response.status": status,
-        "err.code": error.code.name.lower(),
-        "err.message": error.message or error.code.message,
-    }
-    if error.detail is not None:
-        fields["err.detail"] = str(error.detail)
-    if route is not None and route.name:
-        fields["vars.name"] = route.name
-        if route.endpoint.variable:
-            fields[f"vars.{_DISTRIBUTION_VARIABLES[route.endpoint.variable]}"] = route.variable
-    log.emit(level, "response completed with error", **fields)

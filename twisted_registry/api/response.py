@@ -26,6 +26,12 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from twisted_registry.http.interfaces import IStreamingRequest, IStreamingResource
+from twisted_registry.http.redaction import describe_request
+from twisted_registry.http.request_id import (
+    REQUEST_ID_FIELD,
+    current_request_id,
+    get_request_id,
+)
 from twisted_registry.storage.interfaces import ILocalFileReader
 
 if TYPE_CHECKING:
@@ -67,12 +73,14 @@ class Response:
     :ivar headers: pairs; a name may occur twice. :class:`EncodedHeaders` are not encoded again.
     :ivar body: bytes, an open reader, or pieces of unknown total length.
     :ivar length: the Content-Length if it is not the length of ``body`` (HEAD).
+    :ivar error: the error that it reports, for the log; or None.
     """
 
     status: int = 200
     headers: Sequence[tuple[str, str]] = field(default=(), repr=False)
     body: bytes | IReader | AsyncIterator[bytes] = field(default=b"", repr=False)
     length: int | None = None
+    error: RegistryError | None = field(default=None, repr=False)
 
     @classmethod
     def json(
@@ -87,7 +95,9 @@ class Response:
 
         :param more: further members of the JSON document.
         """
-        return cls.json({**(more or {}), **error.as_json()}, error.http_status, error.headers)
+        document = {**(more or {}), **error.as_json()}
+        headers = (("Content-Type", JSON), *error.headers)
+        return cls(error.http_status, headers, encode_json(document), error=error)
 
 
 @frozen
@@ -117,11 +127,15 @@ class AsyncResource(Resource):
 
     def render(self, request: Request) -> int:
         """Start the response; a response that waits continues as a coroutine."""
+        # The coroutine continues with a copy of the context that it was started in.
+        token = current_request_id.set(get_request_id(request))
         try:
             work = run_until_wait(self.respond(request))
         except Exception:  # noqa: BLE001 - any error closes the connection
             _abort_response(Failure(), request)
             return NOT_DONE_YET
+        finally:
+            current_request_id.reset(token)
         if work is not None:
             # This Deferred fails when the client disconnects.
             request.notifyFinish().addErrback(lambda _: work.cancel())
@@ -137,10 +151,10 @@ def _abort_response(failure: Failure, request: Request) -> None:
     """Close the connection after a response that could not be completed."""
     if not failure.check(CancelledError):
         log.warn(
-            "{method} {uri}: response incomplete: {reason}",
-            method=request.method,
-            uri=request.uri,
+            "{request}: response incomplete: {reason}",
+            request=describe_request(request),
             reason=failure.getErrorMessage(),
+            **{REQUEST_ID_FIELD: get_request_id(request)},
         )
     if request.channel is not None:
         # The client must not take an incomplete response for a complete one.
@@ -202,6 +216,7 @@ async def _send_portably(response: Response, request: Request, common: CommonHea
         request.setResponseCode(response.status)
         # Otherwise twisted.web adds text/html to a response without Content-Type.
         request.defaultContentType = None
+        request.responseHeaders.setRawHeaders("X-Request-Id", [get_request_id(request)])
         for name, values in common.headers.items():
             request.responseHeaders.setRawHeaders(name, list(values))
         for name, value in response.headers:

@@ -21,6 +21,7 @@ from twisted_registry.api.response import (
     send_response,
 )
 from twisted_registry.health.interfaces import HealthState
+from twisted_registry.http.redaction import describe_request
 from twisted_registry.oci.errors import ErrorCode, RegistryError, method_not_allowed
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class JSONResource(AsyncResource):
         except RegistryError as error:
             response = Response.from_error(error)
         except Exception:  # noqa: BLE001 - the client gets a response to any error
-            log.failure("{method} {uri} failed", method=request.method, uri=request.uri)
+            log.failure("{request} failed", request=describe_request(request))
             response = Response.from_error(RegistryError(ErrorCode.UNKNOWN))
         await send_response(response, request, _COMMON_HEADERS)
 

@@ -1,130 +1,68 @@
-"""Log lines in the formats of Distribution: logfmt text, JSON and logstash.
-
-The names of the fields are those of Distribution, since operators and their tools rely on them. On
-a terminal, text has a short time and no quotes.
-"""
+"""The log of a process, as the section ``log`` of its configuration describes it."""
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TextIO
+import os
+import sys
+import uuid
+from typing import TYPE_CHECKING
 
-from attrs import define, field
-from twisted.logger import (
-    FilteringLogObserver,
-    ILogObserver,
-    LogEvent,
-    LogLevel,
-    LogLevelFilterPredicate,
-    formatEvent,
-)
-from zope.interface import implementer
-
-from twisted_registry.app.tracing import TRACE_ID_FIELD
+from twisted_registry import __version__
+from twisted_registry.app.tracing import with_trace_ids
+from twisted_registry.logs.context import CallerObserver, RequestIdObserver
+from twisted_registry.logs.lines import LineObserver, filter_level
+from twisted_registry.workers.logs import EventSender, ProcessIdObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from twisted.logger import ILogObserver
 
-#: The names of the levels in the logs of Distribution.
-_LEVELS = {
-    LogLevel.debug: "debug",
-    LogLevel.info: "info",
-    LogLevel.warn: "warning",
-    LogLevel.error: "error",
-    LogLevel.critical: "fatal",
-}
-#: The values of ``log.level``: the lowest level that is written.
-_THRESHOLDS = {
-    "debug": LogLevel.debug,
-    "info": LogLevel.info,
-    "warn": LogLevel.warn,
-    "error": LogLevel.error,
-}
+    from twisted_registry.config.loading import LoadedConfiguration
+    from twisted_registry.config.schema import Configuration
 
 
-def make_observer(
-    stream: TextIO,
-    level: str = "info",
-    formatter: str = "text",
-    fields: Mapping[str, Any] | None = None,
-) -> ILogObserver:
-    """Make an observer that writes a line for each event.
+def make_configured_observer(loaded: LoadedConfiguration) -> ILogObserver:
+    """Make the observer that ``log`` describes.
 
-    :param level: the lowest level that is written: ``error``, ``warn``, ``info`` or ``debug``.
-    :param formatter: ``text``, ``json`` or ``logstash``.
-    :param fields: added to every line.
+    Several processes add their ids to the lines, and a traced request that of its trace.
     """
-    return filter_level(level, LineObserver(stream, formatter, dict(fields or {})))
+    configuration = loaded.configuration
+    section = configuration.log
+    lines = LineObserver(
+        sys.stderr,
+        section.formatter,
+        section.fields,
+        {"instance.id": str(uuid.uuid4()), "version": __version__},
+        colours=wants_colours(),
+    )
+    observer = filter_level(section.level, _add_context(configuration, lines))
+    if configuration.http.workers > 1:
+        observer = ProcessIdObserver(observer)
+    return with_trace_ids(observer, os.environ)
 
 
-def filter_level(level: str, observer: ILogObserver) -> ILogObserver:
-    """Return an observer that forwards events of a level or above.
+def make_worker_observer(loaded: LoadedConfiguration) -> ILogObserver:
+    """Make the observer of a worker, whose events go to the first process."""
+    configuration = loaded.configuration
+    sender = _add_context(configuration, EventSender(sys.stderr))
+    return filter_level(configuration.log.level, with_trace_ids(sender, os.environ))
 
-    :param level: ``error``, ``warn``, ``info`` or ``debug``.
+
+def _add_context(configuration: Configuration, observer: ILogObserver) -> ILogObserver:
+    observer = RequestIdObserver(observer)
+    return CallerObserver(observer) if configuration.log.reportcaller else observer
+
+
+def wants_colours() -> bool:
+    """Return whether a terminal is to show colours (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def logs_all_requests(configuration: Configuration) -> bool:
+    """Return whether the log has a line for each request, as that of Distribution.
+
+    On a terminal the access log stands for these lines.
     """
-    return FilteringLogObserver(observer, [LogLevelFilterPredicate(_THRESHOLDS[level])])
-
-
-@implementer(ILogObserver)
-@define(eq=False)
-class LineObserver:
-    """Writes events as lines to a text stream.
-
-    :ivar formatter: ``text``, ``json`` or ``logstash``.
-    :ivar fields: added to every line.
-    """
-
-    stream: TextIO
-    formatter: str = "text"
-    fields: Mapping[str, Any] = field(factory=dict)
-
-    def __call__(self, event: LogEvent) -> None:
-        """Write one event."""
-        time = datetime.fromtimestamp(event["log_time"], UTC)
-        level = _LEVELS.get(event.get("log_level"), "info")
-        message = formatEvent(event)
-        # Fields whose names contain a dot are written; the others are part of the message.
-        fields = {key: value for key, value in event.items() if "." in key or key == TRACE_ID_FIELD}
-        extra = {**self.fields, **fields}
-        failure = event.get("log_failure")
-        if failure is not None:
-            extra["err.message"] = failure.getErrorMessage()
-        if self.formatter == "text":
-            line = _text(time, level, message, extra, terminal=self.stream.isatty())
-            if failure is not None:
-                line += "\n" + failure.getTraceback().rstrip()
-        else:
-            if failure is not None:
-                extra["err.traceback"] = failure.getTraceback()
-            stamp = time.isoformat(timespec="microseconds").replace("+00:00", "Z")
-            line = json.dumps(_document(self.formatter, stamp, level, message, extra), default=str)
-        self.stream.write(line + "\n")
-        self.stream.flush()
-
-
-def _document(
-    formatter: str, stamp: str, level: str, message: str, extra: Mapping[str, Any]
-) -> dict[str, Any]:
-    if formatter == "logstash":
-        head = {"@timestamp": stamp, "@version": "1", "level": level, "message": message}
-    else:
-        head = {"level": level, "msg": message, "time": stamp}
-    return {**extra, **head}
-
-
-def _text(
-    time: datetime, level: str, message: str, extra: Mapping[str, Any], *, terminal: bool
-) -> str:
-    tail = "".join(f" {key}={_quote(str(value))}" for key, value in extra.items())
-    if terminal:
-        prefix = "" if level == "info" else f"{level}: "
-        return f"{time.astimezone():%H:%M:%S} {prefix}{message}{tail}"
-    stamp = time.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return f'time="{stamp}" level={level} msg={_quote(message)}{tail}'
-
-
-def _quote(text: str) -> str:
-    plain = text and all(character.isalnum() or character in "-._/@^+" for character in text)
-    # Control characters, also those above ASCII, must not reach a terminal: escape them.
-    return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
+    section = configuration.log
+    output = sys.__stdout__
+    is_shown = not section.accesslog.disabled and output is not None and output.isatty()
+    return section.level in {"info", "debug"} and not is_shown

@@ -17,13 +17,12 @@ from twisted.logger import Logger, globalLogBeginner
 
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import initial_environment, raise_descriptor_limit
-from twisted_registry.app.logs import make_observer
+from twisted_registry.app.logs import logs_all_requests, make_configured_observer
 from twisted_registry.app.service import RegistryService
 from twisted_registry.app.stopping import CLOSE_S, STOP_SIGNALS, ProcessStop
-from twisted_registry.app.tracing import with_trace_ids
 from twisted_registry.config.document import ConfigurationError
 from twisted_registry.config.loading import load
-from twisted_registry.workers.logs import ProcessIdObserver, open_locked_output
+from twisted_registry.workers.logs import open_locked_output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +44,13 @@ def serve_until_stopped(loaded: LoadedConfiguration, reactor: Any) -> int:
     observer = make_configured_observer(loaded)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     try:
-        service = RegistryService(loaded, reactor, initial_environment(), open_access_log(loaded))
+        service = RegistryService(
+            loaded,
+            reactor,
+            initial_environment(),
+            open_access_log(loaded),
+            log_requests=logs_all_requests(loaded.configuration),
+        )
     except StartError as error:
         return _print_start_error(loaded, error)
     _notify_systemd(service, loaded, reactor)
@@ -107,7 +112,13 @@ def make_twistd_service(
     observer = None if _twistd_logs(options) else make_configured_observer(loaded)
     try:
         service = _TwistdService(
-            loaded, reactor, initial_environment(), open_access_log(loaded), observer
+            loaded,
+            reactor,
+            initial_environment(),
+            open_access_log(loaded),
+            observer,
+            # twistd's own log has no fields.
+            log_requests=observer is not None and logs_all_requests(loaded.configuration),
         )
     except StartError as error:
         raise SystemExit(f"twisted-registry: {loaded.origin}: {error}") from error
@@ -266,15 +277,3 @@ def open_access_log(loaded: LoadedConfiguration) -> TextIO:
         return open_locked_output(stream.fileno())
     stream.reconfigure(line_buffering=True)
     return stream
-
-
-def make_configured_observer(loaded: LoadedConfiguration) -> ILogObserver:
-    """Make the observer that ``log`` describes.
-
-    Several processes add their ids to the lines, and a traced request that of its trace.
-    """
-    section = loaded.configuration.log
-    observer = make_observer(sys.stderr, section.level or "info", section.formatter, section.fields)
-    if loaded.configuration.http.workers > 1:
-        observer = ProcessIdObserver(observer)
-    return with_trace_ids(observer, os.environ)

@@ -16,6 +16,7 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.logger import ILogObserver, Logger
 
+from twisted_registry.api.request_log import RequestLog
 from twisted_registry.api.resource import RegistryResource
 from twisted_registry.api.root import make_error_body, make_root, put_path
 from twisted_registry.app.audit import open_audit_log, record_change_of_rules
@@ -137,6 +138,7 @@ class RegistryService(MultiService):
         listener: IRegistryListener | None = None,
         wrap_root: Callable[[Resource], Resource] | None = None,
         listen: bool = True,
+        log_requests: bool = False,
     ) -> None:
         """Make all parts; nothing is opened yet, except files with users and keys.
 
@@ -155,6 +157,8 @@ class RegistryService(MultiService):
         :param wrap_root: returns the root of the Resource tree to serve, given the registry's.
         :param listen: whether to listen as ``http`` says. Otherwise the application serves ``api``
             and ``pages``, and drains before it stops the service.
+        :param log_requests: whether to log each request at the level info. Otherwise those that
+            fail.
         :raises ConfigurationError: if a mapping or YAML is not a valid configuration.
         :raises StartError: if the driver or the access control cannot be made as configured.
         """
@@ -169,6 +173,7 @@ class RegistryService(MultiService):
         self._listener = listener
         self._wrap_root = wrap_root
         self._listens = listen
+        self._request_log = RequestLog(log_requests)
         self._observer = observer
         self._handover = handover
         self._elapsed = elapsed
@@ -349,6 +354,7 @@ class RegistryService(MultiService):
             counts,
             self._audit_log,
             None if notifications is None else notifications.listener.wait_until_stored,
+            self._request_log,
         )
 
     def _make_pages(self) -> Mapping[str, Resource]:

@@ -17,7 +17,7 @@ from twisted.logger import globalLogBeginner
 
 from twisted_registry.app.errors import CommandFailed
 from twisted_registry.app.gc_freeze import freeze_imports
-from twisted_registry.app.logs import make_observer
+from twisted_registry.logs.lines import make_observer
 from twisted_registry.oci.errors import RegistryError
 
 if TYPE_CHECKING:

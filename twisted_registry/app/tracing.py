@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from twisted_registry import __version__
 from twisted_registry.app.errors import StartError, require_extra
+from twisted_registry.logs.context import TRACE_ID_FIELD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from twisted_registry.tracing.export import Tracing
 
-#: The field of log lines with the id of the trace: its name in OpenTelemetry's convention for logs.
-TRACE_ID_FIELD: Final = "trace_id"
 _EXPORTER: Final = "OTEL_TRACES_EXPORTER"
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from contextlib import suppress
 from typing import Any
 
@@ -12,11 +11,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger, globalLogBeginner
 
-from twisted_registry.app.logs import filter_level
+from twisted_registry.app.logs import logs_all_requests, make_worker_observer
 from twisted_registry.app.process import open_access_log, run_service
 from twisted_registry.app.service import RegistryService
 from twisted_registry.app.stopping import limit_stop
-from twisted_registry.app.tracing import with_trace_ids
 from twisted_registry.config.loading import LoadedConfiguration
 from twisted_registry.tls.interfaces import CertificateBundle
 from twisted_registry.workers.handover import (
@@ -26,7 +24,7 @@ from twisted_registry.workers.handover import (
     Inspection,
     Question,
 )
-from twisted_registry.workers.logs import EventSender, write_answer
+from twisted_registry.workers.logs import write_answer
 
 log = Logger()
 
@@ -41,12 +39,17 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
     if handover is None:
         return 0
     loaded = handover.loaded
-    sender = with_trace_ids(EventSender(sys.stderr), os.environ)
-    observer = filter_level(loaded.configuration.log.level or "info", sender)
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([make_worker_observer(loaded)], redirectStandardIO=False)
     # The socket that systemd passes is for the first process.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("LISTEN")}
-    service = RegistryService(loaded, reactor, environ, open_access_log(loaded), handover=handover)
+    service = RegistryService(
+        loaded,
+        reactor,
+        environ,
+        open_access_log(loaded),
+        handover=handover,
+        log_requests=logs_all_requests(loaded.configuration),
+    )
 
     def stop() -> None:
         # The first process and a signal may both ask for it.

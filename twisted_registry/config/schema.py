@@ -121,7 +121,9 @@ class Log(SectionBase):
         " be rotated, or ``stdout``.",
         extension=True,
     )
-    reportcaller: bool = key(boolean(), "Accepted; has no effect.")
+    reportcaller: bool = key(
+        boolean(), "Add the function and the line of code to each line: ``func`` and ``file``."
+    )
     hooks: tuple[Hook, ...] = key(
         ListOf("a list of hooks", Section(Hook)),
         "Log lines that are sent by mail. Not served yet: ignored with a warning.",

@@ -40,7 +40,9 @@ from twisted_registry.http.interfaces import BodyAborted, ITLSConnection
 from twisted_registry.http.output import Output, TransportOutput
 from twisted_registry.http.parser import END_OF_BODY, ParseError, RequestHead, RequestParser
 from twisted_registry.http.proxies import ClientInfo, socket_hops
+from twisted_registry.http.redaction import describe_request
 from twisted_registry.http.request import StreamingRequest
+from twisted_registry.http.request_id import choose_request_id, request_id_field
 from twisted_registry.http.socket_output import SocketOutput
 from twisted_registry.http.tls_output import TLSOutput
 
@@ -289,7 +291,10 @@ class HTTPConnection(Protocol):
         head, body = self._head, self._body
         assert head is not None
         if self._unsent_body_bytes:
-            log.error("Response shorter than its length: request={request}", request=request)
+            log.error(
+                "Response shorter than its length: request={request}",
+                request=describe_request(request),
+            )
             self.abort()
         elif not self._keep_alive or self.site.draining:
             self._close_when_sent(
@@ -311,16 +316,17 @@ class HTTPConnection(Protocol):
         if request.startedWriting:
             self.abort()
         else:
-            self._refuse(status, request.method)
+            self._refuse(status, request.method, request.request_id)
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         # Called by twisted.web's Request if a form cannot be decoded.
         self.refuse_request(HTTPStatus.BAD_REQUEST)
 
-    def _refuse(self, status: int, method: bytes = b"") -> None:
+    def _refuse(self, status: int, method: bytes = b"", request_id: str = "") -> None:
         """Respond without a request, or in place of one, and close."""
+        request_id = request_id or choose_request_id(None)
         self.output.write(
-            error_response(method, status, self.site.date(), self.site.make_error_body)
+            error_response(method, status, self.site.date(), request_id, self.site.make_error_body)
         )
         self._close_when_sent(linger=True)
 
@@ -441,7 +447,7 @@ class HTTPConnection(Protocol):
         del version
         request = self.request
         assert request is not None
-        head = ResponseHead(request.method, code, reason, headers)
+        head = ResponseHead(request.method, code, reason, headers, request.request_id)
         self._unsent_body_bytes = head.length
         self._self_delimited = head.framed or bool(request.chunked)
         self._keep_alive = self._can_keep_alive() and not head.close
@@ -470,6 +476,9 @@ class HTTPConnection(Protocol):
         """
         self._unsent_body_bytes, self._self_delimited = length, True
         self._keep_alive = self._can_keep_alive()
+        request = self.request
+        assert request is not None
+        fields += request_id_field(request.request_id)
         return response_head(
             status, reason, self.site.date(), fields, length, closing=not self._keep_alive
         )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from twisted.web.http import NO_BODY_CODES
 from twisted.web.http_headers import Headers
 
+from twisted_registry.http.request_id import request_id_field
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -37,14 +39,19 @@ class ResponseHead:
         status: bytes,
         reason: bytes,
         fields: Headers | Iterable[tuple[bytes, bytes]],
+        request_id: str,
     ) -> None:
-        """:param fields: Headers, or the pairs that Twisted 24.11 passes."""
+        """:param fields: Headers, or the pairs that Twisted 24.11 passes.
+
+        :param request_id: becomes a header, unless a Resource has set that.
+        """
         self.length: int | None = None
         self.close = False
         # RFC 9110 section 6.2: the server's own version, whatever the client's is.
         self._lines = [b"HTTP/1.1 %b %b" % (status, reason)]
         bodiless = not has_body(method, int(status))
         self.framed = bodiless
+        has_id = False
         pairs = (
             [(name, value) for name, values in fields.getAllRawHeaders() for value in values]
             if isinstance(fields, Headers)
@@ -63,6 +70,9 @@ class ResponseHead:
                 self.close = self.close or value.lower() == b"close"
                 continue
             self._lines.append(b"%b: %b" % (name, value))
+            has_id = has_id or name.lower() == b"x-request-id"
+        if not has_id:
+            self._lines.append(request_id_field(request_id).rstrip())
 
     def render(self, *, closing: bool) -> bytes:
         """Return the bytes, including the empty line."""
@@ -102,10 +112,12 @@ def plain_error_body(status: int, message: str) -> tuple[bytes, bytes]:
     return b"text/plain; charset=utf-8", f"{status} {message}\n".encode()
 
 
-def error_response(method: bytes, status: int, date: bytes, make_body: MakeErrorBody) -> bytes:
+def error_response(
+    method: bytes, status: int, date: bytes, request_id: str, make_body: MakeErrorBody
+) -> bytes:
     """Return a complete error response after which the connection closes."""
     phrase = HTTPStatus(status).phrase
     content_type, body = make_body(status, phrase.lower())
-    fields = b"Content-Type: %b\r\n" % content_type
+    fields = request_id_field(request_id) + b"Content-Type: %b\r\n" % content_type
     head = response_head(status, phrase.encode(), date, fields, len(body), closing=True)
     return head + body if has_body(method, status) else head

@@ -32,6 +32,8 @@ from twisted_registry.http.framing import NO_BODY
 from twisted_registry.http.interfaces import IStreamingRequest, IStreamingResource
 from twisted_registry.http.output import FileProducer
 from twisted_registry.http.proxies import FORWARDING_HEADERS, socket_hops
+from twisted_registry.http.redaction import describe_request
+from twisted_registry.http.request_id import REQUEST_ID_FIELD, choose_request_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,6 +64,7 @@ class StreamingRequest(Request):
     sitepath: list[bytes]
     _resource: Any = None
     _client_info: ClientInfo | None = None
+    _request_id = ""
 
     def __init__(self, channel: HTTPConnection, head: RequestHead) -> None:
         self.channel = channel
@@ -125,6 +128,14 @@ class StreamingRequest(Request):
             _ignore if length == 0 else self.processingFailed,
             finished=length == 0,
         )
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request, which its response has in the header ``X-Request-Id``."""
+        found = self._request_id
+        if not found:
+            found = self._request_id = choose_request_id(self.head.fields.get(b"x-request-id"))
+        return found
 
     @property
     def client_info(self) -> ClientInfo:
@@ -229,7 +240,8 @@ class StreamingRequest(Request):
 
     def processingFailed(self, reason: Failure) -> None:
         """Log a failure, and respond 500 without details; reset if a response has begun."""
-        log.failure("{method} {uri} failed", reason, method=self.method, uri=self.uri)
+        fields: dict[str, Any] = {REQUEST_ID_FIELD: self.request_id}
+        log.failure("{request} failed", reason, request=describe_request(self), **fields)
         if self._disconnected or self.finished:
             return
         if self.startedWriting:

@@ -20,6 +20,7 @@ from twisted_registry.http.interfaces import IAccessLog, Limits
 from twisted_registry.http.output import make_file_reader
 from twisted_registry.http.parser import HeadCache
 from twisted_registry.http.proxies import TrustedProxies, private_proxies
+from twisted_registry.http.redaction import redact_target
 from twisted_registry.http.request import StreamingRequest
 
 if TYPE_CHECKING:
@@ -268,8 +269,8 @@ class AccessLog:
     The first field is the address at the other end of the socket, as in Distribution. If trusted
     proxies report another client, its address is a last field in quotes, as in nginx's format
     ``main``. The time is that of the clock of the request's site. The user is ``request.user``,
-    which the application sets to an authenticated name; unverified names are not logged. A traced
-    request ends with ``trace_id=`` and the id of its trace.
+    which the application sets to an authenticated name; unverified names are not logged. The
+    target is without secrets. A traced request ends with ``trace_id=`` and the id of its trace.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -283,10 +284,9 @@ class AccessLog:
         trace = f" trace_id={request.trace_id}" if request.trace_id else ""
         self._stream.write(
             f"{client.peer or '-'} - {_user(request)} [{self._timestamp(request)}]"
-            f' "{_escape(request.method)} {_escape(request.uri)} {_escape(request.clientproto)}"'
+            f' "{_escape(request.method)} {_target(request.uri)} {_escape(request.clientproto)}"'
             f" {request.code} {request.sentLength or '-'}"
-            f' "{_header(request, b"referer")}" "{_header(request, b"user-agent")}"'
-            f"{reported}{trace}\n"
+            f' "{_referer(request)}" "{_header(request, b"user-agent")}"{reported}{trace}\n'
         )
 
     def _timestamp(self, request: Any) -> str:
@@ -300,6 +300,15 @@ class AccessLog:
 
 def _escape(value: bytes) -> str:
     return value.decode("latin-1").translate(_ESCAPES)
+
+
+def _target(value: bytes) -> str:
+    return _escape(redact_target(value))
+
+
+def _referer(request: Any) -> str:
+    value = request.getHeader(b"referer")
+    return "-" if value is None else _target(value)
 
 
 def _user(request: Any) -> str:

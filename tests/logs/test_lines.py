@@ -6,9 +6,10 @@ import re
 
 import pytest
 from twisted.logger import ILogObserver, Logger, LogLevel, LogPublisher
+from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from twisted_registry.app.logs import LineObserver, make_observer
+from twisted_registry.logs.lines import LineObserver, make_observer
 
 
 class Terminal(io.StringIO):
@@ -41,7 +42,7 @@ def test_text_ends_with_the_configured_fields():
     line = logged(
         lambda log: log.warn("short"), fields={"service": "registry", "where": "cell 7", "no": ""}
     )
-    assert line.endswith('level=warning msg=short service=registry where="cell 7" no=""\n')
+    assert line.endswith('level=warning msg=short no="" service=registry where="cell 7"\n')
 
 
 def test_text_escapes_line_ends_and_control_characters():
@@ -52,11 +53,12 @@ def test_text_escapes_line_ends_and_control_characters():
     assert 'msg="ä ö"' in logged(lambda log: log.info("ä ö"))
 
 
-def test_text_of_a_failure_includes_the_traceback():
+def test_text_of_a_failure_includes_the_traceback_in_its_line():
     text = logged(fail_somewhere)
     assert 'level=fatal msg="it failed" err.message="invalid literal' in text
-    assert "Traceback" in text
+    assert 'err.traceback="Traceback' in text
     assert "ValueError: invalid literal" in text
+    assert text.count("\n") == 1
 
 
 def test_text_on_a_terminal_is_short():
@@ -118,3 +120,74 @@ def test_only_fields_with_a_dot_in_their_name_are_written():
     """The others may be secrets; they are written only as part of the message."""
     line = logged(lambda log: log.info("done", authorization="secret", **{"err.code": "denied"}))
     assert line.endswith("msg=done err.code=denied\n")
+
+
+HOSTILE = 'a\nb\r\x00\x1b[31m"\\\x7f\x9b1m\u2028\u202e\ud800\ufffd'
+
+
+@pytest.mark.parametrize("formatter", ["text", "json", "logstash"])
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_an_event_is_one_line_without_control_characters(formatter, stream):
+    def do(log):
+        log.error("it broke: {text}", text=HOSTILE, **{"vars.name": HOSTILE, "other.name": HOSTILE})
+
+    line = logged(do, stream(), formatter=formatter, fields={"site": HOSTILE})
+    assert line.endswith("\n")
+    assert line[:-1].isprintable()
+
+
+@pytest.mark.parametrize(
+    ("formatter", "names"),
+    [
+        ("text", {"time", "level", "msg"}),
+        ("json", {"time", "level", "msg"}),
+        ("logstash", {"@timestamp", "@version", "level", "message"}),
+    ],
+)
+def test_fields_with_the_name_of_a_part_get_a_prefix(formatter, names):
+    fields = dict.fromkeys(("time", "level", "msg", "message", "@version", "type"), "mine")
+    line = logged(lambda log: log.info("x"), formatter=formatter, fields=fields)
+    for name in fields:
+        shown = f"fields.{name}" if name in names else name
+        assert (f"{shown}=mine" if formatter == "text" else f'"{shown}": "mine"') in line
+
+
+def test_fields_of_the_process_are_not_in_lines_of_requests():
+    stream = io.StringIO()
+    log = Logger(observer=LogPublisher(LineObserver(stream, "json", {"a": 1}, {"version": "2"})))
+    log.info("start")
+    log.info("request", **{"http.request.id": "7"})
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert (first["a"], first["version"]) == (1, "2")
+    assert second["a"] == 1
+    assert "version" not in second
+
+
+def test_a_terminal_shows_few_fields_of_a_request():
+    fields = {
+        "http.request.id": "7",
+        "http.request.method": "PUT",
+        "http.request.uri": "/v2/",
+        "http.response.status": 400,
+        "vars.name": "a",
+        "err.code": "denied",
+        "err.message": "no \x1b[1m",
+    }
+    text = logged(lambda log: log.info("ended", **fields), Terminal(), fields={"service": "x"})
+    assert text[9:] == 'ended method=PUT uri=/v2/ status=400 err.message="no \\u001b[1m"\n'
+
+
+def test_a_traceback_on_a_terminal_has_lines_of_its_own():
+    def do(log):
+        log.failure("it failed", Failure(ValueError(HOSTILE)))
+
+    lines = logged(do, Terminal()).split("\n")
+    assert lines[1].startswith("Traceback")
+    assert all(line.isprintable() for line in lines)
+
+
+def test_a_terminal_has_colours_for_levels():
+    text = logged(lambda log: log.error("bad"), Terminal(), colours=True)
+    assert text[9:] == "\x1b[31merror: bad\x1b[0m\n"
+    assert "\x1b" not in logged(lambda log: log.info("good"), Terminal(), colours=True)
+    assert "\x1b" not in logged(lambda log: log.error("bad"), colours=True)

@@ -1,0 +1,1 @@
+"""Log lines: their formats, and where events come from."""
