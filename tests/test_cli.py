@@ -243,7 +243,7 @@ def test_log_lines_are_json(tmp_path, formatter):
     assert all(document["service"] == "mine" for document in documents)
     key = "msg" if formatter == "json" else "message"
     assert any("listening on" in document[key] for document in documents)
-    assert any(document.get("err.code") == "name_invalid" for document in documents)
+    assert any(document.get("err.code") == "name invalid" for document in documents)
     assert "c2VjcmV0" not in out + "".join(lines)
 
 

@@ -256,8 +256,8 @@ async def test_an_address_in_use_ends_the_start(tmp_path):
         ("  prefixx: /x/\n", "http.prefixx"),
         ("  h2c:\n    enabled: true\n", "HTTP/2"),
         (
-            "log:\n  hooks:\n  - type: mail\n    levels: [panic]\n",
-            "log.hooks: is not served yet",
+            "reporting: {{newrelic: {{licensekey: x}}}}\n",
+            "reporting: removed from Distribution",
         ),
     ],
 )

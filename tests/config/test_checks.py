@@ -136,16 +136,25 @@ def test_other_middleware_is_rejected_unless_disabled(sort: str):
     )
 
 
+def test_a_mail_hook_without_a_level_adds_a_warning():
+    hook = "{options: {smtp: {addr: 'mail:25'}, from: a@b, to: [c@d]}}"
+    (warning,) = load_config(MEMORY + f"log: {{hooks: [{hook}]}}\n").warnings
+    assert warning == "log.hooks[0].levels: names no level, so no mail is sent"
+
+
 @pytest.mark.parametrize(
-    ("text", "path"),
+    ("options", "fault"),
     [
-        ("log: {hooks: [{type: mail, levels: [panic]}]}", "log.hooks"),
+        ("{}", "smtp.addr: missing, expected HOST:PORT of a mail server"),
+        ("{smtp: {addr: mail}}", "smtp.addr: got 'mail', expected HOST:PORT"),
+        ("{smtp: {addr: ':25'}}", "smtp.addr: got ':25', expected HOST:PORT"),
+        ("{smtp: {addr: 'a:25'}, to: [a@b]}", "from: missing, expected the address of the sender"),
+        ("{smtp: {addr: 'a:25'}, from: a@b}", "to: missing, expected a list of addresses"),
     ],
 )
-def test_unserved_sections_that_only_observe_add_a_warning(text: str, path: str):
-    assert load_config(MEMORY + text + "\n").warnings == (
-        f"{path}: is not served yet and is ignored",
-    )
+def test_a_mail_hook_that_cannot_send_is_a_fault(options: str, fault: str):
+    text = f"log: {{hooks: [{{levels: [error], options: {options}}}]}}\n"
+    assert any(f"log.hooks[0].options.{fault}" in line for line in fault_lines(MEMORY + text))
 
 
 @pytest.mark.parametrize(

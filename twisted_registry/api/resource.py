@@ -37,6 +37,7 @@ from twisted_registry.api.request_log import DISCONNECTED, RequestLog
 from twisted_registry.api.response import AsyncResource, CommonHeaders, Response, send_response
 from twisted_registry.http.interfaces import BodyAborted
 from twisted_registry.http.redaction import describe_request
+from twisted_registry.http.request_id import get_request_id
 from twisted_registry.metrics.interfaces import FinishedRequest
 from twisted_registry.oci.errors import (
     ErrorCode,
@@ -209,7 +210,9 @@ class RegistryResource(AsyncResource):
             )
         except Exception:  # noqa: BLE001 - the client gets a response to any error
             log.failure("{request} failed", request=describe_request(request))
-            error = RegistryError(ErrorCode.UNKNOWN)
+            # Clients show the message, and none of them shows headers.
+            message = f"unknown error, request ID {get_request_id(request)}"
+            error = RegistryError(ErrorCode.UNKNOWN, message=message)
         if error.limit and self._metrics is not None:
             self._metrics.limit_hit(error.limit)
         return Response.from_error(error)

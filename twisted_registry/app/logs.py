@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import uuid
 from typing import TYPE_CHECKING
+
+from twisted.logger import LogPublisher
 
 from twisted_registry import __version__
 from twisted_registry.app.tracing import with_trace_ids
@@ -14,6 +17,8 @@ from twisted_registry.logs.lines import LineObserver, filter_level
 from twisted_registry.workers.logs import EventSender, ProcessIdObserver
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from twisted.logger import ILogObserver
 
     from twisted_registry.config.loading import LoadedConfiguration
@@ -34,10 +39,45 @@ def make_configured_observer(loaded: LoadedConfiguration) -> ILogObserver:
         {"instance.id": str(uuid.uuid4()), "version": __version__},
         colours=wants_colours(),
     )
-    observer = filter_level(section.level, _add_context(configuration, lines))
+    outputs = LogPublisher(lines, *make_hooks(configuration)) if section.hooks else lines
+    observer = filter_level(section.level, _add_context(configuration, outputs))
     if configuration.http.workers > 1:
         observer = ProcessIdObserver(observer)
     return with_trace_ids(observer, os.environ)
+
+
+def make_hooks(configuration: Configuration) -> Sequence[ILogObserver]:
+    """Make the hooks of ``log``. They send what waits when the process exits."""
+    hooks: list[ILogObserver] = []
+    for section in configuration.log.hooks:
+        if not section.disabled:
+            from twisted_registry.logs.mail import MailServer, make_mail_hook  # noqa: PLC0415 - rare
+
+            smtp = section.options.smtp
+            host, port = smtp.host_and_port
+            server = MailServer(
+                host,
+                port,
+                section.options.from_,
+                section.options.to,
+                smtp.username,
+                smtp.password,
+                verify=not smtp.insecure,
+            )
+            hook = make_mail_hook(server, section.levels)
+            _exit_calls.append(hook.close)
+            hooks.append(hook)
+    return hooks
+
+
+_exit_calls: list[Callable[[], object]] = []
+
+
+@atexit.register
+def finish_logs() -> None:
+    """Send what waits in hooks; called when the process exits."""
+    while _exit_calls:
+        _exit_calls.pop()()
 
 
 def make_worker_observer(loaded: LoadedConfiguration) -> ILogObserver:

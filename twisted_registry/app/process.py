@@ -13,15 +13,21 @@ from typing import TYPE_CHECKING, Any, TextIO
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger, globalLogBeginner
+from twisted.logger import Logger, globalLogBeginner, globalLogPublisher
 
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import initial_environment, raise_descriptor_limit
-from twisted_registry.app.logs import logs_all_requests, make_configured_observer
+from twisted_registry.app.logs import (
+    finish_logs,
+    logs_all_requests,
+    make_configured_observer,
+    make_hooks,
+)
 from twisted_registry.app.service import RegistryService
 from twisted_registry.app.stopping import CLOSE_S, STOP_SIGNALS, ProcessStop
 from twisted_registry.config.document import ConfigurationError
 from twisted_registry.config.loading import load
+from twisted_registry.logs.lines import filter_level
 from twisted_registry.workers.logs import open_locked_output
 
 if TYPE_CHECKING:
@@ -109,7 +115,11 @@ def make_twistd_service(
         lines = (f"twisted-registry: {line}" for line in error.lines())
         raise SystemExit("\n".join(lines)) from error
     raise_descriptor_limit()
-    observer = None if _twistd_logs(options) else make_configured_observer(loaded)
+    observer = None
+    if not _twistd_logs(options):
+        observer = make_configured_observer(loaded)
+    for hook in make_hooks(loaded.configuration) if observer is None else ():
+        globalLogPublisher.addObserver(filter_level(loaded.configuration.log.level, hook))
     try:
         service = _TwistdService(
             loaded,
@@ -194,6 +204,7 @@ def _exit_with_failure(origin: str, error: StartError, observer: ILogObserver | 
     if observer is not None:
         # twistd has removed it from the global log.
         _log_start_error(Logger(observer=observer), origin, error)
+    finish_logs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)

@@ -3,9 +3,8 @@
 :func:`load` is the entry point. Checks that concern several keys are here, and in the modules of
 the sections that they concern.
 
-Sections that are not served: one that changes who may do what, or what is stored (``proxy``,
-``middleware.registry``), is a fault, because running without it would be worse than not starting.
-One that only observes (``log.hooks``) is a warning.
+A section that is not served (``proxy``, ``middleware.registry``) is a fault: it changes who may do
+what, or what is stored, so running without it would be worse than not starting.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from twisted_registry.config.document import (
 from twisted_registry.config.environment import FILE_VARIABLE, PREFIX, apply_overrides
 from twisted_registry.config.http import parse_address
 from twisted_registry.config.kinds import ReadContext
+from twisted_registry.config.log import check_log
 from twisted_registry.config.middleware import check_middleware
 from twisted_registry.config.notifications import check_notifications
 from twisted_registry.config.s3 import check_s3
@@ -341,6 +341,7 @@ def _check(configuration: Configuration, report: Report) -> None:
     _check_auth(configuration, report)
     check_middleware(configuration.middleware, configuration.storage, report)
     check_notifications(configuration.notifications, configuration.storage, report)
+    check_log(configuration.log, report)
     _report_unserved(configuration, report)
     _note_ineffective(configuration, report)
 
@@ -460,9 +461,6 @@ def _report_unserved(configuration: Configuration, report: Report) -> None:
             "the tags of this store are in GitLab's database, which is not served; keep GitLab's"
             " registry, or copy the images with a client",
         )
-    warning = "is not served yet and is ignored"
-    if any(not hook.disabled for hook in configuration.log.hooks):
-        report.add_warning("log.hooks", warning)
 
 
 def _note_ineffective(configuration: Configuration, report: Report) -> None:

@@ -1,6 +1,6 @@
 """The schema of the whole file: ``version`` and the sections.
 
-Small sections are declared here: ``log``, ``validation``, ``policy``, ``catalog`` and ``tags``. The
+Small sections are declared here: ``validation``, ``policy``, ``catalog`` and ``tags``. The
 others have a module of their own in this package.
 """
 
@@ -15,13 +15,12 @@ from twisted_registry.config.http import Http
 from twisted_registry.config.kinds import (
     Anything,
     ListOf,
-    MapOf,
     Scalar,
     boolean,
     choice,
     text,
-    text_list,
 )
+from twisted_registry.config.log import LEVELS, Log
 from twisted_registry.config.middleware import Middlewares
 from twisted_registry.config.notifications import Notifications
 from twisted_registry.config.plugins import Plugin
@@ -30,15 +29,12 @@ from twisted_registry.config.storage import Redis, Storage
 from twisted_registry.config.unserved import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from twisted_registry.config.document import Node
     from twisted_registry.oci.linear_regex import LinearRegex
 
 #: The version of the file format.
 VERSION: Final = "0.1"
 DEFAULT_PAGE_SIZE: Final = 1000
-LEVELS: Final = ("error", "warn", "info", "debug")
 
 
 def _catalog_page_size(node: Node) -> int:
@@ -54,79 +50,6 @@ def _regex_list() -> ListOf:
     return ListOf(
         "a list of regular expressions",
         Scalar("a regular expression in the syntax of Go (RE2)", values.regex),
-    )
-
-
-class AccessLog(SectionBase):
-    """``log.accesslog``."""
-
-    disabled: bool = key(
-        boolean(),
-        "Write no access log. Otherwise each request is a line on standard output, in Apache's"
-        " combined format.",
-    )
-
-
-class Smtp(SectionBase):
-    """``log.hooks[].options.smtp``."""
-
-    addr: str = key(text(), "HOST:PORT of the mail server.")
-    username: str = key(text(), "The user name at the mail server.")
-    password: str = key(text(), "The password at the mail server.", secret=True)
-    insecure: bool = key(boolean(), "Do not verify the server's certificate.")
-
-
-class HookOptions(SectionBase):
-    """``log.hooks[].options``."""
-
-    smtp: Smtp = section(Smtp, "The mail server.")
-    from_: str = key(text(), "The sender.", name="from")
-    to: tuple[str, ...] = key(text_list(), "The recipients.")
-
-
-class Hook(SectionBase):
-    """``log.hooks[]``."""
-
-    type: str = key(choice("mail"), "The type of the hook.", default="mail")
-    disabled: bool = key(boolean(), "Ignore this entry.")
-    levels: tuple[str, ...] = key(
-        ListOf(
-            "a list of levels",
-            choice("panic", "fatal", "error", "warn", "warning", "info", "debug"),
-        ),
-        "The levels that are sent.",
-    )
-    options: HookOptions = section(HookOptions, "The options of the hook.")
-
-
-class Log(SectionBase):
-    """``log``."""
-
-    level: str = key(
-        choice(*LEVELS, change_case=str.lower), "The lowest level that is logged.", default="info"
-    )
-    formatter: str = key(
-        choice("text", "json", "logstash"),
-        "The format of a line; text is ``key=value`` pairs.",
-        default="text",
-    )
-    fields: Mapping[str, object] = key(
-        MapOf("a mapping", Anything()), "Fields that are added to every line."
-    )
-    accesslog: AccessLog = section(AccessLog, "The access log.")
-    audit: str = key(
-        text("a path, or stdout"),
-        "The audit log: one line of JSON for each login, refusal, push, delete, token made or"
-        " revoked, and change of the rules. A file, which commands write to as well and which can"
-        " be rotated, or ``stdout``.",
-        extension=True,
-    )
-    reportcaller: bool = key(
-        boolean(), "Add the function and the line of code to each line: ``func`` and ``file``."
-    )
-    hooks: tuple[Hook, ...] = key(
-        ListOf("a list of hooks", Section(Hook)),
-        "Log lines that are sent by mail. Not served yet: ignored with a warning.",
     )
 
 

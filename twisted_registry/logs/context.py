@@ -52,7 +52,8 @@ class CallerObserver:
 
     def __call__(self, event: LogEvent) -> None:
         """Forward one event."""
-        self.observer({**event, CALLER_KEY: _find_caller()})
+        # That of a worker's event is known.
+        self.observer({CALLER_KEY: _find_caller(), **event})
 
 
 def _find_caller() -> tuple[str, str]:

@@ -1,0 +1,76 @@
+"""The log of a registry in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+
+import pytest
+
+from tests.support.processes import SERVE, RegistryProcess, wait_until, write_configuration
+from twisted_registry.app.logs import logs_all_requests, wants_colours
+from twisted_registry.config.loading import load_text
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_requests_are_logged(tmp_path, workers):
+    more = f"  workers: {workers}\nlog: {{formatter: json, reportcaller: true}}\n"
+    path = write_configuration(tmp_path, more=more)
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
+        response, _ = server.ask("GET", "/v2/", headers={"Referer": "http://x/"})
+        started, _ = server.ask("POST", "/v2/a/b/blobs/uploads/")
+        upload = started.getheader("Location").partition(str(server.port))[2]
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            head = f"PATCH {upload} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nleaves"
+            client.sendall(head.encode())
+        wait_until(lambda: any("body is incomplete" in line for line in server.lines))
+        _, _, lines = server.stop()
+    documents = [json.loads(line) for line in lines]
+    first, second, third = (each for each in documents if "http.response.status" in each)
+    assert (first["msg"], first["level"]) == ("response completed", "info")
+    assert first["http.request.id"] == response.getheader("X-Request-Id")
+    assert first["http.request.referer"] == "http://x/"
+    assert first["http.response.written"] == 2
+    assert second["http.response.status"] == 202
+    assert third["msg"] == "response completed with error"
+    assert third["err.code"] == "size invalid"
+    assert third["vars.name"] == "a/b"
+    assert re.fullmatch(r"[0-9a-f-]{36}", third["vars.uuid"])
+    for document in documents:
+        assert document["func"].startswith(("twisted_registry.", "twisted."))
+        assert re.fullmatch(r"/.*\.py:\d+", document["file"])
+    assert len({each["instance.id"] for each in documents if "instance.id" in each}) == 1
+
+
+def configuration(log):
+    return load_text(f"version: 0.1\nlog: {log}\nstorage: {{inmemory: }}\n", {}).configuration
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ("{}", True),
+        ("{level: debug}", True),
+        ("{level: warn}", False),
+        ("{level: error}", False),
+    ],
+)
+def test_the_level_decides_whether_requests_are_logged(log, expected):
+    assert logs_all_requests(configuration(log)) is expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+    ],
+)
+def test_colours_depend_on_the_environment(monkeypatch, environ, expected):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert wants_colours() is expected
