@@ -10,6 +10,14 @@ VERSION = re.search(
     r'^__version__ = "([^"]+)"', (HERE / "twisted_registry/__init__.py").read_text(), re.MULTILINE
 ).group(1)
 
+# The documentation and the samples of configurations, for machines without internet.
+DOCUMENTATION = {}
+for pattern in ("*.rst", "docs/*.rst", "conf/**/*.*"):
+    for path in sorted(HERE.glob(pattern)):
+        found = path.relative_to(HERE)
+        folder = f"share/doc/twisted-registry/{found.parent}"
+        DOCUMENTATION.setdefault(folder.removesuffix("/."), []).append(str(found))
+
 AUTH = ["pyjwt[crypto]>=2.14"]
 ACME = ["acme>=4"]
 OTEL = ["opentelemetry-exporter-otlp-proto-http>=1.34", "opentelemetry-sdk>=1.34"]
@@ -48,6 +56,7 @@ setup(
         "twisted.plugins",
     ],
     package_data={"twisted_registry": ["py.typed"]},
+    data_files=sorted(DOCUMENTATION.items()),
     install_requires=[
         "attrs>=23.2",
         "bcrypt>=4.1",

@@ -48,7 +48,14 @@ def test_the_wheel_has_the_package_the_plugin_and_the_licence():
         names = set(archive.namelist())
         metadata = message_from_bytes(archive.read(f"{NAME}.dist-info/METADATA"))
     information = {name for name in names if name.startswith(f"{NAME}.dist-info/")}
-    assert names - information == in_repository("twisted_registry", "twisted")
+    shared = f"{NAME}.data/data/share/doc/twisted-registry/"
+    assert {name for name in names if name.startswith(shared)} == {
+        f"{shared}{path}"
+        for path in in_repository("conf", "*.rst")
+        if not path.startswith("tests/")
+    }
+    code = {name for name in names - information if not name.startswith(shared)}
+    assert code == in_repository("twisted_registry", "twisted")
     assert f"{NAME}.dist-info/licenses/LICENSE" in information
     assert f"{NAME}.dist-info/entry_points.txt" in information
     assert metadata["Version"] == __version__
