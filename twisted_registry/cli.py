@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = _normalize_flags(sys.argv[1:] if arguments is None else arguments)
     if words and words[0].endswith((".yml", ".yaml")):
         words.insert(0, "serve")
-    if words[:1] == ["help"] and len(words) > 1:
+    if words[:1] == ["help"] and words[1:] and not words[1].startswith("-"):
         words = [*words[1:], "--help"]
     # The first word that is not a flag is the command. If it is none, the parser reports it.
     name = next((word for word in words if not word.startswith("-")), "")

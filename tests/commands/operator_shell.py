@@ -38,8 +38,8 @@ class Operator:
         return run(sys.executable, "-m", "twisted_registry", *words, path, cwd=self.folder)
 
     def trash_documents(self, *words):
-        """Run ``trash`` with ``--json``, and return its documents."""
-        status, out, faults = self.trash(*words, "--json")
+        """Run ``trash`` with ``--json-lines``, and return its documents."""
+        status, out, faults = self.trash(*words, "--json-lines")
         assert (status, faults) == (0, [])
         return [json.loads(line) for line in out.splitlines()]
 

@@ -56,7 +56,7 @@ def test_stores_are_copied_while_registries_serve(folders):
         status, out, err = copy(source, target)
         assert (status, err) == (0, [])
         assert out.startswith("4 blobs copied (")
-        assert out.endswith("0 already present; 2 manifests and 2 tags linked in 1 repositories\n")
+        assert out.endswith("0 already present; 2 manifests and 2 tags linked in 1 repository\n")
         for tag in "one", "two":
             path = f"/v2/a/manifests/{tag}"
             assert new.ask(path=path)[1] == old.ask(path=path)[1]

@@ -69,8 +69,10 @@ def test_events_are_listed(events):
 
 @pytest.mark.usefixtures("queue")
 def test_the_list_as_json(events):
-    _, lines, _ = events("list", "--json", "--refused")
+    _, lines, _ = events("list", "--json-lines", "--refused")
     documents = [json.loads(line) for line in lines]
+    _, (line,), _ = events("list", "--json", "--refused")
+    assert json.loads(line) == {"events": documents}
     assert [(each["number"], each["refusal"]) for each in documents] == [
         (1, "status 400 Bad Request"), (3, "status 422"),
     ]  # fmt: skip
@@ -118,9 +120,10 @@ def test_changes_are_in_the_audit_log(events, tmp_path):
 
 @pytest.mark.parametrize("action", ["replay", "discard"])
 def test_the_events_must_be_named(events, action):
-    status, _, err = events(action)
-    assert status == 2
-    assert "one of the arguments --all --event is required" in err[-1]
+    for which in ((), ("--all", "--event", "1")):
+        status, _, err = events(action, *which)
+        assert (status, len(err)) == (2, 1)
+        assert f"events {action}: exactly one of --all and --event is required" in err[0]
 
 
 def test_without_a_queue_there_is_one_line(events, path):

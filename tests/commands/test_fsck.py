@@ -73,7 +73,7 @@ def test_a_sound_store_has_status_0(filled):
     assert (status, err) == (0, [])
     assert out.startswith("2 blobs and manifests (")
     assert out.endswith(
-        " bytes) and 1 repositories checked: "
+        " bytes) and 1 repository checked: "
         "0 damaged, 0 sparse, 0 harmless, 0 repaired; 0 tags affected\n"
     )
     assert tree(folder) == before

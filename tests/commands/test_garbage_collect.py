@@ -231,7 +231,7 @@ def test_a_bar_is_shown_on_a_terminal(filled):
     shown = os.read(master, 1_000_000).decode()
     os.close(master)
     assert out.decode().count("\n") == 1
-    assert "marking: 1 repositories, now a" in shown
+    assert "marking: 1 repository, now a" in shown
     assert f"removing [{'#' * 40}] 2 of 2" in shown
     assert shown.endswith("\r\x1b[K")
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
+from argparse import Namespace
+
+import pytest
+from twisted.internet.task import Clock
 
 from twisted_registry.commands.output import (
+    ListPrinter,
     ProgressBar,
     format_count,
     format_size,
@@ -48,9 +54,59 @@ def test_the_bar_is_cleared_at_the_end():
     assert out.getvalue() == f"\r\x1b[Kitems [{'#' * 40}] 0 of 0\r\x1b[K"
 
 
-def test_without_a_terminal_the_bar_shows_nothing():
+def test_without_a_terminal_a_line_is_printed_now_and_then():
+    out, clock = io.StringIO(), Clock()
+    with ProgressBar(out, is_terminal=False, clock=clock.seconds) as bar:
+        assert not bar.is_visible
+        bar.draw_progress("items", 1, 4)
+        clock.advance(30)
+        bar.draw_progress("items", 2, 4)
+        bar.show_line("at once again")
+        clock.advance(30)
+        bar.draw_progress("unknown", 3, 0)
+    assert out.getvalue() == "items: 2 of 4\nunknown: 3\n"
+
+
+def test_a_short_command_prints_no_progress_to_a_file():
     out = io.StringIO()
     with ProgressBar.on(out) as bar:
         assert not bar.is_visible
         bar.draw_progress("items", 1, 2)
     assert not out.getvalue()
+
+
+ITEMS = [({"name": "a"}, "A"), ({"name": "b"}, "B")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "items", "out"),
+    [
+        ("", ITEMS, "A\nB\n"),
+        ("", [], ""),
+        ("json", ITEMS, '{"things": [{"name": "a"}, {"name": "b"}]}\n'),
+        ("json", [], '{"things": []}\n'),
+        ("json_lines", ITEMS, '{"name": "a"}\n{"name": "b"}\n'),
+        ("json json_lines", ITEMS[:1], '{"name": "a"}\n'),
+        ("json_lines", [], ""),
+    ],
+)
+def test_a_listing_has_one_shape(flags, items, out, capsys):
+    options = Namespace(**{flag: flag in flags.split() for flag in ("json", "json_lines")})
+    with ListPrinter.of("things", options) as printer:
+        for data, line in items:
+            printer.print_item(data, line)
+    assert capsys.readouterr().out == out
+
+
+def test_a_listing_that_fails_is_no_complete_document(capsys):
+    printer = ListPrinter("things", as_json=True)
+
+    def fail_in_the_middle():
+        with printer:
+            printer.print_item({"name": "a"}, "A")
+            raise OSError("broken")
+
+    with pytest.raises(OSError, match="broken"):
+        fail_in_the_middle()
+    with pytest.raises(ValueError, match="delimiter"):
+        json.loads(capsys.readouterr().out)

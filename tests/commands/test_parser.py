@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from twisted_registry.cli import main
 from twisted_registry.commands.parser import (
     COMMANDS,
     PATH_METAVARS,
@@ -49,3 +50,49 @@ def test_it_is_known_how_each_value_is_completed(path):
     for argument in (*parser.positional, *filter(takes_value, parser.options)):
         known = argument.choices or argument.metavar in PATH_METAVARS | OTHER_METAVARS
         assert known, f"{path}: enter {argument.metavar} in PATH_METAVARS or in OTHER_METAVARS"
+
+
+#: A word for each positional argument, so that the parser gets to the word that is wrong.
+WORDS = {
+    "create": ["ci", "--allow=**:pull"],
+    "completion": ["bash"],
+    "help": [],
+    "copy-store": "ab",
+}
+WITHOUT_ACTIONS = [path for path, parser in PARSERS.items() if not parser.commands]
+
+
+def words_of(path):
+    """The command line of a command, with what it requires."""
+    last = path.rpartition(" ")[2]
+    required = [each for each in PARSERS[path].positional if each.nargs != "?"]
+    return [*path.split(), *WORDS.get(last, ["a"] * len(required))]
+
+
+@pytest.mark.parametrize("path", WITHOUT_ACTIONS)
+def test_wrong_usage_of_each_command_has_status_2(path, capsys):
+    for wrong in (["--no-such-option"], ["a", "b", "c"]):
+        with pytest.raises(SystemExit) as stopped:
+            main([*words_of(path), *wrong])
+        assert stopped.value.code == 2
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1), err
+
+
+@pytest.mark.parametrize("path", WITHOUT_ACTIONS)
+def test_a_similar_option_of_each_command_is_suggested(path, capsys):
+    for option in PARSERS[path].options:
+        name = option.option_strings[-1]
+        with pytest.raises(SystemExit) as stopped:
+            main([*words_of(path), f"{name}x"])
+        assert stopped.value.code == 2
+        assert f"unknown option '{name}x'; did you mean {name}?\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", [path for path, parser in PARSERS.items() if parser.commands])
+def test_a_similar_command_is_suggested(path, capsys):
+    for name in PARSERS[path].commands:
+        with pytest.raises(SystemExit) as stopped:
+            main([*path.split(), f"{name}x"])
+        assert stopped.value.code == 2
+        assert f"unknown command '{name}x'; did you mean {name}?\n" in capsys.readouterr().err

@@ -52,7 +52,7 @@ def test_a_run_deletes_what_a_dry_run_prints(tmp_path, path):
     head, old, total = out.splitlines()
     assert head.split() == ["TAG", "PUSHED", "PULLED", "KEPT"]
     assert old.startswith("-  a:old")
-    assert total == "1 of 3 tags would be deleted in 1 repositories"
+    assert total == "1 of 3 tags would be deleted in 1 repository"
     assert tags(tmp_path) == ["new", "old", "v1"]
     status, out, _ = run(*RETENTION, "--all", "--json", path, cwd=tmp_path)
     assert status == 0
@@ -64,7 +64,7 @@ def test_a_run_deletes_what_a_dry_run_prints(tmp_path, path):
     assert reasons == {"new": "newest 1", "old": "", "v1": "always"}
     assert tags(tmp_path) == ["new", "v1"]
     _, out, _ = run(*RETENTION, path, cwd=tmp_path)
-    assert out == "0 of 2 tags deleted in 1 repositories\n"
+    assert out == "0 of 2 tags deleted in 1 repository\n"
 
 
 def test_nothing_is_deleted_while_another_process_applies_the_rules(tmp_path, path):

@@ -41,7 +41,7 @@ def basic(name, password):
 def test_a_robot_has_its_rights_until_its_token_is_revoked(tmp_path, path):
     with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         (token,) = run_token(path, "create", "--allow=team/**,!team/x:push", "--expires=1h", "ci")
-        (shown,) = json.loads(run_token(path, "list", "--json")[0])
+        (shown,) = json.loads(run_token(path, "list", "--json")[0])["tokens"]
         assert token not in json.dumps(shown)
         assert (shown["name"], shown["kind"]) == ("ci", "robot")
         assert shown["rights"] == [

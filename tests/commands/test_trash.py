@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -59,7 +60,7 @@ def test_an_emptied_trash_restores_nothing(operator):
     wait_until(lambda: operator.digest_of(digest, "HEAD") == digest)
     operator.delete(f"manifests/{digest}")
     assert operator.command("garbage-collect", "-q")[0] == 0
-    (emptied,) = operator.trash_documents("empty")
+    emptied = json.loads(operator.trash("empty", "--json")[1])
     assert emptied["removed"] >= 4
     assert operator.trash("list") == (0, "", [])
     status, out, (fault,) = operator.trash("restore", f"a@{digest}")

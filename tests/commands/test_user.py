@@ -77,9 +77,9 @@ def test_a_password_keeps_its_spaces_and_needs_no_line_end(user, htpasswd_file):
 def test_users_are_listed(user, htpasswd_file):
     status, out, err = user(htpasswd_file, "list")
     assert (status, out) == (0, "ada\nbob\n")
-    assert err.endswith("users: 1 lines ignored, because their hash is not bcrypt\n")
+    assert err.endswith("users: 1 line ignored, because the hash is not bcrypt\n")
     listed = json.loads(user(htpasswd_file, "list", "--json")[1])
-    assert listed == [{"name": "ada", "cost": 4}, {"name": "bob", "cost": 4}]
+    assert listed == {"users": [{"name": "ada", "cost": 4}, {"name": "bob", "cost": 4}]}
 
 
 def test_a_missing_file_is_created_for_the_first_user(user, tmp_path):

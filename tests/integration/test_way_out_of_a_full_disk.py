@@ -357,7 +357,7 @@ def repair(operator):
 def revoke(operator, token):
     """Revoke a token and remove a user."""
     operator.command("token", "revoke", token, "tokens.yml")
-    assert json.loads(operator.command("token", "list", "--json", "tokens.yml")) == []
+    assert operator.command("token", "list", "--json-lines", "tokens.yml") == ""
     operator.command("user", "remove", "alice", "tokens.yml")
     listed = json.loads(operator.command("user", "list", "--json", "tokens.yml"))
-    assert [user["name"] for user in listed] == ["bob"]
+    assert [user["name"] for user in listed["users"]] == ["bob"]

@@ -38,11 +38,13 @@ def make_scrub(
     driver: IStorageDriver,
     reactor: Any,
     worker: ManifestWorker | None = None,
+    on_read: Callable[[ScrubResult], object] = lambda _: None,
 ) -> Callable[[], Coroutine[Any, Any, ScrubResult]]:
     """Return a function that runs a scrub: reads all blobs again and verifies their digests.
 
     :param driver: of the store of the configuration.
     :param worker: parses manifests; None parses them on the caller's thread.
+    :param on_read: called with the result so far when a file was read.
     """
     inventory = Inventory(driver, worker or ManifestWorker())
 
@@ -56,6 +58,7 @@ def make_scrub(
             Repairer(driver, monotonic_clock(reactor)),
             affected_tags,
             reactor,
+            on_read,
         ).run()
 
     return run

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from twisted_registry.config.storage import Maintenance
     from twisted_registry.gc.collector import CollectionResult
     from twisted_registry.gc.expire_trash import TrashExpiryResult
+    from twisted_registry.integrity.scrub import ScrubResult
     from twisted_registry.maintenance.lease import Work
     from twisted_registry.maintenance.quota_count import QuotaCount, QuotaSynchronizer
     from twisted_registry.maintenance.retention import Decision, TagRetention
@@ -135,6 +136,7 @@ class MaintenanceService(MultiService):
     :ivar leases: by the names of the tasks: which process runs a task, and how its last run ended.
     :ivar task_definitions: all tasks, by name.
     :ivar freed_bytes: bytes of the store that runs of this process have freed, by task.
+    :ivar partial_result: the result so far of a run of the scrub; None before.
     """
 
     def __init__(
@@ -156,6 +158,7 @@ class MaintenanceService(MultiService):
         self.configuration = configuration
         self.reactor = reactor
         self.clock_jumps = clock_jumps or ClockJumps(reactor.seconds)
+        self.partial_result: ScrubResult | None = None
         self._close_functions: list[Callable[[], Deferred[None]]] = []
         self.leases: dict[str, TaskLease] = {}
         self.freed_bytes: Counter[str] = Counter()
@@ -309,8 +312,11 @@ def _make_quota_count(service: MaintenanceService) -> Work:
 def _make_scrub_run(service: MaintenanceService) -> Work:
     from twisted_registry.app.integrity import make_scrub  # noqa: PLC0415 - for scrubs only
 
+    def on_read(result: ScrubResult) -> None:
+        service.partial_result = result
+
     worker = service.registry.worker
-    return make_scrub(service.configuration, service.driver, service.reactor, worker)
+    return make_scrub(service.configuration, service.driver, service.reactor, worker, on_read)
 
 
 def _make_token_purge(service: MaintenanceService) -> Work:

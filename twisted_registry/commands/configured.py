@@ -43,9 +43,17 @@ def add_config_argument(parser: ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", metavar="FILE", help="the configuration file (YAML)")
 
 
-def add_json_argument(parser: ArgumentParser, text: str = "print one JSON document") -> None:
+def add_json_argument(parser: ArgumentParser) -> None:
     """Add the flag ``--json``, stored as ``json``."""
-    parser.add_argument("--json", action="store_true", help=text)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def add_listing_arguments(parser: ArgumentParser) -> None:
+    """Add ``--json`` and ``--json-lines``, as :meth:`ListPrinter.of` reads them."""
+    add_json_argument(parser)
+    parser.add_argument(
+        "--json-lines", action="store_true", help="print a JSON object on a line for each item"
+    )
 
 
 def load_or_exit(path: str | None, environ: Mapping[str, str] = os.environ) -> LoadedConfiguration:

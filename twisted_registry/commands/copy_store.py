@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import asdict
-from twisted.internet.task import LoopingCall
 
 from twisted_registry.app import standalone
 from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.configured import add_json_argument, load_store_or_exit
-from twisted_registry.commands.output import BAR_WIDTH, ProgressBar, print_json
-from twisted_registry.commands.store import open_store
+from twisted_registry.commands.output import BAR_WIDTH, ProgressBar, format_count, print_json
+from twisted_registry.commands.store import open_store, redraw
 from twisted_registry.maintenance.store_copy import StoreCopy, StoreCopyResult
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
 
-_REDRAW_INTERVAL_S: Final = 0.5
 _MIB: Final = 1024 * 1024
 
 
@@ -88,29 +86,25 @@ async def _copy(
         open_store(target, reactor, check_bucket=True) as target_driver,
     ):
         copy = StoreCopy(source_driver, target_driver)
-        redraw = LoopingCall(draw_progress, copy, bar)
-        redraw.clock = reactor
-        redraw.start(_REDRAW_INTERVAL_S)
-        try:
+        with redraw(lambda: draw_progress(copy, bar), reactor):
             return await copy.run()
-        finally:
-            redraw.stop()
 
 
 def draw_progress(copy: StoreCopy, bar: ProgressBar) -> None:
     """Show the progress of a copy: bytes of blobs, then repositories."""
     if copy.name:
-        count = copy.done.repositories
-        bar.show_line(f"linking: {count} repositories, now {copy.name[:BAR_WIDTH]}")
+        count = format_count(copy.done.repositories, "repository", "repositories")
+        bar.show_line(f"linking: {count}, now {copy.name[:BAR_WIDTH]}")
     else:
         bar.draw_progress("MiB", copy.processed_bytes // _MIB, copy.total // _MIB)
 
 
 def _print_result(result: StoreCopyResult) -> None:
+    repositories = format_count(result.repositories, "repository", "repositories")
     sys.stdout.write(
-        f"{result.blobs} blobs copied ({result.bytes} bytes), {result.present} already present; "
-        f"{result.manifests} manifests and {result.tags} tags linked in {result.repositories} "
-        "repositories\n"
+        f"{format_count(result.blobs, 'blob')} copied ({result.bytes} bytes), {result.present}"
+        f" already present; {format_count(result.manifests, 'manifest')} and"
+        f" {format_count(result.tags, 'tag')} linked in {repositories}\n"
     )
     for line in result.damaged:
         sys.stdout.write(f"{line}\n")

@@ -14,7 +14,7 @@ from twisted_registry.commands.configured import (
     add_json_argument,
     load_store_or_exit,
 )
-from twisted_registry.commands.output import BAR_WIDTH, ProgressBar, print_json
+from twisted_registry.commands.output import BAR_WIDTH, ProgressBar, format_count, print_json
 from twisted_registry.commands.store import make_registry, run_on_store
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.names import NameInvalid, check_name
@@ -91,4 +91,9 @@ def _delete(loaded: LoadedConfiguration, name: str, bar: ProgressBar) -> Deleted
 
 
 def _summary(deleted: DeletedCounts) -> str:
-    return f"{deleted.tags} tags, {deleted.manifests} manifests, {deleted.blobs} links to blobs"
+    links = format_count(deleted.blobs, "link to a blob", "links to blobs")
+    tags, manifests = (
+        format_count(deleted.tags, "tag"),
+        format_count(deleted.manifests, "manifest"),
+    )
+    return f"{tags}, {manifests}, {links}"

@@ -7,16 +7,22 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from twisted_registry.app.errors import CommandFailed
+from twisted_registry.app.errors import CommandFailed, WrongUsage
 from twisted_registry.app.notifications import queue_path
 from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
     add_actions,
     add_config_argument,
     add_json_argument,
+    add_listing_arguments,
     load_or_exit,
 )
-from twisted_registry.commands.output import print_error, print_json
+from twisted_registry.commands.output import (
+    ListPrinter,
+    format_count,
+    print_error,
+    print_json,
+)
 from twisted_registry.notifications.queue import IN_MEMORY, EventQueue, QueueDamaged
 
 if TYPE_CHECKING:
@@ -38,17 +44,17 @@ def add_arguments(parser: ArgumentParser) -> None:
             action.add_argument(
                 "--refused", action="store_true", help="only events that were refused"
             )
-            add_json_argument(action, "print JSON, one document per line")
+            add_listing_arguments(action)
         else:
-            which = action.add_mutually_exclusive_group(required=True)
-            which.add_argument("--all", action="store_true", help="all refused events")
-            which.add_argument(
+            action.add_argument("--all", action="store_true", help="all refused events")
+            action.add_argument(
                 "--event",
                 metavar="NUMBER",
                 type=int,
                 action="append",
                 help="the number of a refused event, as list prints it; may be repeated",
             )
+            add_json_argument(action)
         add_config_argument(action)
 
 
@@ -57,6 +63,8 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if it failed, or if there is no refused event of a number.
     """
+    if options.action != "list" and options.all == (options.event is not None):
+        raise WrongUsage(f"events {options.action}: exactly one of --all and --event is required")
     loaded = load_or_exit(options.file)
     configuration = loaded.configuration
     path = queue_path(configuration)
@@ -82,20 +90,19 @@ def run(options: Namespace) -> int:
 
 def _list(options: Namespace, _: LoadedConfiguration, queue: EventQueue) -> int:
     last = 0
-    while events := queue.list_events(refused_only=options.refused, after=last, limit=_PAGE_EVENTS):
-        for event in events:
-            if options.json:
-                print_json(
-                    {
-                        "number": event.number,
-                        "endpoint": event.endpoint,
-                        "refusal": event.refusal,
-                        "event": event.record,
-                    }
-                )
-            else:
-                sys.stdout.write(f"{_line(event)}\n")
-        last = events[-1].number
+    with ListPrinter.of("events", options) as printer:
+        while events := queue.list_events(
+            refused_only=options.refused, after=last, limit=_PAGE_EVENTS
+        ):
+            for event in events:
+                data = {
+                    "number": event.number,
+                    "endpoint": event.endpoint,
+                    "refusal": event.refusal,
+                    "event": event.record,
+                }
+                printer.print_item(data, _line(event))
+            last = events[-1].number
     return 0
 
 
@@ -113,17 +120,18 @@ def _line(event: QueuedEvent) -> str:
 
 
 def _replay(options: Namespace, loaded: LoadedConfiguration, queue: EventQueue) -> int:
-    return _change(options, loaded, queue.replay, "will be sent again")
+    return _change(options, loaded, queue.replay, "replayed", "will be sent again")
 
 
 def _discard(options: Namespace, loaded: LoadedConfiguration, queue: EventQueue) -> int:
-    return _change(options, loaded, queue.discard, "deleted")
+    return _change(options, loaded, queue.discard, "discarded", "deleted")
 
 
 def _change(
     options: Namespace,
     loaded: LoadedConfiguration,
     change: Callable[[Sequence[int] | None], int],
+    key: str,
     what: str,
 ) -> int:
     numbers = options.event
@@ -131,8 +139,11 @@ def _change(
     with audited(loaded, f"events.{options.action}", target=target) as entry:
         count = change(numbers)
         entry.note(events=count)
-    sys.stdout.write(f"{count} {'event' if count == 1 else 'events'} {what}\n")
     missing = 0 if numbers is None else len(set(numbers)) - count
+    if options.json:
+        print_json({key: count, "missing": missing})
+    else:
+        sys.stdout.write(f"{format_count(count, 'event')} {what}\n")
     if missing:
         print_error(f"{missing} of the numbers name no refused event; see events list --refused")
     return 1 if missing else 0

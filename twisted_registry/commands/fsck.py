@@ -18,7 +18,7 @@ from twisted_registry.commands.configured import (
     add_json_argument,
     load_store_or_exit,
 )
-from twisted_registry.commands.output import BAR_WIDTH, ProgressBar, print_json
+from twisted_registry.commands.output import BAR_WIDTH, ProgressBar, format_count, print_json
 from twisted_registry.commands.store import run_on_store
 from twisted_registry.integrity.fsck import FsckObserver, FsckResult
 
@@ -49,7 +49,7 @@ class FindingPrinter(FsckObserver):
 
     @property
     def counts(self) -> bool:  # type: ignore[override]
-        """Whether the total is needed, for a visible bar."""
+        """Whether the total is needed, for the bar of a terminal."""
         return self.bar.is_visible
 
     def read(self, done: int, total: int) -> None:
@@ -61,7 +61,8 @@ class FindingPrinter(FsckObserver):
     def repository_started(self, name: str) -> None:
         """Show the repository that is being checked."""
         self._repositories += 1
-        self.bar.show_line(f"checking: {self._repositories} repositories, now {name[:BAR_WIDTH]}")
+        count = format_count(self._repositories, "repository", "repositories")
+        self.bar.show_line(f"checking: {count}, now {name[:BAR_WIDTH]}")
 
     def found(self, finding: Finding) -> None:
         """Keep a finding, and print it."""
@@ -119,12 +120,13 @@ def exit_status(result: FsckResult) -> int:
 def _print_result(result: FsckResult) -> None:
     for tag in result.tags:
         sys.stdout.write(f"affected tag: {tag}\n")
+    files = format_count(result.files, "blob or manifest", "blobs and manifests")
+    repositories = format_count(result.repositories, "repository", "repositories")
     sys.stdout.write(
-        f"{result.files} blobs and manifests ({result.size} bytes) and {result.repositories} "
-        f"repositories checked: {result.damaged} damaged, {result.sparse} sparse, "
-        f"{result.harmless} harmless, {result.repaired} repaired"
+        f"{files} ({result.size} bytes) and {repositories} checked: {result.damaged} damaged, "
+        f"{result.sparse} sparse, {result.harmless} harmless, {result.repaired} repaired"
         f"{f' ({result.failed} could not be)' if result.failed else ''}; "
-        f"{len(result.tags)} tags affected\n"
+        f"{format_count(len(result.tags), 'tag')} affected\n"
     )
 
 

@@ -111,12 +111,13 @@ def run(options: Namespace) -> int:
     else:
         _print_result(result, configuration, options)
     if result.failed:
-        print_error(f"{result.failed} items could not be deleted; the lines above have the reason")
+        items = format_count(result.failed, "item")
+        print_error(f"{items} could not be deleted; the lines above have the reason")
     return 1 if result.failed else 0
 
 
 def _run_collector(loaded: LoadedConfiguration, options: Namespace) -> CollectionResult:
-    with ProgressBar.on(sys.stderr) as bar:
+    with ProgressBar() if options.quiet else ProgressBar.on(sys.stderr) as bar:
         observer: CollectorObserver = CollectionProgress(bar)
         if not (options.quiet or options.json or bar.is_visible):
             observer = CollectionPrinter(sys.stdout)
@@ -163,7 +164,8 @@ class CollectionProgress(CollectorObserver):
     def repository_started(self, name: str) -> None:
         """Show the repository that is being marked."""
         self._repositories += 1
-        self.bar.show_line(f"marking: {self._repositories} repositories, now {name[:BAR_WIDTH]}")
+        count = format_count(self._repositories, "repository", "repositories")
+        self.bar.show_line(f"marking: {count}, now {name[:BAR_WIDTH]}")
 
     def removed(self, done: int, total: int) -> None:
         """Show how many items were deleted."""
@@ -244,10 +246,9 @@ def _print_result(
         f"manifests {verb} ({result.size} bytes)\n"
     )
     if result.young_blobs or result.young_manifests:
-        sys.stdout.write(
-            f"{result.young_blobs} blobs and {result.young_manifests} manifests kept for now, "
-            f"younger than {limit}\n"
-        )
+        blobs = format_count(result.young_blobs, "blob")
+        manifests = format_count(result.young_manifests, "manifest")
+        sys.stdout.write(f"{blobs} and {manifests} kept for now, younger than {limit}\n")
     if result.leased:
         end = datetime.now(UTC).timestamp() + longest_presence_s(configuration)
         sys.stdout.write(
@@ -256,7 +257,8 @@ def _print_result(
             " again; --wait waits for that\n"
         )
     if result.vacated:
-        sys.stdout.write(f"{result.vacated} empty repositories removed from the catalog\n")
+        repositories = format_count(result.vacated, "empty repository", "empty repositories")
+        sys.stdout.write(f"{repositories} removed from the catalog\n")
     for name in result.troubled:
         sys.stdout.write(f"{name}: has an unreadable manifest; all of its blobs are kept\n")
 

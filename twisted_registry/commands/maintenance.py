@@ -5,15 +5,20 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from attrs import asdict
+
 from twisted_registry.app.errors import WrongUsage
 from twisted_registry.app.maintenance import MaintenanceService
 from twisted_registry.commands.configured import (
     add_actions,
     add_config_argument,
     add_json_argument,
+    add_listing_arguments,
     load_store_or_exit,
 )
 from twisted_registry.commands.output import (
+    ListPrinter,
+    ProgressBar,
     format_count,
     format_size,
     format_span,
@@ -22,7 +27,7 @@ from twisted_registry.commands.output import (
     print_error,
     print_json,
 )
-from twisted_registry.commands.store import make_registry, run_on_store
+from twisted_registry.commands.store import make_registry, redraw, run_on_store
 from twisted_registry.config.suggestion import did_you_mean
 
 if TYPE_CHECKING:
@@ -78,8 +83,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parsers["run"].add_argument(
         "task", metavar="TASK", help="the name of the task, as status prints it"
     )
-    for action in parsers.values():
-        add_json_argument(action)
+    for name, action in parsers.items():
+        (add_listing_arguments if name == "status" else add_json_argument)(action)
         add_config_argument(action)
 
 
@@ -90,19 +95,18 @@ def run(options: Namespace) -> int:
     """
     loaded = load_store_or_exit(options.file)
     if options.action == "status":
-        return _print_status(loaded, as_json=options.json)
+        return _print_status(loaded, ListPrinter.of("tasks", options))
     return _run_task(loaded, options.task, as_json=options.json)
 
 
-def _print_status(loaded: LoadedConfiguration, *, as_json: bool) -> int:
+def _print_status(loaded: LoadedConfiguration, printer: ListPrinter) -> int:
     tasks = run_on_store(
         loaded,
         lambda driver, reactor: _make_service(loaded.configuration, driver, reactor).status(),
     )
-    if as_json:
-        print_json({"tasks": [_task_data(task) for task in tasks]})
-    else:
-        sys.stdout.writelines(f"{line}\n" for task in tasks for line in _task_lines(task))
+    with printer:
+        for task in tasks:
+            printer.print_item(_task_data(task), "\n".join(_task_lines(task)))
     return 0
 
 
@@ -115,13 +119,23 @@ def _run_task(loaded: LoadedConfiguration, name: str, *, as_json: bool) -> int:
             known = [task.name for task in service]
             hint = did_you_mean(name, known) or f"; known tasks are {', '.join(known)}"
             raise WrongUsage(f"{name}: no such task{hint}") from error
+        began = reactor.seconds()
+
+        def draw() -> None:
+            took = format_span(round(reactor.seconds() - began))
+            partial = service.partial_result
+            did = "" if partial is None else f", {format_result(name, asdict(partial))}"
+            bar.show_line(f"{name}: runs for {took}{did}")
+
         try:
-            return await task.run()
+            with redraw(draw, reactor):
+                return await task.run()
         finally:
             # The service was not started. This cancels the run, and closes what it opened.
             await service.stopService()
 
-    run = run_on_store(loaded, run_task)
+    with ProgressBar.on(sys.stderr) as bar:
+        run = run_on_store(loaded, run_task)
     record = run.as_dict()
     if as_json:
         print_json({"task": name, "skipped": run.skipped, **_run_data(record)})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from attrs import define
+from attrs import define, field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from argparse import Namespace
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Self, TextIO
 
@@ -18,6 +20,8 @@ _KIBI = 1024
 _SECONDS = {"day": 86400, "hour": 3600, "minute": 60, "second": 1}
 #: The width of the progress bar, and the longest name beside it, in characters.
 BAR_WIDTH = 40
+#: Seconds between two lines of progress that are not on a terminal.
+_LINE_INTERVAL_S = 30.0
 
 
 def print_error(line: str) -> None:
@@ -31,6 +35,60 @@ def print_json(data: object, default: Callable[[Any], object] | None = None) -> 
     :param default: converts values that JSON does not have.
     """
     sys.stdout.write(f"{json.dumps(data, default=default)}\n")
+
+
+@define(eq=False)
+class ListPrinter:
+    """Prints items one by one: as text, as the list of one JSON object, or as an object a line.
+
+    As a context manager it completes the object, unless there was an error.
+
+    :ivar name: of the list in the object.
+    :ivar as_json: whether to print one object.
+    :ivar as_lines: whether to print an object a line.
+    """
+
+    name: str
+    as_json: bool = False
+    as_lines: bool = False
+    _is_first: bool = field(init=False, default=True)
+
+    @classmethod
+    def of(cls, name: str, options: Namespace) -> Self:
+        """Return the printer for a command with ``--json`` and ``--json-lines``."""
+        return cls(name, options.json and not options.json_lines, options.json_lines)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether items are printed as text."""
+        return not (self.as_json or self.as_lines)
+
+    def print_item(self, data: Mapping[str, object], line: str) -> None:
+        """Print one item.
+
+        :param data: for JSON.
+        :param line: as text.
+        """
+        if self.as_json:
+            sys.stdout.write(f'{{"{self.name}": [' if self._is_first else ", ")
+            sys.stdout.write(json.dumps(data))
+        elif self.as_lines:
+            print_json(data)
+        else:
+            sys.stdout.write(f"{line}\n")
+        self._is_first = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if self.as_json and error_type is None:
+            sys.stdout.write(f'{{"{self.name}": []}}\n' if self._is_first else "]}\n")
 
 
 def format_time(seconds: float, timespec: str = "seconds") -> str:
@@ -88,39 +146,62 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
 
 @define(eq=False)
 class ProgressBar:
-    """One line of a terminal that is redrawn in place. Without a terminal it shows nothing.
+    """The progress of a command: a line of a terminal that is redrawn in place.
 
-    As a context manager it clears the line at the end.
+    Elsewhere it is a line of plain text every half minute, so that a short run prints none. As a
+    context manager it clears the line at the end.
 
-    :ivar out: the terminal, or None.
+    :ivar out: the stream, or None to show nothing.
+    :ivar is_terminal: whether the stream is a terminal.
+    :ivar clock: returns seconds, from any start.
     """
 
     out: TextIO | None = None
+    is_terminal: bool = True
+    clock: Callable[[], float] = monotonic
+    _next_line_s: float = field(init=False)
+
+    @_next_line_s.default
+    def _schedule_line(self) -> float:
+        return self.clock() + _LINE_INTERVAL_S
 
     @classmethod
     def on(cls, stream: TextIO) -> Self:
-        """Return a bar that is visible if *stream* is a terminal."""
-        return cls(stream if stream.isatty() else None)
+        """Return the progress on *stream*, which may be a terminal."""
+        return cls(stream, stream.isatty())
 
     @property
     def is_visible(self) -> bool:
-        """Whether there is a terminal."""
-        return self.out is not None
+        """Whether it is a line of a terminal."""
+        return self.is_terminal and self.out is not None
 
     def draw_progress(self, label: str, done: int, total: int) -> None:
-        """Show *done* of *total* as a bar with numbers."""
-        filled = "#" * (BAR_WIDTH * done // total if total else BAR_WIDTH)
-        self.show_line(f"{label} [{filled:<{BAR_WIDTH}}] {done} of {total}")
+        """Show *done* of *total* as a bar with numbers; elsewhere than on a terminal as numbers.
+
+        :param total: 0 if it is unknown.
+        """
+        if self.is_terminal:
+            filled = "#" * (BAR_WIDTH * done // total if total else BAR_WIDTH)
+            self.show_line(f"{label} [{filled:<{BAR_WIDTH}}] {done} of {total}")
+        else:
+            self.show_line(f"{label}: {done} of {total}" if total else f"{label}: {done}")
 
     def show_line(self, line: str) -> None:
-        """Replace the line."""
-        if self.out is not None:
+        """Replace the line; elsewhere than on a terminal print it if half a minute has passed."""
+        if self.out is None:
+            return
+        if self.is_terminal:
             self.out.write(f"\r\x1b[K{line}")
+            self.out.flush()
+        elif (now := self.clock()) >= self._next_line_s:
+            self._next_line_s = now + _LINE_INTERVAL_S
+            self.out.write(f"{line}\n")
             self.out.flush()
 
     def clear_line(self) -> None:
-        """Remove the line, so that other output can follow."""
-        self.show_line("")
+        """Remove the line of a terminal, so that other output can follow."""
+        if self.is_terminal:
+            self.show_line("")
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,13 @@ from twisted_registry.commands.configured import (
     add_json_argument,
     load_store_or_exit,
 )
-from twisted_registry.commands.output import format_table, format_time, json_time, print_json
+from twisted_registry.commands.output import (
+    format_count,
+    format_table,
+    format_time,
+    json_time,
+    print_json,
+)
 from twisted_registry.commands.store import make_registry, run_on_store
 from twisted_registry.maintenance.lease import TaskLease, TaskRun
 
@@ -98,11 +104,12 @@ def _print_result(result: RetentionResult, decisions: list[Decision], *, dry_run
     if rows:
         sys.stdout.write(format_table((("", "TAG", "PUSHED", "PULLED", "KEPT"), *rows)))
     verb = "would be deleted" if dry_run else "deleted"
-    sys.stdout.write(
-        f"{result.expired} of {result.tags} tags {verb} in {result.repositories} repositories\n"
-    )
+    tags = format_count(result.tags, "tag")
+    repositories = format_count(result.repositories, "repository", "repositories")
+    sys.stdout.write(f"{result.expired} of {tags} {verb} in {repositories}\n")
     if result.failed:
-        sys.stdout.write(f"{result.failed} tags could not be processed; see the log\n")
+        failed = format_count(result.failed, "tag")
+        sys.stdout.write(f"{failed} could not be processed; see the log\n")
 
 
 def _format_optional_time(seconds: float | None) -> str:

@@ -15,7 +15,7 @@ from twisted_registry.app.collector import make_statistics
 from twisted_registry.app.errors import WrongUsage
 from twisted_registry.commands.configured import (
     add_config_argument,
-    add_json_argument,
+    add_listing_arguments,
     load_store_or_exit,
 )
 from twisted_registry.commands.output import (
@@ -67,7 +67,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--top", metavar="NUMBER", type=_parse_top, help="list at most so many repositories"
     )
-    add_json_argument(parser)
+    add_listing_arguments(parser)
     add_config_argument(parser)
 
 
@@ -90,7 +90,10 @@ def run(options: Namespace) -> int:
                 await statistics.close()
 
         report = run_on_store(configuration, gather)
-    if options.json:
+    if options.json_lines:
+        for item in report.repositories:
+            print_json(_repository_data(item))
+    elif options.json:
         print_json(report.as_json())
     else:
         sys.stdout.write(report.as_text())

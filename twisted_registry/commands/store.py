@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from twisted.internet.task import LoopingCall
 
 from twisted_registry.app import standalone
 from twisted_registry.app.errors import CommandFailed, StartError
@@ -19,7 +21,7 @@ from twisted_registry.storage.fallbacks import with_reserve
 from twisted_registry.storage.interfaces import IReserve, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
@@ -31,6 +33,7 @@ T = TypeVar("T")
 
 #: Fewer than for a serving process: a command reads most folders once. About 5 MB.
 _MAX_CACHED_NAMES = 50_000
+_REDRAW_INTERVAL_S = 0.5
 
 
 @asynccontextmanager
@@ -86,6 +89,18 @@ async def _refill_reserve(driver: IStorageDriver) -> None:
     if reserve is not None:
         with suppress(StorageError):
             await reserve.refill(create=False)
+
+
+@contextmanager
+def redraw(draw: Callable[[], object], reactor: Any) -> Iterator[None]:
+    """Call a function that shows progress twice a second during the block."""
+    loop = LoopingCall(draw)
+    loop.clock = reactor
+    loop.start(_REDRAW_INTERVAL_S)
+    try:
+        yield
+    finally:
+        loop.stop()
 
 
 def make_registry(

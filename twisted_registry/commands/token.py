@@ -14,9 +14,16 @@ from twisted_registry.commands.configured import (
     add_actions,
     add_config_argument,
     add_json_argument,
+    add_listing_arguments,
     load_store_or_exit,
 )
-from twisted_registry.commands.output import format_time, print_error, print_json
+from twisted_registry.commands.output import (
+    ListPrinter,
+    format_time,
+    json_time,
+    print_error,
+    print_json,
+)
 from twisted_registry.commands.store import run_on_store
 from twisted_registry.config.values import parse_duration
 from twisted_registry.oci.patterns import GlobInvalid
@@ -74,7 +81,7 @@ def add_arguments(parser: ArgumentParser) -> None:
                 help="also end all tokens that were signed with the old keys, after a key has"
                 " leaked; otherwise they stay valid until they expire",
             )
-        add_json_argument(action)
+        (add_listing_arguments if name == "list" else add_json_argument)(action)
         add_config_argument(action)
 
 
@@ -115,7 +122,7 @@ async def _list(options: Namespace, driver: IStorageDriver, reactor: Any) -> Non
         records = await TokenStore(driver, reactor).list_records()
     except StorageError as error:
         raise CommandFailed(f"the store failed: {error}") from error
-    _print_records(records, reactor.seconds(), as_json=options.json)
+    _print_records(records, reactor.seconds(), ListPrinter.of("tokens", options))
 
 
 async def _change(
@@ -175,17 +182,16 @@ def _print_keys(keys: TokenKeys, *, as_json: bool) -> None:
     )
 
 
-def _print_records(records: list[TokenRecord], now: float, *, as_json: bool) -> None:
-    if as_json:
-        print_json([_record_data(record) for record in records])
-        return
-    for record in records:
-        is_expired = record.expires is not None and record.expires <= now
-        rights = " ".join(map(_format_right, record.rights.as_json())) or "as the user"
-        sys.stdout.write(
-            f"{record.id:36}  {record.kind:7}  {record.name:20}  {_validity(record)}"
-            f"{' (expired)' if is_expired else ''}  {rights}\n"
-        )
+def _print_records(records: list[TokenRecord], now: float, printer: ListPrinter) -> None:
+    with printer:
+        for record in records:
+            is_expired = record.expires is not None and record.expires <= now
+            rights = " ".join(map(_format_right, record.rights.as_json())) or "as the user"
+            printer.print_item(
+                _record_data(record),
+                f"{record.id:36}  {record.kind:7}  {record.name:20}  {_validity(record)}"
+                f"{' (expired)' if is_expired else ''}  {rights}",
+            )
 
 
 def _record_data(record: TokenRecord) -> dict[str, object]:
@@ -194,7 +200,7 @@ def _record_data(record: TokenRecord) -> dict[str, object]:
         "kind": record.kind,
         "name": record.name,
         "created": format_time(record.created),
-        "expires": None if record.expires is None else format_time(record.expires),
+        "expires": json_time(record.expires),
         "rights": record.rights.as_json(),
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,17 @@ from twisted_registry.commands.configured import (
     add_actions,
     add_config_argument,
     add_json_argument,
+    add_listing_arguments,
     load_store_or_exit,
 )
-from twisted_registry.commands.output import ProgressBar, format_time, print_error
+from twisted_registry.commands.output import (
+    ListPrinter,
+    ProgressBar,
+    format_count,
+    format_time,
+    print_error,
+    print_json,
+)
 from twisted_registry.commands.store import open_writable_registry, run_on_store
 from twisted_registry.config.values import parse_duration
 from twisted_registry.maintenance.undelete import Undelete
@@ -64,8 +71,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="0",
         help="only content removed longer ago than this, such as 48h or 30d",
     )
-    for action in parsers.values():
-        add_json_argument(action, "print JSON, one document per line")
+    for name, action in parsers.items():
+        (add_listing_arguments if name in {"list", "history"} else add_json_argument)(action)
         add_config_argument(action)
 
 
@@ -83,17 +90,18 @@ async def _list(
     options: Namespace, _loaded: LoadedConfiguration, driver: IStorageDriver, _reactor: Any
 ) -> int:
     trash, status = Trash(driver), 0
-    async for items in trash.pages():
-        for item in items:
-            try:
-                facts = await _item_data(trash, item)
-            except RegistryError as error:
-                print_error(f"{item.path}: {error}")
-                status = 1
-                continue
-            # A tag without a previous digest is new: it is in the history, but not removed.
-            if facts.get("before", "") is not None:
-                _print(facts, _item_line(facts), options)
+    with ListPrinter.of("items", options) as printer:
+        async for items in trash.pages():
+            for item in items:
+                try:
+                    facts = await _item_data(trash, item)
+                except RegistryError as error:
+                    print_error(f"{item.path}: {error}")
+                    status = 1
+                    continue
+                # A tag without a previous digest is new: it is in the history, but not removed.
+                if facts.get("before", "") is not None:
+                    printer.print_item(facts, _item_line(facts))
     return status
 
 
@@ -103,13 +111,15 @@ async def _history(
     target = TrashTarget.parse(options.what)
     if not target.tag:
         raise WrongUsage(f"{options.what}: not a tag, expected REPO:TAG")
-    for change in await Trash(driver).tag_changes(target.repository, target.tag):
-        facts = {
-            "time": _format_time(change.seconds),
-            "before": _optional_text(change.before),
-            "now": _optional_text(change.now),
-        }
-        _print(facts, f"{facts['time']}  {_format_change(facts)}", options)
+    changes = await Trash(driver).tag_changes(target.repository, target.tag)
+    with ListPrinter.of("changes", options) as printer:
+        for change in changes:
+            facts = {
+                "time": _format_time(change.seconds),
+                "before": _optional_text(change.before),
+                "now": _optional_text(change.now),
+            }
+            printer.print_item(facts, f"{facts['time']}  {_format_change(facts)}")
     return 0
 
 
@@ -169,7 +179,7 @@ async def _empty(
         ) from error
     expiry = make_trash_expiry(loaded.configuration, driver, reactor, keep)
     with audited(loaded, "trash.empty") as entry, ProgressBar.on(sys.stderr) as bar:
-        expiry.progress = lambda seen: bar.show_line(f"{seen} items checked")
+        expiry.progress = lambda seen: bar.show_line(f"{format_count(seen, 'item')} checked")
         try:
             result = await expiry.run()
         finally:
@@ -177,12 +187,14 @@ async def _empty(
         entry.note(removed=result.removed, bytes=result.size, failed=result.failed)
     facts = asdict(result)
     facts["bytes"] = facts.pop("size")
-    line = f"{result.removed} items deleted for good ({result.size} bytes)"
+    line = f"{format_count(result.removed, 'item')} deleted for good ({result.size} bytes)"
     if result.back:
-        line += f", {result.back} restored because they are needed"
+        verb = "it is" if result.back == 1 else "they are"
+        line += f", {result.back} restored because {verb} needed"
     _print(facts, line, options)
     if result.failed:
-        print_error(f"{result.failed} items could not be deleted; the lines above have the reason")
+        items = format_count(result.failed, "item")
+        print_error(f"{items} could not be deleted; the lines above have the reason")
     return 1 if result.failed else 0
 
 
@@ -277,4 +289,7 @@ def _format_time(seconds: float) -> str:
 
 
 def _print(facts: Mapping[str, Any], line: str, options: Namespace) -> None:
-    sys.stdout.write(f"{json.dumps(facts) if options.json else line}\n")
+    if options.json:
+        print_json(facts)
+    else:
+        sys.stdout.write(f"{line}\n")

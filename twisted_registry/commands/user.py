@@ -28,9 +28,15 @@ from twisted_registry.commands.configured import (
     add_actions,
     add_config_argument,
     add_json_argument,
+    add_listing_arguments,
     load_or_exit,
 )
-from twisted_registry.commands.output import print_error, print_json
+from twisted_registry.commands.output import (
+    ListPrinter,
+    format_count,
+    print_error,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -46,14 +52,18 @@ _ACTIONS = {
     "list": "list the names of the users",
 }
 
+#: The name of the user in JSON, by action.
+_RESULTS = {"add": "added", "passwd": "changed", "remove": "removed"}
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
     for name, action in add_actions(parser, _ACTIONS).items():
         if name == "list":
-            add_json_argument(action)
+            add_listing_arguments(action)
         else:
             action.add_argument("name", metavar="NAME", help="the name of the user")
+            add_json_argument(action)
         add_config_argument(action)
         action.add_argument(
             "--htpasswd", metavar="PATH", help=f"the htpasswd file, instead of {_KEY} of FILE"
@@ -70,7 +80,7 @@ def run(options: Namespace) -> int:
     path = options.htpasswd if loaded is None else _configured_path(loaded)
     try:
         if options.action == "list":
-            _print_users(path, as_json=options.json)
+            _print_users(path, ListPrinter.of("users", options))
         elif loaded is None:
             _change_user(path, options.action, _encode_name(options.name))
         else:
@@ -80,6 +90,8 @@ def run(options: Namespace) -> int:
         raise CommandFailed(f"{path}: {error}") from error
     except OSError as error:
         raise CommandFailed(f"{path}: {error.strerror}") from error
+    if options.action != "list" and options.json:
+        print_json({_RESULTS[options.action]: options.name})
     return 0
 
 
@@ -146,12 +158,12 @@ def _read_password(path: str, user: str, check: Callable[[bytes], None]) -> byte
     return password
 
 
-def _print_users(path: str, *, as_json: bool) -> None:
+def _print_users(path: str, printer: ListPrinter) -> None:
     users = parse_htpasswd(Path(path).read_bytes())
     costs = sorted((name.decode(), cost_of(hashed)) for name, hashed in users.hashes.items())
-    if as_json:
-        print_json([{"name": name, "cost": cost} for name, cost in costs])
-    else:
-        sys.stdout.write("".join(f"{name}\n" for name, _ in costs))
+    with printer:
+        for name, cost in costs:
+            printer.print_item({"name": name, "cost": cost}, name)
     if users.ignored:
-        print_error(f"{path}: {users.ignored} lines ignored, because their hash is not bcrypt")
+        lines = format_count(users.ignored, "line")
+        print_error(f"{path}: {lines} ignored, because the hash is not bcrypt")

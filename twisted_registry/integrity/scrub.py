@@ -19,7 +19,7 @@ from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from twisted.internet.interfaces import IReactorTime
 
@@ -67,12 +67,14 @@ class Scrub:
     How far a run has come is stored. If a power cut loses it, the next run starts over.
 
     :ivar affected_tags: finds the tags that need a damaged blob.
+    :ivar on_read: called with the result so far when a file was read.
     """
 
     blobs: BlobCheck
     repair: Repairer
     affected_tags: AffectedTags
     clock: IReactorTime
+    on_read: Callable[[ScrubResult], object] = lambda _: None
     _result: ScrubResult = field(init=False, factory=ScrubResult)
     _unreported: list[Digest] = field(init=False, factory=list)
     _tags: dict[str, None] = field(init=False, factory=dict)
@@ -94,6 +96,7 @@ class Scrub:
                 finding = await self.blobs.examine(entry)
                 result.files += 1
                 result.size += entry.size or 0
+                self.on_read(result)
                 if finding is not None and finding.severity is Severity.DAMAGE:
                     await self._repair(finding)
                 if self.clock.seconds() - position_saved_at >= _POSITION_INTERVAL_S:
