@@ -139,6 +139,7 @@ LATE = {
     ("commands.doctor", "doctor.runner"): "as app.doctor",
     ("commands.check", "commands.doctor"): "for --full only",
     ("storage.s3.credentials", "storage.s3.botocore_credentials"): "the extra aws",
+    ("commands.stats_watch", "statistics.activity"): "the extra metrics",
     ("commands.store", "app.s3"): "for buckets only",
     ("commands.check", "app.standalone"): "it installs the reactor, for buckets only",
     ("commands.check", "app.middleware"): "for buckets only",

@@ -127,6 +127,9 @@ def printed(folder):
     blob = folder / "store/docker/registry/v2/blobs/sha256" / hexadecimal[:2] / hexadecimal
     (blob / "data").write_bytes(b"damaged")
     command("fsck", status=3)
+    # Nothing listens for the events, and the users are gone.
+    (folder / "users").unlink()
+    command("doctor", status=1)
     return found
 
 

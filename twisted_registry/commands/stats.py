@@ -28,7 +28,9 @@ from twisted_registry.commands.output import (
     json_time,
     print_json,
 )
+from twisted_registry.commands.stats_watch import Watch
 from twisted_registry.commands.store import run_on_store
+from twisted_registry.config.values import parse_duration
 from twisted_registry.oci.patterns import GLOB_SYNTAX, GlobInvalid, GlobSet
 from twisted_registry.statistics.store import GROWTH_DAYS, SortKey, StatisticsObserver
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterable
 
+    from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.statistics.store import (
         FileTotal,
         Growth,
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 _HEADINGS = ("REPOSITORY", "LOGICAL", "UNIQUE", "SHARED", "TAGS", "MANIFESTS", "PUSHED", "PULLED")
+_DEFAULT_INTERVAL_S = 5.0
+_MIN_INTERVAL_S = 0.1
 #: Characters of a time that are its date.
 _DATE_LENGTH = len("2026-01-31")
 
@@ -67,6 +72,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--top", metavar="NUMBER", type=_parse_top, help="list at most so many repositories"
     )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="print requests, bytes and uploads of the running registry as well, again and again,"
+        " from the metrics at http.debug.addr",
+    )
+    parser.add_argument(
+        "--interval",
+        metavar="DURATION",
+        type=_parse_interval,
+        help="how often --watch prints, such as 2s; the default is 5s",
+    )
     add_listing_arguments(parser)
     add_config_argument(parser)
 
@@ -76,20 +93,18 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status.
     """
+    _check_watch(options)
     names = None if options.repository is None else _parse_patterns(options.repository)
-    configuration = load_store_or_exit(options.file)
+    loaded = load_store_or_exit(options.file)
+    if options.watch:
+        run_on_store(
+            loaded, lambda driver, reactor: _watch(loaded, names, options, driver, reactor)
+        )
+        return 0
     with ProgressBar.on(sys.stderr) as bar:
-
-        async def gather(driver: IStorageDriver, reactor: Any) -> _Report:
-            statistics = make_statistics(driver, reactor, names, StatisticsProgress(bar))
-            try:
-                totals = await statistics.run()
-                pages = statistics.list_repositories(SortKey(options.sort), options.top)
-                return _Report(totals, [item async for page in pages for item in page])
-            finally:
-                await statistics.close()
-
-        report = run_on_store(configuration, gather)
+        report = run_on_store(
+            loaded, lambda driver, reactor: _gather(names, options, bar, driver, reactor)
+        )
     if options.json_lines:
         for item in report.repositories:
             print_json(_repository_data(item))
@@ -98,6 +113,43 @@ def run(options: Namespace) -> int:
     else:
         sys.stdout.write(report.as_text())
     return 0
+
+
+def _check_watch(options: Namespace) -> None:
+    if options.interval is not None and not options.watch:
+        raise WrongUsage("--interval needs --watch")
+    if options.watch and (options.json or options.json_lines):
+        raise WrongUsage("--watch prints text; leave --json out")
+
+
+async def _gather(
+    names: GlobSet | None,
+    options: Namespace,
+    bar: ProgressBar,
+    driver: IStorageDriver,
+    reactor: Any,
+) -> _Report:
+    statistics = make_statistics(driver, reactor, names, StatisticsProgress(bar))
+    try:
+        totals = await statistics.run()
+        pages = statistics.list_repositories(SortKey(options.sort), options.top)
+        return _Report(totals, [item async for page in pages for item in page])
+    finally:
+        await statistics.close()
+
+
+async def _watch(
+    loaded: LoadedConfiguration,
+    names: GlobSet | None,
+    options: Namespace,
+    driver: IStorageDriver,
+    reactor: Any,
+) -> None:
+    async def describe_store() -> str:
+        return (await _gather(names, options, ProgressBar(), driver, reactor)).as_text()
+
+    interval_s = _DEFAULT_INTERVAL_S if options.interval is None else options.interval
+    await Watch(loaded.configuration, sys.stdout, reactor, describe_store, interval_s).run()
 
 
 @define(eq=False)
@@ -221,6 +273,16 @@ def _parse_top(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not int(text):
         raise ArgumentTypeError(f"invalid number {text!r}: expected 1 or more")
     return int(text)
+
+
+def _parse_interval(text: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        seconds = 0.0
+    if seconds < _MIN_INTERVAL_S:
+        raise ArgumentTypeError(f"invalid interval {text!r}: expected a duration such as 5s")
+    return seconds
 
 
 def _parse_patterns(texts: list[str]) -> GlobSet:
