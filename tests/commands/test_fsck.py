@@ -218,7 +218,7 @@ def test_the_bar_shows_bytes_and_repositories():
     findings.found(Finding(FindingKind.FILE_STRAY, "a/b", repaired=True))
     assert out.getvalue() == (
         f"\r\x1b[Kreading MiB [{'#' * 10}{' ' * 30}] 1 of 4"
-        f"\r\x1b[Kchecking: 1 repositories, now {'x' * 40}"
+        f"\r\x1b[Kchecking: 1 repository, now {'x' * 40}"
         "\r\x1b[K"
     )
     assert lines.getvalue() == "stray file: a/b (repaired)\n"

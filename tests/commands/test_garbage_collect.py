@@ -242,7 +242,7 @@ def test_the_bar_shows_repositories_and_deleted_items():
     bar.repository_started("x" * 100)
     bar.removed(1, 4)
     assert out.getvalue() == (
-        f"\r\x1b[Kmarking: 1 repositories, now {'x' * 40}"
+        f"\r\x1b[Kmarking: 1 repository, now {'x' * 40}"
         f"\r\x1b[Kremoving [{'#' * 10}{' ' * 30}] 1 of 4"
     )
 
