@@ -53,7 +53,7 @@ def test_paths_that_the_unit_excludes_are_found(systemctl):
         ("srv", "/srv/registry"),
         ("log.audit", "/var/log/twisted-registry"),
         ("data", "/data/registry"),
-        ("home", "/home/ada/registry"),
+        ("home", "/root/registry"),
     ]
     data, home = unit.check_paths(paths)
     assert data.subject == "data"
@@ -64,6 +64,6 @@ def test_paths_that_the_unit_excludes_are_found(systemctl):
 def test_a_unit_without_restrictions_excludes_nothing(systemctl):
     text = "\n".join(SHOWN.splitlines()[:1]) + "\nProtectSystem=no\nLimitNOFILE=infinity\n"
     unit = find_unit("/etc/x.yml", systemctl(text))
-    assert unit.check_paths([("root", "/data"), ("home", "/home/ada")]) == []
+    assert unit.check_paths([("root", "/data"), ("home", "/root/registry")]) == []
     assert unit.max_descriptors == 0
     assert unit.may_bind_low
