@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from statistics import median
 
@@ -59,6 +59,9 @@ UPLOAD_AGE_S = 5
 MAX_OPEN_S = 20
 #: The growth that is no leak: as a share of the median, and the least that counts.
 MAX_MEMORY_SHARE, MAX_MEMORY_KIB = 0.1, 4096
+
+#: From this number of inputs on, the caches of paths are filled first; more than they hold.
+LONG, CACHED_PATHS = 10_000, 20_000
 
 NAMES = ["a", "a/b", "team/app", "A", "a//b", "_catalog", "a" * 250, "..", "%2e%2e", "a%2Fb", "é"]
 BLOB = b"blob"
@@ -252,6 +255,8 @@ def fuzz(folder: Path, count: int, seed: int, clients: int = 32) -> Fuzzing:
     path = write_configuration(folder, CONFIGURATION)
     with RegistryProcess(*SERVE, path, cwd=folder) as registry:
         _push_image(registry)
+        if count > LONG:
+            _fill_caches(registry)
         idle = usage(registry.process.pid)
         fuzzing = Fuzzing(registry, random.Random(seed), count)
         asyncio.run(fuzzing.run(clients))
@@ -278,6 +283,16 @@ def fuzz(folder: Path, count: int, seed: int, clients: int = 32) -> Fuzzing:
         if grown > max(MAX_MEMORY_SHARE * middle, MAX_MEMORY_KIB):
             problems.append(f"memory grew by {grown:.0f} KiB, the median is {middle:.0f} KiB")
     return fuzzing
+
+
+def _fill_caches(registry: RegistryProcess) -> None:
+    """Ask for so many paths that the caches of paths are full: what grows afterwards is a leak."""
+    with closing(registry.connection()) as connection:
+        for number in range(CACHED_PATHS):
+            connection.request("GET", f"/v2/{'a' * 200}/manifests/{number}")
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 404
 
 
 def _push_image(registry: RegistryProcess) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
@@ -17,12 +18,17 @@ from tests.support.manifests import OCI_IMAGE, digest_of, image
 from tests.support.passwords import basic_header
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 REPOSITORIES = [f"team/app-{number}" for number in range(20)]
 USERS = {"ada": "ada-knows-this", "bob": "bob-knows-this"}
 #: Layers that many images have.
 SHARED = [random.Random(number).randbytes(30_000) for number in range(40)]
+#: Names of images in each repository. Their content is always the same, so that bounded caches fill
+#: soon, and what grows afterwards is a leak.
+TAGS = [f"{kind}-{number}" for kind in ("image", "referrer") for number in range(25)]
+#: After a client has left in the middle, its last request may still be served for this long.
+UNKNOWN_S = 30
 #: Above this number of images, clients delete.
 MAX_IMAGES = 300
 #: A request without a response for this long is a failure.
@@ -50,14 +56,30 @@ class Ledger:
     """What all clients know and found.
 
     :ivar images: those that were pushed, and that nobody has begun to delete.
+    :ivar reserved: images that a client pushes or deletes, and until when; nobody else does.
     :ivar lost: connections that neither end should have closed: when they were opened, and when
         the loss was noticed.
     """
 
     images: dict[tuple[str, str], Pushed] = field(factory=dict)
+    reserved: dict[tuple[str, str], float] = field(factory=dict)
     counts: Counter[str] = field(factory=Counter)
     failures: list[str] = field(factory=list)
     lost: list[tuple[float, float]] = field(factory=list)
+
+    @contextmanager
+    def reservation(self, key: tuple[str, str]) -> Iterator[bool]:
+        """Reserve an image for the block; gives whether nobody else had it."""
+        if self.reserved.get(key, 0) > time.monotonic():
+            yield False
+            return
+        self.reserved[key] = math.inf
+        done = False
+        try:
+            yield True
+            done = True
+        finally:
+            self.reserved[key] = 0 if done else time.monotonic() + UNKNOWN_S
 
     def has(self, pushed: Pushed) -> bool:
         return self.images.get((pushed.repository, pushed.tag)) is pushed
@@ -89,7 +111,6 @@ class Client:
     _writer: asyncio.StreamWriter | None = field(init=False, default=None)
     _opened_at: float = field(init=False, default=0.0)
     _token: str = field(init=False, default="")
-    _count: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         self.random = random.Random(self.number)
@@ -150,8 +171,7 @@ class Client:
     def _choose(self) -> Callable[[], Awaitable[None]]:
         deletes = len(self.ledger.images) > MAX_IMAGES
         weights = {
-            self.push: 20,
-            self.push_referrer: 5,
+            self.push: 25,
             self.pull: 25,
             self.pull_slowly: 5,
             self.pull_range: 10,
@@ -274,13 +294,23 @@ class Client:
         if response.status == 404 and self.ledger.has(pushed):
             self.ledger.failures.append(f"{pushed} is missing: {response.body!r}")
 
-    async def push(self, **more: object) -> None:
+    async def push(self) -> None:
+        """Push an image, if nobody else does."""
+        name = self.random.choice(TAGS)
+        with self.ledger.reservation((self.repository, name)) as reserved:
+            if reserved:
+                await self._push(name)
+
+    async def _push(self, name: str) -> None:
         """Push an image with a layer of its own and a layer that others have, too."""
-        self._count += 1
-        name = f"{self.number}-{self._count}"
-        config = json.dumps({"name": name, "architecture": "amd64", "os": "linux"}).encode()
-        shared = self.random.choice(SHARED)
-        own = self.random.randbytes(self.random.choice([100, 5_000, 50_000]))
+        rng = random.Random(f"{self.repository} {name}")
+        config = json.dumps({"name": name, "repository": self.repository}).encode()
+        shared = rng.choice(SHARED)
+        own = rng.randbytes(rng.choice([100, 5_000, 50_000]))
+        more = {}
+        if name.startswith("referrer"):
+            subject = digest_of(name.encode())
+            more["subject"] = {"mediaType": OCI_IMAGE, "digest": subject, "size": 500}
         content = image(config, shared, own, **more)
         target = self._target(f"manifests/{name}")
         for _ in range(3):
@@ -298,13 +328,6 @@ class Client:
                 self.ledger.counts["pushes"] += 1
                 return
         self.ledger.failures.append(f"{target}: {response.body[:300]!r} three times")
-
-    async def push_referrer(self) -> None:
-        """Push an image that refers to another one."""
-        subject = self._any_image()
-        if subject is not None:
-            refers = {"mediaType": OCI_IMAGE, "digest": subject.digest, "size": 500}
-            await self.push(subject=refers, artifactType="application/vnd.example.soak")
 
     async def _push_shared(self, blob: bytes) -> None:
         digest = digest_of(blob)
@@ -403,21 +426,31 @@ class Client:
         await self.request("GET", "/v2/_catalog?n=5", allowed=(200,))
 
     async def list_referrers(self) -> None:
-        """List what refers to an image."""
+        """List what refers to an image, which need not exist."""
         pushed = self._any_image()
-        if pushed is not None:
-            target = self._target(f"referrers/{pushed.digest}")
-            response = await self.request("GET", target, allowed=(200, 404))
-            self._count_if_lost(pushed, response)
+        if pushed is None:
+            return
+        subject = digest_of(pushed.tag.encode())
+        response = await self.request("GET", self._target(f"referrers/{subject}"), allowed=(200,))
+        listed = {entry["digest"] for entry in json.loads(response.body)["manifests"]}
+        if (
+            pushed.tag.startswith("referrer")
+            and pushed.digest not in listed
+            and self.ledger.has(pushed)
+        ):
+            self.ledger.failures.append(f"{pushed} is not listed")
 
     async def delete(self) -> None:
         """Delete a tag or an image."""
         pushed = self._any_image()
         if pushed is None:
             return
-        del self.ledger.images[pushed.repository, pushed.tag]
-        reference = self.random.choice([pushed.tag, pushed.digest])
-        await self.request("DELETE", self._target(f"manifests/{reference}"), allowed=(202, 404))
+        key = pushed.repository, pushed.tag
+        with self.ledger.reservation(key) as reserved:
+            if reserved:
+                self.ledger.images.pop(key, None)
+                target = self._target(f"manifests/{self.random.choice([key[1], pushed.digest])}")
+                await self.request("DELETE", target, allowed=(202, 404))
 
 
 def _path(url: str) -> str:

@@ -34,6 +34,7 @@ log: {{accesslog: {{disabled: true}}}}
 storage:
   filesystem: {{rootdirectory: {root}}}
   delete: {{enabled: true}}
+  cache: {{manifestbytes: 1MiB}}
   maintenance:
     uploadpurging: {{enabled: true, age: 30s, interval: 5s, dryrun: false}}
     gc: {{enabled: true, interval: 10s, grace: 20s, deleteuntagged: true}}
@@ -57,8 +58,9 @@ AFTER_KILL_S = 2
 MAX_GROWTH = {
     "connections": (0.05, 10),
     "files": (0.05, 10),
-    "threads": (0, 2),
-    "uploads": (0.2, 20),
+    # Pools of threads grow on demand, and uploads last as long as the machine is busy.
+    "threads": (0.25, 10),
+    "uploads": (0.5, 50),
     "memory_first_kib": (0.1, 4096),
     "memory_worker_kib": (0.1, 4096),
 }
@@ -91,7 +93,7 @@ class Options:
     @property
     def warm_up_s(self) -> float:
         """The time before the first sample: caches and the store fill."""
-        return max(self.seconds / 4, 45)
+        return self.seconds / 2
 
 
 @define(eq=False)
