@@ -148,9 +148,10 @@ class Double:
     def set_certificate(self, bundle):
         """Ignore the certificate."""
 
-    def __init__(self, loaded, reactor, environ, access_log, handover):
+    def __init__(self, loaded, reactor, environ, access_log, handover, log_requests):
         Double.made = self
         self.handover = handover
+        self.log_requests = log_requests
         self.environ = environ
         self.did = []
 
