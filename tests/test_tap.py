@@ -114,7 +114,7 @@ def handles(process, number):
     return bool(int(mask, 16) >> (number - 1) & 1)
 
 
-def test_twistd_in_the_background_logs_to_its_file(tmp_path):
+def test_twistd_in_the_background_logs_to_its_file_and_rotates_it(tmp_path):
     path = write_configuration(tmp_path)
     background = [*TWISTD[:3], "--pidfile=twistd.pid"]
     assert run(*background, "registry", "--config", path, cwd=tmp_path)[0] == 0
@@ -124,10 +124,14 @@ def test_twistd_in_the_background_logs_to_its_file(tmp_path):
         wait_until(lambda: "listening on" in log.read_text())
         # The command returns before the daemon handles signals.
         wait_until(lambda: handles(process, signal.SIGTERM))
+        os.kill(process, signal.SIGUSR1)
+        rotated = tmp_path / "twistd.log.1"
+        wait_until(lambda: rotated.exists() and log.exists())
     finally:
         os.kill(process, signal.SIGTERM)
         wait_until(lambda: not (tmp_path / "twistd.pid").exists())
-    assert f"configuration: {path}" in log.read_text()
+    assert f"configuration: {path}" in rotated.read_text()
+    assert "Server Shut Down" in log.read_text()
 
 
 def test_a_failed_start_in_the_background_is_reported_at_the_terminal(tmp_path):

@@ -253,8 +253,9 @@ def test_log_lines_name_the_process_with_several_processes(loaded, tmp_path):
 PROGRAM = Path(process.__file__).with_name("__main__.py")
 
 
-def test_the_worker_program_ignores_signals_of_a_terminal(monkeypatch):
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+def test_the_worker_program_ignores_signals_for_the_first_process(monkeypatch):
+    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in numbers}
     during = []
 
     def work(given):
@@ -271,4 +272,4 @@ def test_the_worker_program_ignores_signals_of_a_terminal(monkeypatch):
         for number, handler in before.items():
             signal.signal(number, handler)
     assert ended.value.code == 3
-    assert during == [(True, signal.SIG_IGN, signal.SIG_IGN)]
+    assert during == [(True, *[signal.SIG_IGN] * 3)]

@@ -24,7 +24,15 @@ from twisted_registry.config.schema import Configuration
 from twisted_registry.config.sections import schema_keys
 
 #: Fields of lines of the log that begin like keys of the configuration.
-LOG_FIELDS = {"http.request.peer", "http.request.remoteaddr"}
+LOG_FIELDS = {
+    "auth.user.name",
+    "http.request.host",
+    "http.request.id",
+    "http.request.method",
+    "http.request.peer",
+    "http.request.remoteaddr",
+    "http.response.status",
+}
 
 
 @each_block(read_blocks())

@@ -7,8 +7,9 @@ import sys
 
 from twisted_registry.app.standalone import run_worker_process
 
-# A terminal sends both signals to its whole process group; the first process handles them.
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-signal.signal(signal.SIGHUP, signal.SIG_IGN)
+# A terminal sends the first two to its whole process group, as pkill may send the third to all
+# processes; the first process handles them.
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, signal.SIG_IGN)
 
 sys.exit(run_worker_process())

@@ -32,6 +32,7 @@ from twisted_registry.workers.logs import open_locked_output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import FrameType
 
     from twisted.logger import ILogObserver
 
@@ -227,11 +228,18 @@ def _notify_systemd(service: RegistryService, loaded: LoadedConfiguration, react
 def install_signal_handlers(
     service: RegistryService, loaded: LoadedConfiguration, reactor: Any
 ) -> ProcessStop:
-    """Reload at SIGHUP, and handle signals during the stop.
+    """Reload at SIGHUP, reopen log files at SIGUSR1, and handle signals during the stop.
 
     A SIGHUP that reports a closed terminal stops the registry, as it stops other commands.
     """
     had_terminal = _has_controlling_terminal()
+    # Under twistd with a log file, it rotates that.
+    rotate_twistd_log = signal.getsignal(signal.SIGUSR1)
+
+    def on_sigusr1(number: int, frame: FrameType | None) -> None:
+        reactor.callFromThread(service.reopen_logs)
+        if callable(rotate_twistd_log):
+            rotate_twistd_log(number, frame)
 
     def on_sighup(*_: object) -> None:
         is_terminal_closed = had_terminal and not _has_controlling_terminal()
@@ -247,6 +255,7 @@ def install_signal_handlers(
             reactor.stop()
 
     signal.signal(signal.SIGHUP, on_sighup)
+    signal.signal(signal.SIGUSR1, on_sigusr1)
     return ProcessStop(reactor, loaded.configuration.http.draintimeout, service.abort_requests)
 
 

@@ -584,9 +584,13 @@ class RegistryService(MultiService):
         :param loaded: a configuration; None for the one in use, whose files have changed.
         :returns: fires with the reason if nothing was changed, else with an empty text.
         """
+        self.reopen_logs()
+        return Deferred.fromCoroutine(self._reloader.reload(loaded or self._reloader.loaded))
+
+    def reopen_logs(self) -> None:
+        """Open the file of the audit log again, because it was rotated."""
         if self._audit_log is not None:
             self._audit_log.reopen()
-        return Deferred.fromCoroutine(self._reloader.reload(loaded or self._reloader.loaded))
 
     def _make_reloader(self) -> ConfigurationReloader:
         prefix = self._configuration.http.prefix
