@@ -35,8 +35,11 @@ nitpick_ignore_regex = [
     ("py:.*", r"(collections|io|os|pathlib|ssl|twisted|unittest)\..*"),
     ("py:class", "Deferred|IConsumer|IReactorTime|Path"),
     ("py:class", "AnyImage|Auth|Change|Config|Effect|FileSection|LayerSource|MakeEffect|Storage"),
-    ("py:class", "APISettings|Configuration|IMetricsObserver|IPresenceGate|Limits|Policy"),
-    ("py:class", r"RequestPattern|twisted_registry\.repository\.registry\.Registry|(.*\.)?_T"),
+    ("py:class", "APISettings|Configuration|IMetricsObserver|IPresenceGate|IStorageTracer"),
+    (
+        "py:class",
+        r"Limits|Policy|RequestPattern|twisted_registry\.repository\.registry\.Registry|(.*\.)?_T",
+    ),
 ]
 
 html_theme = "furo"
