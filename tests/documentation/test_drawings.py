@@ -1,8 +1,10 @@
-"""What the drawings of the documentation show is there."""
+"""What the drawings and samples of the documentation show is there."""
 
 from __future__ import annotations
 
 import re
+
+import yaml
 
 from tests.documentation.pages import ROOT, blocks_in, each_block
 from twisted_registry.testing import Registry, build_image
@@ -26,9 +28,20 @@ def assert_files_are_stored(text, tmp_path):
     assert not [path for path in paths if not (tmp_path / path).exists()]
 
 
+def assert_prometheus_asks_the_debug_address(text, _tmp_path):
+    (job,) = yaml.safe_load(text)["scrape_configs"]
+    (block,) = [block for block in blocks_in("yaml") if block.page == "docs/metrics.rst"]
+    debug = yaml.safe_load(block.text)["http"]["debug"]
+    assert job["static_configs"] == [{"targets": [debug["addr"]]}]
+    assert debug["prometheus"]["path"] == "/metrics"  # which Prometheus asks for by itself
+    rules = (ROOT / "conf/prometheus/alerts.yml").read_text(encoding="utf-8")
+    assert f'job="{job["job_name"]}"' in rules
+
+
 #: The test of a drawing, by its page.
 DRAWINGS = {
     "docs/design.rst": assert_folders_and_interfaces_exist,
+    "docs/metrics.rst": assert_prometheus_asks_the_debug_address,
     "docs/operations.rst": assert_files_are_stored,
 }
 

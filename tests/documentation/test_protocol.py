@@ -23,6 +23,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "protocol.rst"
 COMMON = {
     *("connection", "content-length", "content-security-policy", "content-type", "date", "server"),
     *("docker-distribution-api-version", "transfer-encoding", "x-content-type-options"),
+    "x-request-id",
 }
 BLOB = b"a blob"
 

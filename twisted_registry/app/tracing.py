@@ -11,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 
 from twisted_registry import __version__
 from twisted_registry.app.errors import StartError, require_extra
-from twisted_registry.logs.context import TRACE_ID_FIELD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -86,6 +85,8 @@ def with_trace_ids(observer: ILogObserver, environ: Mapping[str, str]) -> ILogOb
     """Return an observer that adds the ids of traces, if tracing is on and its extra is there."""
     if not exporter_names(environ):
         return observer
+    from twisted_registry.logs.context import TRACE_ID_FIELD  # noqa: PLC0415 - check needs no log
+
     try:
         from twisted_registry.tracing.logs import TraceIdObserver  # noqa: PLC0415 - an extra
     except ModuleNotFoundError:
