@@ -205,6 +205,9 @@ class RegistryResource(AsyncResource):
         except CancelledError:
             raise
         except BodyAborted as raised:
+            if request.channel is None:
+                # The client has left: its disconnect has cancelled the handler's read of the body.
+                raise CancelledError from raised
             error = RegistryError(
                 ErrorCode.SIZE_INVALID, message="the body is incomplete", detail=str(raised)
             )
