@@ -155,7 +155,8 @@ def _usage(path: str, parser: CommandParser) -> Iterator[str]:
     for option in parser.options:
         words = _invocation(option, " | ")
         if "--help" not in option.option_strings:
-            yield words if option.required else f"[{words}]"
+            # A line of the source ends at each space: lists of values are long.
+            yield from (words if option.required else f"[{words}]").split(" ")
     if parser.commands:
         yield r"\fICOMMAND\fR ..."
     for argument in parser.positional:
