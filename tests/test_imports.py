@@ -104,6 +104,7 @@ LATE = {
     ("app.service", "app.health"): "for health checks only",
     ("app.health", "health.http_check"): "an HTTP client, for checks over HTTP only",
     ("app.logs", "logs.mail"): "an SMTP client, for hooks only",
+    ("app.logs", "tracing"): "the extra otel",
     ("app.service", "app.tls"): "cryptography, for TLS only",
     ("app.access", "app.plugins"): "importlib.metadata, for plugins only",
     ("app.service", "app.plugins"): "as in app.access",

@@ -129,9 +129,12 @@ health:
             return (await ask_registry("GET", "/v2/")).code == 503
 
         await until(is_ready)
-        (tmp_path / "store").rename(tmp_path / "elsewhere")
+        store = tmp_path / "store"
+        store.rename(tmp_path / "elsewhere")
+        store.touch()  # no task makes the folder again
         await until(is_down)
-        (tmp_path / "elsewhere").rename(tmp_path / "store")
+        store.unlink()
+        (tmp_path / "elsewhere").rename(store)
         await until(is_ready)
 
 

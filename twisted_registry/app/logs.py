@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from twisted.logger import LogPublisher
 
 from twisted_registry import __version__
-from twisted_registry.app.tracing import with_trace_ids
-from twisted_registry.logs.context import CallerObserver, RequestIdObserver
+from twisted_registry.app.tracing import exporter_names
+from twisted_registry.logs.context import TRACE_ID_FIELD, CallerObserver, RequestIdObserver
 from twisted_registry.logs.lines import LineObserver, filter_level
 from twisted_registry.workers.logs import EventSender, ProcessIdObserver
 
@@ -43,7 +43,7 @@ def make_configured_observer(loaded: LoadedConfiguration) -> ILogObserver:
     observer = filter_level(section.level, _add_context(configuration, outputs))
     if configuration.http.workers > 1:
         observer = ProcessIdObserver(observer)
-    return with_trace_ids(observer, os.environ)
+    return _with_trace_ids(observer)
 
 
 def make_hooks(configuration: Configuration) -> Sequence[ILogObserver]:
@@ -84,12 +84,23 @@ def make_worker_observer(loaded: LoadedConfiguration) -> ILogObserver:
     """Make the observer of a worker, whose events go to the first process."""
     configuration = loaded.configuration
     sender = _add_context(configuration, EventSender(sys.stderr))
-    return filter_level(configuration.log.level, with_trace_ids(sender, os.environ))
+    return filter_level(configuration.log.level, _with_trace_ids(sender))
 
 
 def _add_context(configuration: Configuration, observer: ILogObserver) -> ILogObserver:
     observer = RequestIdObserver(observer)
     return CallerObserver(observer) if configuration.log.reportcaller else observer
+
+
+def _with_trace_ids(observer: ILogObserver) -> ILogObserver:
+    """Return an observer that adds the ids of traces, if tracing is on and its extra is there."""
+    if not exporter_names(os.environ):
+        return observer
+    try:
+        from twisted_registry.tracing.logs import TraceIdObserver  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError:
+        return observer  # the service raises a StartError
+    return TraceIdObserver(observer, TRACE_ID_FIELD)
 
 
 def wants_colours() -> bool:

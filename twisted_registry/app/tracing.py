@@ -15,8 +15,6 @@ from twisted_registry.app.errors import StartError, require_extra
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from twisted.logger import ILogObserver
-
     from twisted_registry.tracing.export import Tracing
 
 _EXPORTER: Final = "OTEL_TRACES_EXPORTER"
@@ -79,19 +77,6 @@ def check_tracing(environ: Mapping[str, str]) -> None:
             raise StartError(f"{variable}: {name}: expected one of: {expected}")
     if "otlp" in names:
         _check_collector(environ)
-
-
-def with_trace_ids(observer: ILogObserver, environ: Mapping[str, str]) -> ILogObserver:
-    """Return an observer that adds the ids of traces, if tracing is on and its extra is there."""
-    if not exporter_names(environ):
-        return observer
-    from twisted_registry.logs.context import TRACE_ID_FIELD  # noqa: PLC0415 - check needs no log
-
-    try:
-        from twisted_registry.tracing.logs import TraceIdObserver  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError:
-        return observer  # the service raises a StartError
-    return TraceIdObserver(observer, TRACE_ID_FIELD)
 
 
 def _check_collector(environ: Mapping[str, str]) -> None:

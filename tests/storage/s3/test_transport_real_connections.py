@@ -172,9 +172,10 @@ async def test_transient_failures_are_retried_and_then_raised(store, client, scr
 async def test_truncated_body_is_an_error(store, client, then):
     for taken in (0, 1, len(CONTENT) - 1):
         store.scripts = [answer(body=CONTENT[:taken], length=len(CONTENT), then=then)]
-        body, sink = await client.get_object("a"), Sink()
+        sink = Sink()
         with pytest.raises(Unreachable) as caught:
-            await body.deliver(sink)
+            # An abort may discard the head of the response as well.
+            await (await client.get_object("a")).deliver(sink)
         assert caught.value.retryable
         assert CONTENT.startswith(sink.content)
         assert sink.producer is None
