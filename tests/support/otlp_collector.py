@@ -1,13 +1,13 @@
-"""A collector of spans over OTLP/HTTP: an HTTP server on a thread, without Twisted."""
+"""A collector of spans over OTLP/HTTP."""
 
 from __future__ import annotations
 
 import gzip
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from attrs import define, field, frozen
+
+from tests.support.post_server import PostServer
 
 trace_service = pytest.importorskip(
     "opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="install the extra test"
@@ -52,7 +52,7 @@ def decode(body):
 
 
 @define(eq=False)
-class OTLPCollector:
+class OTLPCollector(PostServer):
     """Collects spans.
 
     :ivar spans: all so far.
@@ -61,8 +61,6 @@ class OTLPCollector:
 
     spans: list = field(init=False, factory=list)
     paths: list = field(init=False, factory=list)
-    port: int = field(init=False, default=0)
-    _server: ThreadingHTTPServer | None = field(init=False, default=None)
 
     @property
     def url(self):
@@ -82,41 +80,10 @@ class OTLPCollector:
             names.append(span.name)
         return names
 
-    def start(self):
-        """Listen."""
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                collector.paths.append(self.path)
-                collector.spans += decode(body)
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            block_on_close = False
-
-        self._server = Server(("127.0.0.1", self.port), Handler)
-        self.port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def stop(self):
-        """Refuse connections."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
-
-    __enter__ = start
-
-    def __exit__(self, *_):
-        self.stop()
+    def respond(self, path, headers, body):
+        """Decode spans."""
+        if headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.paths.append(path)
+        self.spans += decode(body)
+        return 200
