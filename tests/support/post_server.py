@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from attrs import define, field
 
 
 @define(eq=False)
-class PostServer:
+class PostServer(ABC):
     """Calls :meth:`respond` for each POST; a context manager that listens."""
 
     port: int = field(init=False, default=0)
     _server: ThreadingHTTPServer | None = field(init=False, default=None)
 
+    @abstractmethod
     def respond(self, path, headers, body):
         """Return the status of a response; it may wait."""
-        raise NotImplementedError
 
     def start(self):
         """Listen, at the port of the last time."""
