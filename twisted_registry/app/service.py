@@ -6,10 +6,7 @@ constructor or in ``privilegedStartService``, both before the reactor runs.
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from twisted.application.service import MultiService, Service
@@ -50,11 +47,13 @@ from twisted_registry.app.settings import (
     make_trusted_proxies,
 )
 from twisted_registry.app.stores import (
+    describe_store,
     make_descriptor_cache,
     make_driver,
     make_manifest_policy,
     make_quotas,
     make_recent_links,
+    prepare_root_directory,
     s3_section_name,
 )
 from twisted_registry.app.tracing import make_tracing
@@ -64,7 +63,6 @@ from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.health.registry import FollowedHealth, HealthRegistry
 from twisted_registry.http.site import AccessLog, HTTPSite
 from twisted_registry.maintenance.clock_watch import ClockWatch
-from twisted_registry.repository import layout
 from twisted_registry.repository.clock import ClockJumps, seconds_since_boot
 from twisted_registry.repository.interfaces import CombinedListener
 from twisted_registry.repository.parsing import ManifestWorker
@@ -72,7 +70,6 @@ from twisted_registry.repository.presence import NullGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.fallbacks import with_reserve
-from twisted_registry.storage.filesystem.permissions import restrict_permissions
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
@@ -459,7 +456,8 @@ class RegistryService(MultiService):
 
         :raises StartError: if one of them fails; the text names the key.
         """
-        self._check_root_directory()
+        if self._given_driver is None:
+            prepare_root_directory(self._configuration, is_first=self.is_first)
         if not self._listens:
             super().privilegedStartService()
             return
@@ -543,7 +541,8 @@ class RegistryService(MultiService):
             )
             self._recording = Deferred.fromCoroutine(work)
             self._recording.addErrback(lambda reason: log.failure("log.audit", reason))
-        log.info("storage: {store}", store=self._describe_store())
+        given = None if self._given_driver is None else "a driver of the program"
+        log.info("storage: {store}", store=given or describe_store(self._configuration))
         if not self._listens:
             return
         self._log_descriptors()
@@ -650,7 +649,8 @@ class RegistryService(MultiService):
 
     def abort_requests(self) -> None:
         """Abort the requests in progress, and do not wait for requests at the stop."""
-        self.getServiceNamed("http").drain_seconds = 0
+        if "http" in self.namedServices:
+            self.getServiceNamed("http").drain_seconds = 0
         self.site.abort()
         if "workers" in self.namedServices:
             self.getServiceNamed("workers").abort_requests()
@@ -691,51 +691,3 @@ class RegistryService(MultiService):
             log.critical("{origin}: {error}", origin=self._loaded.origin, error=str(error))
         else:
             self.on_start_error(error)
-
-    def _describe_store(self) -> str:
-        storage = self._configuration.storage
-        filesystem, bucket = storage.filesystem, storage.bucket
-        if bucket is not None:
-            below = f" below {bucket.rootdirectory}" if bucket.rootdirectory else ""
-            return f"objects in the bucket {bucket.bucket} of {bucket.description}{below}"
-        if self._given_driver is not None:
-            return "a driver of the program"
-        if storage.plugin is not None:
-            return f"the driver {storage.plugin.name} of another package"
-        if filesystem is None:
-            return "in memory: all content is lost when this process ends"
-        return f"files below {Path(filesystem.rootdirectory).absolute()}"
-
-    def _check_root_directory(self) -> None:
-        filesystem = self._configuration.storage.filesystem
-        if filesystem is None or self._given_driver is not None:
-            return
-        root = Path(filesystem.rootdirectory).absolute()
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            next(root.iterdir(), None)
-            if not (self._is_read_only or os.access(root, os.W_OK | os.X_OK)):
-                raise PermissionError(errno.EACCES, "is not writable")
-        except OSError as error:
-            raise StartError(
-                f"storage.filesystem.rootdirectory: {root}: {error.strerror}"
-            ) from error
-        if self.is_first:
-            _restrict_permissions(root)
-
-
-def _restrict_permissions(root: Path) -> None:
-    """Make secrets in a store readable for their owner only; log what was not."""
-    for wide in restrict_permissions(str(root), layout.SECRETS, os.geteuid()):
-        if wide.problem:
-            log.warn(
-                "secrets may be readable for other users: path={path} mode={mode:04o}, which"
-                " cannot be changed: {problem}",
-                path=wide.path, mode=wide.mode, problem=wide.problem,
-            )  # fmt: skip
-        else:
-            log.warn(
-                "secrets were readable for other users, permissions were restricted: path={path}"
-                " mode={mode:04o}",
-                path=wide.path, mode=wide.mode,
-            )  # fmt: skip

@@ -1,19 +1,26 @@
-"""The store of a configuration: driver, manifest policy and descriptor cache.
+"""The store of a configuration: driver, root directory, manifest policy and descriptor cache.
 
 Serving processes and commands use it, so it imports nothing of the HTTP server.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from twisted.logger import Logger
+
+from twisted_registry.app.errors import StartError
 from twisted_registry.oci.document import DocumentLimits
+from twisted_registry.repository import layout
 from twisted_registry.repository.cache import MemoryDescriptorCache, NullDescriptorCache
 from twisted_registry.repository.clock import monotonic_clock
 from twisted_registry.repository.policy import Policy, TagSelector
 from twisted_registry.repository.quotas import Quota, Quotas
 from twisted_registry.repository.recent_links import MAX_RECENT_LINKS, RecentLinks
+from twisted_registry.storage.filesystem.permissions import restrict_permissions
 from twisted_registry.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
@@ -25,6 +32,8 @@ if TYPE_CHECKING:
     from twisted_registry.oci.patterns import GlobSet
     from twisted_registry.repository.cache import IDescriptorCache
     from twisted_registry.storage.interfaces import IStorageDriver
+
+log = Logger()
 
 
 def make_driver(
@@ -75,6 +84,59 @@ def make_driver(
 def s3_section_name(configuration: Configuration) -> str:
     """Return the name of the section that configures the bucket: ``s3`` or ``s3aws``."""
     return "s3aws" if configuration.storage.s3 is None else "s3"
+
+
+def describe_store(configuration: Configuration) -> str:
+    """Return where the content is stored, for the log."""
+    storage = configuration.storage
+    filesystem, bucket = storage.filesystem, storage.bucket
+    if bucket is not None:
+        below = f" below {bucket.rootdirectory}" if bucket.rootdirectory else ""
+        return f"objects in the bucket {bucket.bucket} of {bucket.description}{below}"
+    if storage.plugin is not None:
+        return f"the driver {storage.plugin.name} of another package"
+    if filesystem is None:
+        return "in memory: all content is lost when this process ends"
+    return f"files below {Path(filesystem.rootdirectory).absolute()}"
+
+
+def prepare_root_directory(configuration: Configuration, *, is_first: bool) -> None:
+    """Make the directory of ``storage.filesystem``, if the content is stored there.
+
+    :param is_first: whether this is the first process, which restricts the permissions of secrets.
+    :raises StartError: if it cannot be read, or written to.
+    """
+    filesystem = configuration.storage.filesystem
+    if filesystem is None:
+        return
+    is_read_only = configuration.storage.maintenance.readonly.enabled
+    root = Path(filesystem.rootdirectory).absolute()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        next(root.iterdir(), None)
+        if not (is_read_only or os.access(root, os.W_OK | os.X_OK)):
+            raise PermissionError(errno.EACCES, "is not writable")
+    except OSError as error:
+        raise StartError(f"storage.filesystem.rootdirectory: {root}: {error.strerror}") from error
+    if is_first:
+        _restrict_permissions(root)
+
+
+def _restrict_permissions(root: Path) -> None:
+    """Make secrets in a store readable for their owner only; log what was not."""
+    for wide in restrict_permissions(str(root), layout.SECRETS, os.geteuid()):
+        if wide.problem:
+            log.warn(
+                "secrets may be readable for other users: path={path} mode={mode:04o}, which"
+                " cannot be changed: {problem}",
+                path=wide.path, mode=wide.mode, problem=wide.problem,
+            )  # fmt: skip
+        else:
+            log.warn(
+                "secrets were readable for other users, permissions were restricted: path={path}"
+                " mode={mode:04o}",
+                path=wide.path, mode=wide.mode,
+            )  # fmt: skip
 
 
 def make_manifest_policy(configuration: Configuration) -> Policy:
