@@ -72,16 +72,11 @@ _WAIT_BODY = 3  # more of a body that the application reads
 _WAIT_OUTPUT = 4  # the peer to accept data
 _WAIT_HALF_CLOSED = 5  # the application, for a peer that may have left
 _WAIT_CLOSE = 6  # the peer to close
-# Fields of the limits that are exceeded when the deadline of such a wait, or an error of the parser
-# with such a status, ends a request.
+# Fields of the limits that are exceeded when the deadline of such a wait ends a request.
 _LIMITS_BY_WAIT = {
     _WAIT_HEAD: "header_seconds",
     _WAIT_BODY: "body_seconds",
     _WAIT_OUTPUT: "body_seconds",
-}
-_LIMITS_BY_STATUS: dict[int, str] = {
-    HTTPStatus.REQUEST_URI_TOO_LONG: "url_bytes",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "header_bytes",
 }
 # While waiting for these a connection can be closed in favour of another one.
 _IDLE_WAITS = frozenset({_WAIT_HEAD, _WAIT_IDLE, _WAIT_CLOSE})
@@ -259,12 +254,12 @@ class HTTPConnection(Protocol):
                 body.end()
         elif isinstance(event, ParseError) and self.request is not None and body is not None:
             # The framing broke inside the body of this request.
-            self._count_limit(_LIMITS_BY_STATUS.get(event.status))
+            self._count_limit(event.limit)
             self.refuse_request(event.status)
         elif self.request is not None or self.output.pending:
             return False
         elif isinstance(event, ParseError):
-            self._count_limit(_LIMITS_BY_STATUS.get(event.status))
+            self._count_limit(event.limit)
             self._refuse(event.status)
         else:
             self._begin_request(self._events.popleft())

@@ -169,6 +169,11 @@ class ParseError:
 
     status: int
 
+    @property
+    def limit(self) -> str | None:
+        """The field of :class:`~twisted_registry.http.interfaces.Limits` that was exceeded."""
+        return {414: "url_bytes", 431: "header_bytes"}.get(self.status)
+
 
 class _ParseAborted(Exception):
     """Raised inside a callback to stop llhttp."""
