@@ -6,27 +6,18 @@ from contextlib import asynccontextmanager
 
 import pytest
 import pytest_twisted
-from attrs import define, frozen
+from attrs import define
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from zope.interface import implementer
 
-from tests.support.http_client import RegistryClient
+from tests.support.http_client import LocalPort, RegistryClient
 from twisted_registry.api.response import Response
 from twisted_registry.api.root import JSONResource, PageResource, make_root, put_path
 from twisted_registry.health.interfaces import HealthState, IHealth
 from twisted_registry.http.site import HTTPSite
 
 STARTING, HEALTHY, FAILING = HealthState
-
-
-@frozen
-class Served:
-    port: int
-
-    @property
-    def host(self):
-        return f"127.0.0.1:{self.port}"
 
 
 @implementer(IHealth)
@@ -47,7 +38,7 @@ async def serve(root):
     site = HTTPSite(root, reactor)
     port = reactor.listenTCP(0, site, interface="127.0.0.1")
     try:
-        yield RegistryClient(Served(port.getHost().port), prefix="/")
+        yield RegistryClient(LocalPort(port.getHost().port), prefix="/")
     finally:
         await maybeDeferred(port.stopListening)
         site.abort()

@@ -6,11 +6,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 import pytest_twisted
-from attrs import frozen
 from twisted.internet import reactor
 from twisted.internet.defer import fail, maybeDeferred, succeed
 
-from tests.support.http_client import RegistryClient
+from tests.support.http_client import LocalPort, RegistryClient
 from twisted_registry.api.root import JSONResource, PageResource
 from twisted_registry.app.debug import HealthPage, MaintenancePage, PostGuard, make_page
 from twisted_registry.auth.access import OpenGrant
@@ -18,15 +17,6 @@ from twisted_registry.auth.interfaces import MAINTENANCE
 from twisted_registry.health.registry import MANUAL_CHECK, HealthRegistry
 from twisted_registry.http.site import HTTPSite
 from twisted_registry.oci.errors import ErrorCode, RegistryError
-
-
-@frozen
-class Served:
-    port: int
-
-    @property
-    def host(self):
-        return f"127.0.0.1:{self.port}"
 
 
 class Access:
@@ -72,7 +62,7 @@ class Pages:
         site = HTTPSite(root, reactor)
         port = reactor.listenTCP(0, site, interface="127.0.0.1")
         try:
-            yield RegistryClient(Served(port.getHost().port), prefix="/")
+            yield RegistryClient(LocalPort(port.getHost().port), prefix="/")
         finally:
             await maybeDeferred(port.stopListening)
             site.abort()

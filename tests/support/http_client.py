@@ -155,6 +155,21 @@ async def connect(port: int) -> Connection:
     return await connectProtocol(endpoint, Connection())
 
 
+@frozen
+class LocalPort:
+    """A port of this machine that serves a registry or another site.
+
+    :ivar port: its number.
+    """
+
+    port: int
+
+    @property
+    def host(self):
+        """The Host header of requests."""
+        return f"127.0.0.1:{self.port}"
+
+
 @define(eq=False)
 class RegistryClient:
     """A client of one registry whose API is below ``prefix``."""
