@@ -228,7 +228,7 @@ async def test_an_address_that_others_can_reach_is_a_warning(tmp_path, log_lines
     async with run_service(tmp_path, MEMORY + HTTP + f"  debug: {{{{addr: '{addr}'}}}}\n"):
         pass
     assert any(line.startswith("health, metrics and maintenance: ") for line in log_lines)
-    warned = [line for line in log_lines if line.startswith("http.debug.addr: whoever can connect")]
+    warned = [line for line in log_lines if line.startswith("http.debug.addr: clients that can")]
     assert len(warned) == is_public
 
 

@@ -231,7 +231,7 @@ class DebugListener(HTTPService):
         log.info("health, metrics and maintenance: {address}", address=address)
         if not self.is_loopback_only:
             log.warn(
-                "http.debug.addr: whoever can connect to {address} can read health, metrics,"
+                "http.debug.addr: clients that can connect to {address} can read health, metrics,"
                 " stacks, profiles and maintenance; use a loopback address or a private network",
                 address=address,
             )
