@@ -8,6 +8,7 @@ traceback has lines of its own; there, text is short, and has colours unless ``N
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: The names of the levels in the logs of Distribution.
-LEVEL_NAMES: Final = {
+LEVEL_NAMES: Final[Mapping[Any, str]] = {
     LogLevel.debug: "debug",
     LogLevel.info: "info",
     LogLevel.warn: "warning",
     LogLevel.error: "error",
     LogLevel.critical: "fatal",
 }
+#: Values that logrus writes without quotes: letters, digits and some other characters.
+_UNQUOTED: Final = re.compile(r"[\w./@^+-]+\Z")
 #: The values of ``log.level``: the lowest level that is written.
 _THRESHOLDS: Final = {
     "debug": LogLevel.debug,
@@ -105,13 +108,14 @@ class LineObserver:
     fields: Mapping[str, Any] = field(factory=dict)
     process_fields: Mapping[str, Any] = field(factory=dict)
     colours: bool = field(default=False, kw_only=True)
+    _is_terminal_text: bool = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._is_terminal_text = self.formatter == "text" and self.stream.isatty()
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event."""
-        if self.formatter == "text" and self.stream.isatty():
-            line = self._terminal_text(event)
-        else:
-            line = self._line(event)
+        line = self._terminal_text(event) if self._is_terminal_text else self._line(event)
         self.stream.write(line + "\n")
         self.stream.flush()
 
@@ -159,10 +163,7 @@ class LineObserver:
 
 def level_name(event: LogEvent) -> str:
     """Return the level of an event, as Distribution names it."""
-    return _LEVEL_OF.get(event.get("log_level"), "info")
-
-
-_LEVEL_OF: Final[Mapping[Any, str]] = LEVEL_NAMES
+    return LEVEL_NAMES.get(event.get("log_level"), "info")
 
 
 def event_fields(event: LogEvent) -> dict[str, Any]:
@@ -197,6 +198,7 @@ def _as_text(value: object) -> str:
 
 
 def _quote(text: str) -> str:
-    plain = text and all(character.isalnum() or character in "-._/@^+" for character in text)
     # Control characters, also those above ASCII, must not reach a terminal: escape them.
-    return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
+    if _UNQUOTED.match(text):
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
