@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from contextlib import closing
 from hashlib import sha256
 from http.client import HTTPConnection
@@ -10,6 +11,7 @@ from http.client import HTTPConnection
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.passwords import basic_header, password_lines
 from tests.support.processes import (
     CONFIGURATION,
     SERVE,
@@ -180,3 +182,44 @@ def test_all_processes_are_measured(scraped):
     wait_until(lambda: metrics.value("registry_event_loop_delay_seconds_count"))
     assert metrics.value("registry_thread_pool_queue", pool="storage") == 0
     assert metrics.value("process_cpu_seconds_total") > 0
+
+
+def log_in(server, name, password):
+    return server.ask("GET", "/auth/token", headers={"Authorization": basic_header(name, password)})
+
+
+def test_refused_tokens_are_counted_and_cached_logins_also_after_a_reload(scraped, tmp_path):
+    (tmp_path / "users").write_bytes(password_lines(ada="secret"))
+    access = "auth: {{htpasswd: {{realm: r, path: users}}}}\naccess: {{tokens: {{}}}}\n"
+    metrics = scraped("  workers: 2\n" + access)
+    server = metrics.server
+
+    def counted(name, **labels):
+        return metrics.value(name, **labels) or 0
+
+    def logins(result):
+        return counted("registry_cache_requests_total", cache="logins", result=result)
+
+    refused = [log_in(server, "eve", f"wrong {n}")[0].status for n in range(16)].count(429)
+    assert refused
+    wait_until(lambda: counted("registry_limits_hit_total", limit="logins") == refused)
+    assert (logins("hit"), logins("miss")) == (0, 0)
+    for _ in range(8):
+        assert log_in(server, "ada", "secret")[0].status == 200
+    wait_until(lambda: logins("hit") + logins("miss") == 8)
+    before = logins("miss")
+    # Each process has a cache of its own.
+    assert before in {1, 2}
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: any('msg="reloaded' in line for line in server.lines))
+    assert log_in(server, "ada", "secret")[0].status == 200
+    wait_until(lambda: logins("hit") + logins("miss") == 9)
+    assert logins("miss") >= before
+
+
+def test_refused_requests_for_tokens_of_an_address_are_counted(scraped):
+    access = "access: {{tokens: {{}}, anonymous: [pull]}}\n"
+    metrics = scraped("  limits: {{requestsperaddress: 0.01}}\n" + access)
+    statuses = [metrics.server.ask("GET", "/auth/token")[0].status for _ in range(2)]
+    assert statuses == [200, 429]
+    assert metrics.value("registry_limits_hit_total", limit="requestsperaddress") == 1

@@ -43,6 +43,15 @@ def test_least_recently_used_login_is_evicted():
     assert [cache.find_login(name) for name in ("a", "b", "c")] == [LOGIN, None, LOGIN]
 
 
+def test_use_is_reported_as_found_or_verified():
+    uses = []
+    cache = LoginCache(Clock(), on_use=uses.append)
+    assert cache.find_login("Basic x") is None
+    cache.store_login("Basic x", LOGIN, 10)
+    cache.find_login("Basic x")
+    assert uses == [False, True]
+
+
 def reachable(root):
     """All objects that an object refers to, without code and types."""
     found, waiting = {}, [root]

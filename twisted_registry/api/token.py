@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from twisted_registry.auth.audit import LoginAudit
     from twisted_registry.auth.interfaces import Caller, IPolicy
     from twisted_registry.auth.rate_limits import RateLimit
+    from twisted_registry.metrics.interfaces import IMetricsObserver
     from twisted_registry.tokens.logins import Authenticator, Principal
     from twisted_registry.tokens.signing import TokenSigner
 
@@ -72,6 +73,7 @@ class TokenResource(AsyncResource):
         realm: str,
         by_address: RateLimit | None = None,
         audit: LoginAudit | None = None,
+        metrics: IMetricsObserver | None = None,
     ) -> None:
         """Issue tokens.
 
@@ -84,6 +86,7 @@ class TokenResource(AsyncResource):
         :param realm: the realm of the challenge after a wrong password.
         :param by_address: limits the requests of each address; None for no limit.
         :param audit: records logins and refresh tokens; None for no audit log.
+        :param metrics: is told which limits refuse requests; None for no metrics.
         """
         super().__init__()
         self._authenticator = authenticator
@@ -95,6 +98,7 @@ class TokenResource(AsyncResource):
         self._realm = realm
         self._by_address = by_address
         self._audit = audit
+        self._metrics = metrics
 
     async def respond(self, request: Request) -> None:
         """Send the token, or the reason why there is none."""
@@ -113,6 +117,8 @@ class TokenResource(AsyncResource):
         except RegistryError as error:
             if error.code is ErrorCode.TOOMANYREQUESTS:
                 self._audit_failure(error.code, caller)
+            if error.limit and self._metrics is not None:
+                self._metrics.limit_hit(error.limit)
             is_temporary = error.code is ErrorCode.UNAVAILABLE
             name = "temporarily_unavailable" if is_temporary else "invalid_request"
             response = _error_response(error, name)

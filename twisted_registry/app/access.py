@@ -24,6 +24,7 @@ from twisted_registry.auth.audit import LoginAudit
 from twisted_registry.auth.basic import Silly
 from twisted_registry.auth.certificates import CertificateAccess, CertificateUserRule
 from twisted_registry.auth.htpasswd import HtpasswdInvalid
+from twisted_registry.auth.login_cache import LoginCache
 from twisted_registry.auth.rules import AccessPolicy, AccessRule, Right
 from twisted_registry.config.loading import explain_read_error
 from twisted_registry.storage.threads import Threads
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from twisted_registry.auth.rate_limits import RateLimit
     from twisted_registry.config.access import AccessRules, Htpasswd, Token
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.metrics.counts import Counts
     from twisted_registry.repository.registry import Registry
 
 log = Logger()
@@ -72,6 +74,7 @@ def make_access(
     reactor: Any,
     by_address: RateLimit | None = None,
     audit_log: IAuditLog | None = None,
+    counts: Counts | None = None,
     *,
     may_create: bool = True,
 ) -> AccessControl:
@@ -80,6 +83,7 @@ def make_access(
     :param registry: stores the secret and the refresh tokens of ``access.tokens``.
     :param by_address: limits the requests for tokens of each address; None for no limit.
     :param audit_log: receives logins and refusals; None for no audit log.
+    :param counts: counts refusals by limits, and the use of the cache of logins; None for neither.
     :param may_create: whether a missing file of users is created.
     :raises StartError: if it cannot be made; the text names the key.
     """
@@ -92,7 +96,7 @@ def make_access(
         AuthenticatedPolicy() if configuration.auth.token is None else TokenScopePolicy(),
     )
     scheme = (
-        make_scheme(configuration, reactor, may_create=may_create)
+        make_scheme(configuration, reactor, counts, may_create=may_create)
         if configuration.auth.is_enabled
         else None
     )
@@ -106,6 +110,7 @@ def make_access(
             reactor,
             by_address,
             audit,
+            counts,
         )
     elif scheme is not None:
         control = AccessControl(SchemeAccess(scheme, policy, audit))
@@ -115,6 +120,11 @@ def make_access(
         access = make_certificate_access(configuration, policy, control.access, audit)
         control = AccessControl(access, control.pages)
     return control
+
+
+def make_login_cache(reactor: Any, counts: Counts | None) -> LoginCache:
+    """Make a cache of logins whose use is counted."""
+    return LoginCache(reactor, on_use=None if counts is None else counts.login_cache_used)
 
 
 def make_access_policy(configuration: Configuration, default: IPolicy) -> IPolicy:
@@ -168,25 +178,33 @@ def make_certificate_access(
     return CertificateAccess(rules, policy, default, audit)
 
 
-def make_scheme(configuration: Configuration, reactor: Any, *, may_create: bool = True) -> IScheme:
+def make_scheme(
+    configuration: Configuration,
+    reactor: Any,
+    counts: Counts | None = None,
+    *,
+    may_create: bool = True,
+) -> IScheme:
     """Make the authentication scheme that ``auth`` describes. Blocks: it reads files.
 
+    :param counts: counts the use of the cache of logins; None for no metrics.
     :param may_create: whether a missing file of users is created.
     :raises StartError: if it cannot be made; the text names the key.
     """
     auth = configuration.auth
+    cache = make_login_cache(reactor, counts)
     if auth.htpasswd is not None:
         return _make_htpasswd_scheme(
-            auth.htpasswd, configuration.http.workers, reactor, may_create=may_create
+            auth.htpasswd, configuration.http.workers, reactor, cache, may_create=may_create
         )
     if auth.token is not None:
-        return _make_token_scheme(auth.token, reactor)
+        return _make_token_scheme(auth.token, reactor, cache)
     assert auth.silly is not None
     return Silly(auth.silly.realm, auth.silly.service)
 
 
 def _make_htpasswd_scheme(
-    options: Htpasswd, processes: int, reactor: Any, *, may_create: bool
+    options: Htpasswd, processes: int, reactor: Any, cache: LoginCache, *, may_create: bool
 ) -> IScheme:
     key = "auth.htpasswd"
     from twisted_registry.auth import basic, password_file  # noqa: PLC0415 - bcrypt
@@ -213,10 +231,10 @@ def _make_htpasswd_scheme(
             user=password_file.FIRST_USER,
             password=password,
         )
-    return basic.make_basic_scheme(options.realm, file, reactor, threads.close, max_running)
+    return basic.make_basic_scheme(options.realm, file, reactor, threads.close, max_running, cache)
 
 
-def _make_token_scheme(options: Token, reactor: Any) -> IScheme:
+def _make_token_scheme(options: Token, reactor: Any, cache: LoginCache) -> IScheme:
     with require_extra("auth", "auth.token"):
         from twisted_registry.auth import bearer  # noqa: PLC0415
     verifier = bearer.TokenVerifier(
@@ -227,7 +245,7 @@ def _make_token_scheme(options: Token, reactor: Any) -> IScheme:
         frozenset(options.signingalgorithms),
     )
     path = options.autoredirectpath if options.autoredirect else ""
-    return bearer.Bearer(options.realm, verifier, reactor, path)
+    return bearer.Bearer(options.realm, verifier, reactor, path, login_cache=cache)
 
 
 def load_token_keys(options: Token) -> Keyring:
@@ -266,10 +284,13 @@ def _make_token_access(
     reactor: Any,
     by_address: RateLimit | None,
     audit: LoginAudit | None,
+    counts: Counts | None,
 ) -> AccessControl:
     with require_extra("auth", "access.tokens"):
         from twisted_registry.app.tokens import make_tokens  # noqa: PLC0415
-    return make_tokens(configuration, policy, passwords, registry, reactor, by_address, audit)
+    return make_tokens(
+        configuration, policy, passwords, registry, reactor, by_address, audit, counts
+    )
 
 
 def _read_file(key: str, path: str) -> bytes:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from twisted_registry.config.changes import Changes
     from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.metrics.counts import Counts
     from twisted_registry.repository.registry import Registry
 
 log = Logger()
@@ -52,6 +53,7 @@ def make_access_control(
     reactor: Any,
     by_address: RateLimit | None,
     audit_log: IAuditLog | None,
+    counts: Counts | None,
     *,
     may_create: bool,
 ) -> AccessControl | None:
@@ -65,7 +67,7 @@ def make_access_control(
     from twisted_registry.app.access import make_access  # noqa: PLC0415 - for it only
 
     return make_access(
-        configuration, registry, reactor, by_address, audit_log, may_create=may_create
+        configuration, registry, reactor, by_address, audit_log, counts, may_create=may_create
     )
 
 
@@ -91,6 +93,7 @@ class ConfigurationReloader:
     registry: Registry
     audit_log: IAuditLog | None
     by_address: RateLimit | None
+    counts: Counts | None
     tls: TLSService | None
     notifications: NotificationService | None
     debug: DebugAddress | None
@@ -148,7 +151,7 @@ class ConfigurationReloader:
         # Made again without changes too: files that it has read may have changed.
         return make_access_control(
             configuration, self.registry, self.reactor, self.by_address, self.audit_log,
-            may_create=False,
+            self.counts, may_create=False,
         )  # fmt: skip
 
     def _use_control(self, control: AccessControl | None) -> None:

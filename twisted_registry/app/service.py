@@ -86,7 +86,6 @@ if TYPE_CHECKING:
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.maintenance.watermark import Watermark
-    from twisted_registry.metrics.counts import Counts
     from twisted_registry.repository.interfaces import IRegistryListener
     from twisted_registry.storage.interfaces import IStorageDriver
     from twisted_registry.storage.s3.driver import S3Driver
@@ -180,9 +179,9 @@ class RegistryService(MultiService):
         self._tracing = make_tracing(self._environ, reactor)
         self.driver = self._make_driver()
         self._debug = self._make_debug()
-        counts = None if self._debug is None else self._debug.counts
+        self._counts = None if self._debug is None else self._debug.counts
         tracer = None if self._tracing is None else self._tracing.storage
-        checked = CheckedDriver(self.driver, reactor, counts, tracer)
+        checked = CheckedDriver(self.driver, reactor, self._counts, tracer)
         self._gate = self._make_gate(checked)
         self._recording: Deferred[None] = succeed(None)
         self._audit_log = open_audit_log(
@@ -199,7 +198,7 @@ class RegistryService(MultiService):
         self._access_control = self._make_access()
         self.health = self._make_health(checked)
         self._tls = self._make_tls()
-        self.api = self._make_api(counts)
+        self.api = self._make_api()
         self.pages = self._make_pages()
         self.site = self._make_site(access_log)
         self._reloader = self._make_reloader()
@@ -323,7 +322,7 @@ class RegistryService(MultiService):
             return None
         return make_access_control(
             self._configuration, self.registry, self._reactor, self._by_address, self._audit_log,
-            may_create=True,
+            self._counts, may_create=True,
         )  # fmt: skip
 
     def _make_tls(self) -> TLSService | None:
@@ -336,7 +335,7 @@ class RegistryService(MultiService):
         tls.setServiceParent(self)
         return tls
 
-    def _make_api(self, counts: Counts | None) -> RegistryResource:
+    def _make_api(self) -> RegistryResource:
         access: IAccessController = self._given_access or (
             OpenAccess() if self._access_control is None else self._access_control.access
         )
@@ -348,7 +347,7 @@ class RegistryService(MultiService):
             access,
             self._reactor,
             settings,
-            counts,
+            self._counts,
             self._audit_log,
             None if notifications is None else notifications.listener.wait_until_stored,
             self._request_log,
@@ -603,6 +602,7 @@ class RegistryService(MultiService):
             registry=self.registry,
             audit_log=self._audit_log,
             by_address=self._by_address,
+            counts=self._counts,
             tls=self._tls,
             notifications=self._notifications,
             debug=self._debug,

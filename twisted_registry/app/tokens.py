@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from twisted_registry.api.token import TokenResource
-from twisted_registry.app.access import AccessControl
+from twisted_registry.app.access import AccessControl, make_login_cache
 from twisted_registry.app.errors import StartError
 from twisted_registry.auth.access import SchemeAccess
 from twisted_registry.auth.rules import Right
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from twisted_registry.auth.rate_limits import RateLimit
     from twisted_registry.config.access import Issuer, Tokens
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.metrics.counts import Counts
     from twisted_registry.repository.registry import Registry
 
 log = Logger()
@@ -60,6 +61,7 @@ def make_tokens(
     reactor: Any,
     by_address: RateLimit | None,
     audit: LoginAudit | None = None,
+    counts: Counts | None = None,
 ) -> AccessControl:
     """Make the controller that accepts the registry's own tokens, and the token endpoint.
 
@@ -67,6 +69,7 @@ def make_tokens(
     :param registry: stores the keys and the refresh tokens.
     :param by_address: limits the requests for tokens of each address; None for no limit.
     :param audit: records logins, refusals and refresh tokens; None for no audit log.
+    :param counts: counts refusals by limits, and the use of the cache of logins; None for neither.
     :raises StartError: if the file of keys cannot be used; the text names the key.
     """
     options = configuration.tokens
@@ -79,7 +82,14 @@ def make_tokens(
     keys = KeyCache(_make_key_reader(options, registry, reactor), reactor)
     signer = TokenSigner(keys, reactor, options.service, options.lifetime)
     realm = Realm(configuration.http.host, configuration.http.prefix or "/")
-    scheme = TokenScheme(realm, options.service, signer, logins, reactor)
+    scheme = TokenScheme(
+        realm,
+        options.service,
+        signer,
+        logins,
+        reactor,
+        login_cache=make_login_cache(reactor, counts),
+    )
     # Refresh tokens are stored, which a read-only registry cannot do.
     read_only = configuration.storage.maintenance.readonly.enabled
     refresh_s = 0.0 if read_only else options.refresh
@@ -93,6 +103,7 @@ def make_tokens(
         options.service,
         by_address,
         audit,
+        counts,
     )
     return AccessControl(SchemeAccess(scheme, policy, audit), {TOKEN_PATH: resource})
 

@@ -80,6 +80,7 @@ class Basic:
     :ivar accounts: tells whether an account has changed, if a checker supports that.
     :ivar max_running: checks that run at a time. One that has started is completed, also if its
         client disconnects.
+    :ivar login_cache: the cache of logins.
     """
 
     realm: str
@@ -90,7 +91,7 @@ class Basic:
     accounts: IAccountVersions | None = None
     _max_running: int = MAX_RUNNING_CHECKS
     _login_cache: LoginCache = field(
-        init=False, default=Factory(lambda self: LoginCache(self._clock), takes_self=True)
+        default=Factory(lambda self: LoginCache(self._clock), takes_self=True), kw_only=True
     )
     _queue: CheckQueue[Login] = field(
         init=False,
@@ -162,6 +163,7 @@ def make_basic_scheme(
     clock: IReactorTime,
     close: Callable[[], Deferred[None]] = lambda: succeed(None),
     max_running: int = MAX_RUNNING_CHECKS,
+    login_cache: LoginCache | None = None,
 ) -> Basic:
     """Make the scheme for one checker of IUsernamePassword, such as those of twisted.cred.
 
@@ -169,12 +171,14 @@ def make_basic_scheme(
     :param clock: for the lifetime of cached logins.
     :param close: releases the resources of the checker.
     :param max_running: checks that run at a time; others wait.
+    :param login_cache: the cache of logins; None for a new one.
     """
     is_versioned = IVersionedChecker.providedBy(checker)
     version: Callable[[], object] = checker.version if is_versioned else lambda: 0  # type: ignore[attr-defined]
     accounts: Any = checker if IAccountVersions.providedBy(checker) else None
     portal = Portal(IdentityRealm(), [checker])
-    return Basic(realm, portal, clock, version, close, accounts, max_running)
+    cache = LoginCache(clock) if login_cache is None else login_cache
+    return Basic(realm, portal, clock, version, close, accounts, max_running, login_cache=cache)
 
 
 _LOGIN = Login(Identity("silly"))

@@ -55,6 +55,7 @@ class Bearer:
     :ivar clock: for the lifetime of cached logins.
     :ivar redirect_path: the path of the token service on the host that the client has requested;
         empty to use ``realm``.
+    :ivar login_cache: the cache of logins.
     """
 
     realm: str
@@ -62,7 +63,7 @@ class Bearer:
     _clock: IReactorTime
     _redirect_path: str = ""
     _login_cache: LoginCache = field(
-        init=False, default=Factory(lambda self: LoginCache(self._clock), takes_self=True)
+        default=Factory(lambda self: LoginCache(self._clock), takes_self=True), kw_only=True
     )
 
     def find_cached_login(self, caller: Caller) -> Login | None:

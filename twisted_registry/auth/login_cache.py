@@ -77,10 +77,13 @@ class LoginCache:
 
     :ivar clock: for the expiry of the logins.
     :ivar max_entries: the number of cached logins.
+    :ivar on_use: called with True for a login that was found, and with False for one that had to
+        be verified, which is stored then; None for no call.
     """
 
     _clock: IReactorTime
     _max_entries: int = MAX_LOGINS
+    _on_use: Callable[[bool], object] | None = None
     _entries: OrderedDict[bytes, tuple[Login, float, object]] = field(
         init=False, factory=OrderedDict
     )
@@ -99,6 +102,8 @@ class LoginCache:
             del self._entries[key]
             return None
         self._entries.move_to_end(key)
+        if self._on_use is not None:
+            self._on_use(True)
         return login
 
     def store_login(
@@ -112,6 +117,8 @@ class LoginCache:
         self._entries[credentials_key(authorization)] = login, expires, version
         if len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
+        if self._on_use is not None:
+            self._on_use(False)
 
 
 def credentials_key(authorization: str) -> bytes:

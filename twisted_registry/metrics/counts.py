@@ -123,6 +123,10 @@ class Counts:
         """Count something that was refused because of a limit."""
         self.increment(("registry_limits_hit", limit), 1)
 
+    def login_cache_used(self, hit: bool) -> None:  # noqa: FBT001
+        """Count a login that was found in a cache of logins, or was not."""
+        self.increment(("registry_cache_requests", "logins", "hit" if hit else "miss"), 1)
+
     def loop_delayed(self, seconds: float) -> None:
         """Count a measurement of how late the event loop makes a call."""
         self._observe(("registry_event_loop_delay_seconds",), seconds)

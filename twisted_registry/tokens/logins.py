@@ -284,6 +284,8 @@ class TokenScheme:
     :ivar signer: verifies bearer tokens.
     :ivar authenticator: authenticates users, robots and CI jobs.
     :ivar clock: for the lifetime of cached logins.
+    :ivar login_cache: the cache of logins, except those with a password, which are cached by the
+        scheme for passwords.
     """
 
     realm: Realm
@@ -292,7 +294,7 @@ class TokenScheme:
     _authenticator: Authenticator
     _clock: IReactorTime
     _login_cache: LoginCache = field(
-        init=False, default=Factory(lambda self: LoginCache(self._clock), takes_self=True)
+        default=Factory(lambda self: LoginCache(self._clock), takes_self=True), kw_only=True
     )
 
     def find_cached_login(self, caller: Caller) -> Login | None:
