@@ -68,8 +68,8 @@ class WatchedStore:
         (None, "http.debug.addr is not set"),
         ({"addr": ":5001"}, "http.debug.prometheus.enabled is not set"),
         (
-            {"addr": "unix:/run/debug", "prometheus": {"enabled": True}},
-            "http.debug.addr: unix:/run/debug has no TCP port to connect to",
+            {"addr": "127.0.0.1:0", "prometheus": {"enabled": True}},
+            "http.debug.addr: 127.0.0.1:0 has no port or Unix socket to connect to",
         ),
     ],
 )
@@ -108,8 +108,10 @@ def test_a_terminal_shows_the_last_block_only():
     watched.stop()
 
 
-def test_the_activity_of_a_running_registry_is_shown_until_an_interrupt(tmp_path):
-    debug = f"  debug: {{{{addr: '127.0.0.1:{free_port()}', prometheus: {{{{enabled: true}}}}}}}}\n"
+@pytest.mark.parametrize("addr", ["127.0.0.1:PORT", "unix:debug.sock"])
+def test_the_activity_of_a_running_registry_is_shown_until_an_interrupt(tmp_path, addr):
+    addr = addr.replace("PORT", str(free_port()))
+    debug = f"  debug: {{{{addr: '{addr}', prometheus: {{{{enabled: true}}}}}}}}\n"
     path = write_configuration(tmp_path, f"{CONFIGURATION}{debug}")
     command = [*STATS, "--watch", "--interval", "0.2s", path]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

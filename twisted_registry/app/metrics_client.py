@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.web.client import Agent
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
 
 from twisted_registry.config.http import parse_address
-from twisted_registry.http.client import make_agent, read_limited_body
+from twisted_registry.http.client import QuietEndpoint, make_agent, read_limited_body
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IStreamClientEndpoint
+    from twisted.web.client import URI
+    from twisted.web.iweb import IAgent
+
     from twisted_registry.config.schema import Configuration
 
 _TIMEOUT_S = 5.0
@@ -23,7 +32,41 @@ class MetricsUnavailable(Exception):
     """The metrics cannot be read; the text says why."""
 
 
-def metrics_url(configuration: Configuration) -> str:
+@frozen
+class MetricsAddress:
+    """Where a registry on this machine shows its metrics.
+
+    :ivar url: of the metrics.
+    :ivar socket: the path of the Unix socket that the registry listens on; empty for TCP.
+    """
+
+    url: str
+    socket: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.url} on {self.socket}" if self.socket else self.url
+
+    def make_agent(self, reactor: Any) -> IAgent:
+        """Make the HTTP client that reads them."""
+        if not self.socket:
+            return make_agent(reactor, _TIMEOUT_S)
+        agent: IAgent = Agent.usingEndpointFactory(reactor, _UnixSocket(reactor, self.socket))
+        return agent
+
+
+@implementer(IAgentEndpointFactory)
+@frozen
+class _UnixSocket:
+    """Connects to a Unix socket, whatever the URL."""
+
+    reactor: Any
+    path: str
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: ARG002
+        return QuietEndpoint(UNIXClientEndpoint(self.reactor, self.path, timeout=_TIMEOUT_S))
+
+
+def metrics_address(configuration: Configuration) -> MetricsAddress:
     """Return where a registry on this machine shows its metrics.
 
     :raises MetricsUnavailable: if the configuration has no such address.
@@ -33,29 +76,35 @@ def metrics_url(configuration: Configuration) -> str:
         raise MetricsUnavailable("http.debug.addr is not set")
     if not debug.prometheus.enabled:
         raise MetricsUnavailable("http.debug.prometheus.enabled is not set")
-    address = parse_address(debug.addr)
+    address, path = parse_address(debug.addr), debug.prometheus.path
+    if address.path:
+        return MetricsAddress(f"http://localhost{path}", address.path)
     if not address.port:
-        raise MetricsUnavailable(f"http.debug.addr: {debug.addr} has no TCP port to connect to")
+        raise MetricsUnavailable(
+            f"http.debug.addr: {debug.addr} has no port or Unix socket to connect to"
+        )
     host = "127.0.0.1" if address.host in _ANY_HOST else address.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{address.port}{debug.prometheus.path}"
+    return MetricsAddress(f"http://{f'[{host}]' if ':' in host else host}:{address.port}{path}")
 
 
-async def fetch_metrics(url: str, reactor: Any) -> str:
-    """Return the metrics at a URL, in the Prometheus text format.
+async def fetch_metrics(address: MetricsAddress, reactor: Any) -> str:
+    """Return the metrics at an address, in the Prometheus text format.
 
     :raises MetricsUnavailable: if they cannot be read within five seconds.
     """
+    fetching = Deferred.fromCoroutine(_fetch(address, reactor))
     try:
-        return await Deferred.fromCoroutine(_fetch(url, reactor)).addTimeout(_TIMEOUT_S, reactor)
+        return await fetching.addTimeout(_TIMEOUT_S, reactor)
     except (CancelledError, MetricsUnavailable):
         raise
     except Exception as error:
-        raise MetricsUnavailable(f"{url}: {error}") from error
+        raise MetricsUnavailable(f"{address}: {error}") from error
 
 
-async def _fetch(url: str, reactor: Any) -> str:
-    response: Any = await make_agent(reactor, _TIMEOUT_S).request(b"GET", url.encode("ascii"))
+async def _fetch(address: MetricsAddress, reactor: Any) -> str:
+    agent = address.make_agent(reactor)
+    response: Any = await agent.request(b"GET", address.url.encode("ascii"))
     content = await read_limited_body(response, _MAX_BODY_BYTES)
     if response.code != _OK:
-        raise MetricsUnavailable(f"{url}: answered with status {response.code}")
+        raise MetricsUnavailable(f"{address}: answered with status {response.code}")
     return content.decode("utf-8", "replace")

@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from twisted_registry.app.errors import StartError, require_extra
-from twisted_registry.app.metrics_client import MetricsUnavailable, fetch_metrics, metrics_url
+from twisted_registry.app.metrics_client import MetricsUnavailable, fetch_metrics, metrics_address
 from twisted_registry.commands.output import format_size, format_span, format_table, format_time
 from twisted_registry.oci.errors import RegistryError
 
@@ -103,14 +103,14 @@ class Watch:
         return list(describe_activity(compare(before, samples, now - read_at)))
 
     async def _read_samples(self) -> Samples:
-        url = metrics_url(self.configuration)
+        address = metrics_address(self.configuration)
         with require_extra("metrics", "stats --watch"):
             from twisted_registry.statistics.activity import parse_samples  # noqa: PLC0415
-        text = await fetch_metrics(url, self.reactor)
+        text = await fetch_metrics(address, self.reactor)
         try:
             return parse_samples(text)
         except ValueError as error:
-            raise MetricsUnavailable(f"{url}: these are no metrics: {error}") from error
+            raise MetricsUnavailable(f"{address}: these are no metrics: {error}") from error
 
 
 def describe_activity(activity: Activity) -> Iterable[str]:
