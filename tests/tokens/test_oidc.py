@@ -95,7 +95,9 @@ class OIDC:
     def __init__(self, issuer, jwks=""):
         self.clock = Clock()
         self.clock.advance(NOW)
-        self.keys = IssuerKeys(issuer.url, jwks, JSONFetcher(reactor), self.clock)
+        self.keys = IssuerKeys(
+            issuer.url, jwks, JSONFetcher(reactor, make_agent(reactor, 10)), self.clock
+        )
         rules = (
             OIDCRule(
                 (ClaimCondition("sub", "repo:acme/*"), ClaimCondition("ref", "main")),

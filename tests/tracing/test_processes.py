@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -12,6 +14,7 @@ from tests.support.otlp_collector import OTLPCollector
 from tests.support.processes import SERVE, RegistryProcess, write_configuration
 from tests.support.receiver import Receiver, wait_for
 from tests.support.s3_servers import Daemons, start_strict
+from tests.support.tokens import forge
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
@@ -130,6 +133,55 @@ def test_push_pull_bucket_and_webhook_are_one_trace(tmp_path, collector, bucket)
     # Neither credentials nor queries are in spans.
     text = repr(collector.spans)
     assert not [word for word in ("c2VjcmV0", "secret", "_state", "X-Amz") if word in text]
+
+
+@contextmanager
+def issuer():
+    """Run an issuer without keys; yields its URL, and the headers of requests by their path."""
+    received = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            received[self.path] = self.headers
+            document = {"issuer": url, "jwks_uri": f"{url}/keys?secret=1", "keys": []}
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(document).encode())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield url, received
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_requests_to_an_issuer_of_tokens_belong_to_the_trace(tmp_path, collector):
+    with issuer() as (url, received):
+        rule = "{claims: {sub: '*'}, repositories: ['**'], allow: [pull]}"
+        access = f"{{tokens: {{}}, issuers: [{{issuer: '{url}', audience: a, rules: [{rule}]}}]}}"
+        path = write_configuration(tmp_path, more=f"access: {access}\n")
+        token = forge({"alg": "RS256", "kid": "one"}, {"iss": url})
+        form = f"grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token={token}"
+        headers = {**TRACED, "Content-Type": "application/x-www-form-urlencoded"}
+        with serve(tmp_path, collector.url, path) as server:
+            response, _ = server.ask("POST", "/auth/token", form, headers)
+            assert response.status == 401
+            server.stop()
+    (request,) = collector.named("POST /auth/token")
+    spans = [span for span in collector.spans if span.kind == CLIENT]
+    assert {span.name for span in spans} == {"GET /.well-known/openid-configuration", "GET /keys"}
+    assert all(collector.ancestors(span) == [request.name] for span in spans)
+    sent = {headers["traceparent"] for headers in received.values()}
+    assert sent == {f"00-{TRACE}-{span.id}-01" for span in spans}
+    assert "secret" not in repr(collector.spans)
+    assert token not in repr(collector.spans)
 
 
 def test_a_collector_that_is_down_changes_nothing_for_clients(tmp_path, collector):

@@ -30,9 +30,10 @@ from twisted_registry.config.loading import explain_read_error
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Literal
 
+    from twisted.web.iweb import IAgent
     from twisted.web.resource import Resource
 
     from twisted_registry.auth.access import IScheme
@@ -75,6 +76,7 @@ def make_access(
     by_address: RateLimit | None = None,
     audit_log: IAuditLog | None = None,
     counts: Counts | None = None,
+    wrap_agent: Callable[[IAgent], IAgent] | None = None,
     *,
     may_create: bool = True,
 ) -> AccessControl:
@@ -84,6 +86,8 @@ def make_access(
     :param by_address: limits the requests for tokens of each address; None for no limit.
     :param audit_log: receives logins and refusals; None for no audit log.
     :param counts: counts refusals by limits, and the use of the cache of logins; None for neither.
+    :param wrap_agent: returns the agent for requests to issuers of tokens, given the one that makes
+        connections; None for that one.
     :param may_create: whether a missing file of users is created.
     :raises StartError: if it cannot be made; the text names the key.
     """
@@ -111,6 +115,7 @@ def make_access(
             by_address,
             audit,
             counts,
+            wrap_agent,
         )
     elif scheme is not None:
         control = AccessControl(SchemeAccess(scheme, policy, audit))
@@ -285,11 +290,12 @@ def _make_token_access(
     by_address: RateLimit | None,
     audit: LoginAudit | None,
     counts: Counts | None,
+    wrap_agent: Callable[[IAgent], IAgent] | None,
 ) -> AccessControl:
     with require_extra("auth", "access.tokens"):
         from twisted_registry.app.tokens import make_tokens  # noqa: PLC0415
     return make_tokens(
-        configuration, policy, passwords, registry, reactor, by_address, audit, counts
+        configuration, policy, passwords, registry, reactor, by_address, audit, counts, wrap_agent
     )
 
 

@@ -38,37 +38,12 @@ if TYPE_CHECKING:
     from twisted_registry.config.changes import Changes
     from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
-    from twisted_registry.metrics.counts import Counts
     from twisted_registry.repository.registry import Registry
 
 log = Logger()
 
 #: Seconds until a replaced access controller is closed: requests that it decides about end before.
 _RETIRE_S = 60.0
-
-
-def make_access_control(
-    configuration: Configuration,
-    registry: Registry,
-    reactor: Any,
-    by_address: RateLimit | None,
-    audit_log: IAuditLog | None,
-    counts: Counts | None,
-    *,
-    may_create: bool,
-) -> AccessControl | None:
-    """Make the access control of a configuration; None without any.
-
-    :param may_create: whether a missing file of users is created.
-    :raises StartError: if it cannot be made; the text names the key.
-    """
-    if not configuration.controls_access:
-        return None
-    from twisted_registry.app.access import make_access  # noqa: PLC0415 - for it only
-
-    return make_access(
-        configuration, registry, reactor, by_address, audit_log, counts, may_create=may_create
-    )
 
 
 @define(eq=False, kw_only=True)
@@ -79,6 +54,7 @@ class ConfigurationReloader:
     :ivar control: the access control in use; None without any.
     :ivar has_given_access: whether a program has passed the access controller, which stays.
     :ivar by_address: limits the requests of each address; None for no limit.
+    :ivar make_control: makes the access control of a configuration; None without any.
     :ivar put_page: mounts a resource at a path beside the API.
     :ivar share: called with the configuration that is used from now on; for workers.
     :ivar is_first: whether this is the first process, which reads files and logs the changes.
@@ -93,7 +69,7 @@ class ConfigurationReloader:
     registry: Registry
     audit_log: IAuditLog | None
     by_address: RateLimit | None
-    counts: Counts | None
+    make_control: Callable[[Configuration], AccessControl | None]
     tls: TLSService | None
     notifications: NotificationService | None
     debug: DebugAddress | None
@@ -149,10 +125,7 @@ class ConfigurationReloader:
         if self.has_given_access or (is_same and configuration.auth.plugin is not None):
             return self.control
         # Made again without changes too: files that it has read may have changed.
-        return make_access_control(
-            configuration, self.registry, self.reactor, self.by_address, self.audit_log,
-            self.counts, may_create=False,
-        )  # fmt: skip
+        return self.make_control(configuration)
 
     def _use_control(self, control: AccessControl | None) -> None:
         old, self.control = self.control, control

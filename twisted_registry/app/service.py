@@ -7,6 +7,7 @@ constructor or in ``privilegedStartService``, both before the reactor runs.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from twisted.application.service import MultiService, Service
@@ -35,10 +36,7 @@ from twisted_registry.app.maintenance import (
     make_trash,
     make_watermark,
 )
-from twisted_registry.app.reload import (
-    ConfigurationReloader,
-    make_access_control,
-)
+from twisted_registry.app.reload import ConfigurationReloader
 from twisted_registry.app.settings import (
     limit_rates,
     make_api_settings,
@@ -85,6 +83,7 @@ if TYPE_CHECKING:
     from twisted_registry.app.tls import TLSService
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.config.loading import LoadedConfiguration
+    from twisted_registry.config.schema import Configuration
     from twisted_registry.maintenance.watermark import Watermark
     from twisted_registry.repository.interfaces import IRegistryListener
     from twisted_registry.storage.interfaces import IStorageDriver
@@ -217,7 +216,7 @@ class RegistryService(MultiService):
         configuration, reactor = self._configuration, self._reactor
         if self._given_driver is not None:
             return self._given_driver
-        wrap_agent = None if self._tracing is None else self._tracing.wrap_store_agent
+        wrap_agent = None if self._tracing is None else self._tracing.wrap_agent_showing_paths
         driver = make_driver(configuration, reactor, self._environ, wrap_agent=wrap_agent)
         if configuration.storage.bucket is not None and self.is_first:
             from twisted_registry.app.s3 import BucketCheck  # noqa: PLC0415 - for buckets only
@@ -320,10 +319,30 @@ class RegistryService(MultiService):
     def _make_access(self) -> AccessControl | None:
         if self._given_access is not None:
             return None
-        return make_access_control(
-            self._configuration, self.registry, self._reactor, self._by_address, self._audit_log,
-            self._counts, may_create=True,
-        )  # fmt: skip
+        return self._make_access_control(self._configuration, may_create=True)
+
+    def _make_access_control(
+        self, configuration: Configuration, *, may_create: bool
+    ) -> AccessControl | None:
+        """Make the access control of a configuration; None without any.
+
+        :param may_create: whether a missing file of users is created.
+        :raises StartError: if it cannot be made; the text names the key.
+        """
+        if not configuration.controls_access:
+            return None
+        from twisted_registry.app.access import make_access  # noqa: PLC0415 - for it only
+
+        return make_access(
+            configuration,
+            self.registry,
+            self._reactor,
+            self._by_address,
+            self._audit_log,
+            self._counts,
+            None if self._tracing is None else self._tracing.wrap_agent_showing_paths,
+            may_create=may_create,
+        )
 
     def _make_tls(self) -> TLSService | None:
         if not (self._listens and self._configuration.http.tls.is_enabled):
@@ -602,7 +621,7 @@ class RegistryService(MultiService):
             registry=self.registry,
             audit_log=self._audit_log,
             by_address=self._by_address,
-            counts=self._counts,
+            make_control=partial(self._make_access_control, may_create=False),
             tls=self._tls,
             notifications=self._notifications,
             debug=self._debug,

@@ -19,6 +19,7 @@ from twisted_registry.app.errors import StartError
 from twisted_registry.auth.access import SchemeAccess
 from twisted_registry.auth.rules import Right
 from twisted_registry.config.loading import explain_read_error
+from twisted_registry.http.client import make_agent
 from twisted_registry.tokens.keys import (
     KeyCache,
     StoredKeys,
@@ -28,6 +29,7 @@ from twisted_registry.tokens.keys import (
 )
 from twisted_registry.tokens.logins import TOKEN_PATH, Authenticator, Realm, TokenScheme
 from twisted_registry.tokens.oidc import (
+    TIMEOUT_S,
     ClaimCondition,
     IssuerKeys,
     JSONFetcher,
@@ -40,6 +42,8 @@ from twisted_registry.tokens.signing import TokenSigner
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from twisted.web.iweb import IAgent
 
     from twisted_registry.auth.audit import LoginAudit
     from twisted_registry.auth.basic import Basic
@@ -62,6 +66,7 @@ def make_tokens(
     by_address: RateLimit | None,
     audit: LoginAudit | None = None,
     counts: Counts | None = None,
+    wrap_agent: Callable[[IAgent], IAgent] | None = None,
 ) -> AccessControl:
     """Make the controller that accepts the registry's own tokens, and the token endpoint.
 
@@ -70,6 +75,8 @@ def make_tokens(
     :param by_address: limits the requests for tokens of each address; None for no limit.
     :param audit: records logins, refusals and refresh tokens; None for no audit log.
     :param counts: counts refusals by limits, and the use of the cache of logins; None for neither.
+    :param wrap_agent: returns the agent for requests to issuers, given the one that makes
+        connections; None for that one.
     :raises StartError: if the file of keys cannot be used; the text names the key.
     """
     options = configuration.tokens
@@ -77,7 +84,7 @@ def make_tokens(
     records = TokenStore(registry.driver, reactor)
     issuers = configuration.access.issuers if configuration.access else ()
     logins = Authenticator(
-        passwords, records, _make_oidc_verifier(issuers, reactor) if issuers else None
+        passwords, records, _make_oidc_verifier(issuers, reactor, wrap_agent) if issuers else None
     )
     keys = KeyCache(_make_key_reader(options, registry, reactor), reactor)
     signer = TokenSigner(keys, reactor, options.service, options.lifetime)
@@ -143,8 +150,13 @@ def _check_key_file(path: str) -> None:
         )
 
 
-def _make_oidc_verifier(issuers: Sequence[Issuer], reactor: Any) -> OIDCVerifier:
-    fetcher = JSONFetcher(reactor)
+def _make_oidc_verifier(
+    issuers: Sequence[Issuer],
+    reactor: Any,
+    wrap_agent: Callable[[IAgent], IAgent] | None,
+) -> OIDCVerifier:
+    agent = make_agent(reactor, TIMEOUT_S)
+    fetcher = JSONFetcher(reactor, agent if wrap_agent is None else wrap_agent(agent))
     trusted = [
         TrustedIssuer(
             IssuerKeys(issuer.issuer, issuer.jwks, fetcher, reactor),

@@ -29,7 +29,7 @@ from twisted_registry.auth.bearer import TokenVerifier
 from twisted_registry.auth.keys import RSA_ALGORITHMS, Keyring, KeyUnusable, SigningKey
 from twisted_registry.auth.login_cache import SingleFlight
 from twisted_registry.auth.rules import IdentityWithRights, Right, Rights
-from twisted_registry.http.client import make_agent, read_limited_body
+from twisted_registry.http.client import read_limited_body
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.tokens.logins import Principal
 
@@ -52,7 +52,7 @@ _LOGIN_TTL_S = 60.0
 _MAX_SUBJECT_CHARS = 255
 
 #: Time limit of a request to an issuer, in seconds.
-_TIMEOUT_S = 10.0
+TIMEOUT_S = 10.0
 #: Size limit of a document in bytes; a set of keys has a few thousand.
 _MAX_DOCUMENT_BYTES = 256 * 1024
 
@@ -224,13 +224,13 @@ class FetchError(Exception):
 class JSONFetcher:
     """Fetches JSON documents over HTTP."""
 
-    def __init__(self, reactor: Any, agent: IAgent | None = None) -> None:
+    def __init__(self, clock: IReactorTime, agent: IAgent) -> None:
         """Use an agent.
 
-        :param agent: by default one that verifies certificates as browsers do.
+        :param clock: for the time limit.
         """
-        self._clock: IReactorTime = reactor
-        self._client = HTTPClient(agent or make_agent(reactor, _TIMEOUT_S))
+        self._clock = clock
+        self._client = HTTPClient(agent)
 
     async def fetch(self, url: str) -> Any:
         """Fetch a document and parse it. Redirects are not followed.
@@ -238,7 +238,7 @@ class JSONFetcher:
         :raises FetchError: if there is no response in time, or the document is not JSON.
         """
         waiting: Deferred[bytes] = Deferred.fromCoroutine(self._content(url))
-        waiting.addTimeout(_TIMEOUT_S, self._clock)
+        waiting.addTimeout(TIMEOUT_S, self._clock)
         try:
             return json.loads(await waiting)
         except FetchError:

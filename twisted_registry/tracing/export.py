@@ -108,8 +108,8 @@ class Tracing:
         """
         return TracedAgent(agent, self._tracer, self._propagation, shows_path=False)
 
-    def wrap_store_agent(self, agent: IAgent) -> IAgent:
-        """Return the same for an object store, whose paths are names of buckets and keys."""
+    def wrap_agent_showing_paths(self, agent: IAgent) -> IAgent:
+        """Return the same with paths, for object stores and for issuers of tokens."""
         return TracedAgent(agent, self._tracer, self._propagation, shows_path=True)
 
     def headers(self) -> Mapping[str, str]:
