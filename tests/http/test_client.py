@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import pytest
 from attrs import define
+from OpenSSL.SSL import Error
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
+from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 
-from twisted_registry.http.client import BodyTooLong, QuietEndpoint, read_limited_body
+from twisted_registry.http.client import (
+    BodyTooLong,
+    QuietEndpoint,
+    describe_error,
+    read_limited_body,
+)
 
 
 class Response:
@@ -94,3 +100,20 @@ def test_a_quiet_endpoint_silences_its_factories():
     assert QuietEndpoint(endpoint).connect(factory) == "connecting"
     assert endpoint.factory is factory
     assert not factory.noisy
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "[Errno 111] Connection refused"),
+        (ResponseNeverReceived([Failure(ValueError("a\nb"))]), "a b"),
+        (ResponseNeverReceived([Failure(ResponseFailed([Failure(KeyError())]))]), "KeyError"),
+        (
+            ResponseNeverReceived([Failure(Error([("SSL routines", "", "certificate expired")]))]),
+            "certificate expired",
+        ),
+        (Error([]), "Error"),
+    ],
+)
+def test_an_error_is_described_in_one_line(error, text):
+    assert describe_error(error) == text

@@ -17,15 +17,13 @@ from josepy.errors import DeserializationError
 from josepy.json_util import decode_b64jose, encode_b64jose
 from josepy.jwa import ES256
 from josepy.jwk import JWKEC
-from OpenSSL import SSL
 from treq.client import HTTPClient
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.http_headers import Headers
 
 from twisted_registry import __version__
-from twisted_registry.http.client import make_agent, read_limited_body
-from twisted_registry.tls.context import openssl_message
+from twisted_registry.http.client import describe_error, make_agent, read_limited_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -190,7 +188,7 @@ class ACMEClient:
         except defer.TimeoutError as error:
             raise ACMEError(f"{url}: no response within {_TIMEOUT_S:.0f} s") from error
         except Exception as error:
-            raise ACMEError(f"{url}: {_failure_reason(error)}") from error
+            raise ACMEError(f"{url}: {describe_error(error)}") from error
 
     async def _send(self, method: str, url: str, content: bytes | None) -> ACMEResponse:
         headers = Headers({"User-Agent": [f"twisted-registry/{__version__}"]})
@@ -244,12 +242,3 @@ def _parse_retry_after(retry_after: str, now: float) -> float:
         return max(parsedate_to_datetime(retry_after).timestamp() - now, 0.0)
     except ValueError:
         return 0.0
-
-
-def _failure_reason(error: Any) -> str:
-    """Return why a connection failed. Twisted wraps the reason in a list of failures."""
-    while getattr(error, "reasons", None):
-        error = error.reasons[0].value
-    if isinstance(error, SSL.Error):
-        return openssl_message(error)
-    return f"{type(error).__name__}: {error}"

@@ -12,7 +12,7 @@ from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from twisted_registry.health.interfaces import CheckFailed, ICheck
-from twisted_registry.http.client import make_agent
+from twisted_registry.http.client import describe_error, make_agent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,13 +68,6 @@ class HTTPCheck:
         try:
             response = await self._agent.request(b"HEAD", self._url, self._headers.copy())
         except Exception as error:
-            raise CheckFailed(_reason(error)) from error
+            raise CheckFailed(describe_error(error)) from error
         if response.code != self._status:
             raise CheckFailed(f"status {response.code} instead of {self._status}")
-
-
-def _reason(error: Any) -> str:
-    """Return why a request failed. Twisted wraps the reason in a list of failures."""
-    while getattr(error, "reasons", None):
-        error = error.reasons[0].value
-    return str(error) or type(error).__name__

@@ -124,6 +124,18 @@ class _ProxyChoosingAgent:
         return agent.request(method, uri, headers, bodyProducer)
 
 
+def describe_error(error: Any) -> str:
+    """Return why a request has failed, in one line without its URL, which may contain a secret."""
+    while getattr(error, "reasons", None):  # Twisted's Agent wraps failures
+        error = error.reasons[0].value
+    details = error.args[0] if error.args else None
+    if isinstance(details, list):  # of OpenSSL: library, function and reason of each error
+        text = "; ".join(str(each[-1]) for each in details)
+    else:
+        text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
 class BodyTooLong(Exception):
     """The body of a response is longer than the limit, which the message contains."""
 

@@ -29,16 +29,14 @@ from urllib.parse import unquote, urljoin, urlsplit
 from attrs import define, field, frozen
 from hyperlink import URL
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
-from twisted.web.client import ResponseFailed
 from twisted.web.http import RESPONSES
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from twisted_registry.http.client import read_limited_body
+from twisted_registry.http.client import describe_error, read_limited_body
 from twisted_registry.notifications.envelope import SIGNATURE_HEADER, encode_record, sign
 from twisted_registry.notifications.queue import QueueDamaged
 
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from twisted.internet.interfaces import IConsumer, IDelayedCall, IReactorTime
+    from twisted.python.failure import Failure
     from twisted.web.iweb import IAgent
 
     from twisted_registry.notifications.queue import EventQueue, QueuedEvent
@@ -229,15 +228,12 @@ class EndpointSender(Service):
 
     async def _try(self, event: QueuedEvent) -> Attempt | None:
         self._attempt = Deferred.fromCoroutine(self._client.send(event.record))
-        self._attempt.addTimeout(self.settings.timeout_s, self._clock)
+        self._attempt.addTimeout(self.settings.timeout_s, self._clock, _end_at_timeout)
         try:
             return await self._attempt
-        except CancelledError:
-            return None
-        except DeferredTimeout:
-            return Attempt(error=f"no response within {self.settings.timeout_s:g} s")
         except Exception as error:  # noqa: BLE001 - clients raise many
-            return Attempt(error=_describe(error))
+            # The stop cancels the attempt, which is not a fault of the endpoint.
+            return Attempt(error=describe_error(error)) if self.running else None
         finally:
             self._attempt = None
             deadline, self._deadline = self._deadline, None
@@ -267,6 +263,13 @@ class EndpointSender(Service):
             self._pause = _Pause(self._clock, seconds, ends_with_news)
             await self._pause.ended
             self._pause = None
+
+
+def _end_at_timeout(result: Attempt | Failure, timeout_s: float) -> Attempt:
+    # A response counts although its body has not arrived.
+    if isinstance(result, Attempt):
+        return result
+    return Attempt(error=f"no response within {timeout_s:g} s")
 
 
 @define(eq=False)
@@ -362,14 +365,6 @@ def _split_credentials(url: str) -> tuple[str, str]:
         authorization = f"Basic {b64encode(pair.encode()).decode('ascii')}"
         parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
     return URL.from_text(parts.geturl()).to_uri().to_text(), authorization
-
-
-def _describe(error: Exception) -> str:
-    """Return why there was no response, without the URL, which may contain a secret."""
-    if isinstance(error, ResponseFailed) and error.reasons:
-        reason = error.reasons[0]
-        return f"{reason.type.__name__}: {reason.getErrorMessage()}"
-    return f"{type(error).__name__}: {error}"
 
 
 @implementer(IBodyProducer)
