@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.doctor.conftest import as_nobody
@@ -105,3 +107,13 @@ def test_folders_that_cannot_be_used_are_found(tmp_path, shared):
     shared.chmod(0o555)
     assert "chmod g+rwx" in only(as_nobody(lambda: check_folder("root", str(shared)))).advice
     assert as_nobody(lambda: check_folder("root", str(shared), is_written=False)) == []
+
+
+@pytest.mark.parametrize("name", ["", "new/folder"])
+def test_a_read_only_file_system_is_named(tmp_path, monkeypatch, name):
+    mounted = os.statvfs_result([0] * 8 + [os.ST_RDONLY, 255, 0])
+    monkeypatch.setattr("os.statvfs", lambda _: mounted)
+    monkeypatch.setattr("os.access", lambda _path, mode: not mode & os.W_OK)
+    found = only(check_folder("key", str(tmp_path / name)))
+    assert found.problem == f"{tmp_path} is on a read-only file system"
+    assert "chmod" not in found.advice

@@ -190,7 +190,7 @@ def test_what_cannot_be_stored_is_kept_and_delays_nobody(make, queue, thread, cl
     listener.handle_event(push("2"))
     assert listener.wait_until_stored() is None
     assert len(log_lines) == 1
-    assert "1 are in memory: database or disk is full" in log_lines[0]
+    assert "in_memory=1: it cannot be written: database or disk is full" in log_lines[0]
     clock.advance(RETRY_S)
     thread.work(OSError("no space"))
     assert len(log_lines) == 1
@@ -296,7 +296,7 @@ def test_the_stop_reports_what_is_lost(make, thread, clock, log_lines):
     closing = Deferred.fromCoroutine(listener.close())
     thread.work(OSError("no space"))
     assert closing.called
-    assert "notifications: 1 events are lost: the queue cannot be written" in log_lines
+    assert "notifications: queue=:memory: lost=1: it cannot be written at the stop" in log_lines
     assert clock.getDelayedCalls() == []
 
 

@@ -183,6 +183,16 @@ def test_a_deleted_file_is_made_again(open_queue, path):
     assert waiting(open_queue()) == ["2"]
 
 
+def test_a_file_that_cannot_be_written_can_be_read(open_queue, path):
+    """As on a full disk."""
+    add(open_queue(), "1")
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        queue = open_queue()
+        assert queue.counts() == {"a": EventCount(1, 0)}
+        assert waiting(queue) == ["1"]
+
+
 def test_a_command_makes_no_file(open_queue, path):
     with pytest.raises(FileNotFoundError):
         open_queue(must_exist=True).counts()

@@ -429,12 +429,27 @@ def test_a_result_that_cannot_be_recorded_is_not_sent_again(start, queue, endpoi
     assert counts(queue) == EventCount(0, 1)
 
 
-def test_a_queue_that_cannot_be_read_is_tried_again(start, queue, endpoint, clock, log_lines):
+def test_a_queue_that_cannot_be_used_is_tried_again(start, queue, endpoint, clock, log_lines):
+    add(queue, "1")
+    start()
+    queue.failures["remove"] = OSError("no space")
+    endpoint.requests[0].response.callback(answer(200))
+    for _ in range(3):
+        queue.failures["remove"] = OSError("no space")
+        clock.advance(RETRY_S)
+    begin = "notifications: endpoint=a queue=:memory:: it"
+    assert log_lines == [f"{begin} cannot be used: no space"]
+    add(queue, "2")
+    clock.advance(RETRY_S)
+    assert endpoint.event_ids == ["1", "2"]
+    assert log_lines[1:] == [f"{begin} can be used again"]
+
+
+def test_a_queue_that_cannot_be_read_is_tried_again(start, queue, endpoint, clock):
     add(queue, "1")
     queue.failures["next_events"] = OSError("no such disk")
     start()
     assert endpoint.requests == []
-    assert log_lines == ["notifications: the queue cannot be used: no such disk"]
     clock.advance(RETRY_S)
     assert endpoint.event_ids == ["1"]
 

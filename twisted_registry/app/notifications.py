@@ -216,7 +216,10 @@ class NotificationService(MultiService):
         try:
             gone, counts = await self._thread.run_blocking(work)
         except (sqlite3.Error, OSError, QueueDamaged) as error:
-            log.error("notifications: the queue cannot be used: {error}", error=str(error))
+            log.error(
+                "notifications: queue={path}: it cannot be used: {error}",
+                path=self._queue.path, error=str(error),
+            )  # fmt: skip
             return
         for name in self._names:
             found = counts.get(name, EventCount())

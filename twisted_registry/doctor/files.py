@@ -112,6 +112,8 @@ def _check_creatable(key: str, folder: Path, *, is_written: bool) -> list[Findin
     above = _nearest_existing(folder)
     if os.access(above, os.W_OK | os.X_OK):
         return []
+    if _is_read_only(above):
+        return [_explain_refusal(key, above, "rwx")]
     return [
         Finding(
             key,
@@ -164,6 +166,10 @@ def _explain_refusal(key: str, path: Path, rights: str) -> Finding:
 
     :param rights: what the registry needs, as in ``chmod``.
     """
+    if "w" in rights and _is_read_only(path):
+        return Finding(
+            key, f"{path} is on a read-only file system", "statvfs", "use another, or mount it rw"
+        )
     verbs = {"r": "read", "w": "write", "rwx": "use", "rx": "read"}
     problem = f"{user_name()} may not {verbs[rights]} {path}"
     for folder in reversed(path.parents):
@@ -171,6 +177,14 @@ def _explain_refusal(key: str, path: Path, rights: str) -> Finding:
             evidence = f"{folder}: {describe_rights(folder)}"
             return Finding(key, problem, evidence, _grant(folder, "x"))
     return Finding(key, problem, describe_rights(path), _grant(path, rights))
+
+
+def _is_read_only(path: Path) -> bool:
+    """Return whether a file is on a file system that is mounted read-only."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _grant(path: Path, rights: str) -> str:

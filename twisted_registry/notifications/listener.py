@@ -160,7 +160,8 @@ class NotificationListener:
         self._cancel_timer()
         if self._pending:
             log.error(
-                "notifications: {count} events are lost: the queue cannot be written",
+                "notifications: queue={path} lost={count}: it cannot be written at the stop",
+                path=self._queue.path,
                 count=len(self._pending),
             )
 
@@ -224,7 +225,7 @@ class NotificationListener:
     def _report_stored(self, added: Mapping[str, int], dropped: Mapping[str, int]) -> None:
         if self._is_failing:
             self._is_failing = False
-            log.info("notifications: the queue can be written again")
+            log.info("notifications: queue={path}: it can be written again", path=self._queue.path)
         for endpoint, count in dropped.items():
             self._lost += count
             self._complain(
@@ -240,7 +241,8 @@ class NotificationListener:
         self._is_failing = True
         self._release(self._handled)
         self._complain(
-            "notifications: events cannot be stored, {count} are in memory: {error}",
+            "notifications: queue={path} in_memory={count}: it cannot be written: {error}",
+            path=self._queue.path,
             count=len(self._pending),
             error=str(error),
         )

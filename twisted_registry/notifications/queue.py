@@ -271,7 +271,7 @@ class EventQueue:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version in {0, _SCHEMA_VERSION}:
+            if not version:  # a file that has it is only read, which a full disk allows
                 database.executescript(_SCHEMA)
                 database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         except BaseException as error:

@@ -140,6 +140,7 @@ class EndpointSender(Service):
         self._clock = clock
         self._observe = observe
         self._failures = 0
+        self._is_queue_failing = False
         #: results that are not in the queue yet: the number of an event, and why it was refused
         self._unrecorded: list[tuple[int, str | None]] = []
         self._pause: _Pause | None = None
@@ -172,11 +173,12 @@ class EndpointSender(Service):
             try:
                 await self._record_results()
                 events = await self._thread.run_blocking(self._fetch)
+                self._queue_used()
                 for event in events:
                     if await self._deliver(event):
                         await self._record_results()
             except (sqlite3.Error, OSError, QueueDamaged) as error:
-                log.warn("notifications: the queue cannot be used: {error}", error=str(error))
+                self._queue_failed(error)
                 await self._wait(RETRY_S)
             else:
                 if not events:
@@ -239,6 +241,22 @@ class EndpointSender(Service):
             deadline, self._deadline = self._deadline, None
             if deadline is not None and deadline.active():
                 deadline.cancel()
+
+    def _queue_failed(self, error: Exception) -> None:
+        if not self._is_queue_failing:
+            self._is_queue_failing = True
+            log.warn(
+                "notifications: endpoint={endpoint} queue={path}: it cannot be used: {error}",
+                endpoint=self.settings.name, path=self._queue.path, error=str(error),
+            )  # fmt: skip
+
+    def _queue_used(self) -> None:
+        if self._is_queue_failing:
+            self._is_queue_failing = False
+            log.info(
+                "notifications: endpoint={endpoint} queue={path}: it can be used again",
+                endpoint=self.settings.name, path=self._queue.path,
+            )  # fmt: skip
 
     def _succeeded(self) -> None:
         failures, self._failures = self._failures, 0
