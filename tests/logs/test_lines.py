@@ -7,6 +7,7 @@ import re
 import pytest
 from twisted.logger import ILogObserver, Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
+from twisted.python.log import LogPublisher as LegacyLogPublisher
 from zope.interface.verify import verifyObject
 
 from twisted_registry.logs.lines import LineObserver, make_observer
@@ -106,6 +107,27 @@ def test_events_below_the_level_are_dropped(level, expected):
 
     lines = logged(do, level=level, formatter="json").splitlines()
     assert [json.loads(line)["level"] for line in lines] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "HTTPSite starting on 5000",
+        "HTTPSite starting on '/run/registry.sock'",
+        "(TCP Port 5000 Closed)",
+        "(Port '/run/registry.sock' Closed)",
+    ],
+)
+def test_details_of_twisted_are_of_the_level_debug(text):
+    for level, count in {"info": 0, "debug": 1}.items():
+        stream = io.StringIO()
+        publisher = LegacyLogPublisher(
+            publishPublisher=LogPublisher(make_observer(stream, level)),
+            observerPublisher=LogPublisher(),
+        )
+        publisher.msg(text)
+        publisher.msg("a plugin says it")
+        assert stream.getvalue().count("\n") == 1 + count
 
 
 def test_an_event_without_a_level_is_info():

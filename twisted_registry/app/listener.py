@@ -105,7 +105,8 @@ class HTTPService(Service):
     async def _stop(self) -> None:
         if self.port is not None:
             await maybeDeferred(self.port.stopListening)
-            log.info("no new connections are accepted")
+            address = describe_address(self.address)[0]
+            log.info("no new connections are accepted: {address}", address=address)
         drained = self._site.drain()
         if self.drain_seconds > 0:
             drained.addTimeout(self.drain_seconds, self._clock, lambda *_: None)

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from attrs import define, field
 from twisted.logger import (
     FilteringLogObserver,
+    ILogFilterPredicate,
     ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
+    PredicateResult,
     formatEvent,
 )
-from zope.interface import implementer
+from zope.interface import implementer, provider
 
 from twisted_registry.http.request_id import REQUEST_ID_FIELD
 from twisted_registry.logs.context import CALLER_KEY, TRACE_ID_FIELD
@@ -37,6 +39,11 @@ LEVEL_NAMES: Final[Mapping[Any, str]] = {
     LogLevel.error: "error",
     LogLevel.critical: "fatal",
 }
+#: What Twisted reports of its own parts, for its programmers: these lines are of the level debug.
+_TWISTED_DETAILS: Final = re.compile(
+    r".* starting on .*|\(.*Port .* Closed\)|Main loop terminated\.", re.DOTALL
+)
+_TWISTED_NAMESPACES: Final = frozenset({"log_legacy", "twisted.internet.base"})
 #: Values that logrus writes without quotes: letters, digits and some other characters.
 _UNQUOTED: Final = re.compile(r"[\w./@^+-]+\Z")
 #: The values of ``log.level``: the lowest level that is written.
@@ -88,7 +95,19 @@ def filter_level(level: str, observer: ILogObserver) -> ILogObserver:
 
     :param level: ``error``, ``warn``, ``info`` or ``debug``.
     """
-    return FilteringLogObserver(observer, [LogLevelFilterPredicate(_THRESHOLDS[level])])
+    predicates: list[Any] = [LogLevelFilterPredicate(_THRESHOLDS[level])]
+    if level != "debug":
+        predicates.append(_drop_twisted_details)
+    return FilteringLogObserver(observer, predicates)
+
+
+@provider(ILogFilterPredicate)
+def _drop_twisted_details(event: LogEvent) -> Any:
+    if event.get("log_namespace") in _TWISTED_NAMESPACES and _TWISTED_DETAILS.fullmatch(
+        formatEvent(event)
+    ):
+        return PredicateResult.no
+    return PredicateResult.maybe
 
 
 @implementer(ILogObserver)
