@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import signal
 import sys
 import time
 from base64 import b64encode
@@ -338,7 +339,7 @@ redis: {{addr: 'localhost:6379', password: not to be seen}}
 notifications:
   endpoints:
   - name: hook
-    url: http://user:not-to-be-seen@127.0.0.1:9/
+    url: http://user:not-to-be-seen@127.0.0.1:9/?key=not-to-be-seen
     headers: {{Authorization: [not to be seen]}}
     threshold: 3
     ignore: {{actions: [pull]}}
@@ -355,6 +356,9 @@ def test_variables_have_the_names_of_distribution_and_no_secrets(tmp_path):
         digest = hashlib.sha256(b"blob").hexdigest()
         assert server.ask("GET", f"/v2/a/blobs/sha256:{digest}")[0].status == 200
         content = asking(server)("/debug/vars")[1]
+        write_configuration(tmp_path, VARIABLES.replace("name: hook", "name: other"))
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: b'"name": "other"' in asking(server)("/debug/vars")[1])
         server.stop()
     assert b"not to be seen" not in content
     assert b"not-to-be-seen" not in content
@@ -368,7 +372,7 @@ def test_variables_have_the_names_of_distribution_and_no_secrets(tmp_path):
     assert endpoint.pop("Metrics")["Events"] == 1
     assert endpoint == {
         "name": "hook",
-        "url": f"http://{MASK}@127.0.0.1:9/",
+        "url": f"http://{MASK}@127.0.0.1:9/?{MASK}",
         "Headers": {"Authorization": [MASK]},
         "Timeout": 1_000_000_000,
         "Threshold": 3,

@@ -15,6 +15,7 @@ from tests.support.processes import (
     SERVE,
     TWISTD,
     RegistryProcess,
+    prepared,
     wait_until,
     write_configuration,
 )
@@ -133,6 +134,28 @@ def test_what_needs_a_restart_is_named(folder):
             "redis",
         ]
         assert upload(server) == 202
+
+
+def test_what_is_wrong_with_a_new_file_is_a_warning(folder):
+    path = configure(folder, PULL + "old: 1\n")
+    with RegistryProcess(*SERVE, path, cwd=folder) as server:
+        configure(folder, PULL + "old: 1\nacces: {authenticated: [push]}\n")
+        reload(server)
+        (warning,) = [line for line in server.lines if "reload: " in line]
+        assert "level=warning" in warning
+        assert "acces" in warning
+        assert "access" in warning
+
+
+def test_a_signal_during_the_start_is_handled_after_it(folder):
+    statements = (
+        "import os, signal; from twisted_registry.app import listener;"
+        "listener.raise_descriptor_limit = lambda: os.kill(os.getpid(), signal.SIGHUP)"
+    )
+    path = configure(folder, PULL)
+    with RegistryProcess(*prepared(statements), path, cwd=folder) as server:
+        wait_until(lambda: results(server))
+        assert "changed=none" in results(server)[0]
 
 
 def push_blob(server):

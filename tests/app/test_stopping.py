@@ -7,7 +7,6 @@ import http.client
 import random
 import signal
 import socket
-import sys
 import time
 
 import pytest
@@ -17,6 +16,7 @@ from tests.support.processes import (
     TWISTD,
     RegistryProcess,
     passing_socket,
+    prepared,
     wait_until,
     write_configuration,
 )
@@ -27,8 +27,6 @@ WITH_TWISTD = (*TWISTD, "registry", "--config")
 CONTENT = random.Random(1).randbytes(6_000_000)
 HALF = len(CONTENT) // 2
 DIGEST = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
-#: Runs a registry after statements that prepare the process.
-PREPARED = "import sys; {}; from twisted_registry.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 def start(folder, command, workers, draintimeout):
@@ -182,11 +180,6 @@ def test_a_stop_without_draintimeout_does_not_wait(tmp_path):
             connection.getresponse()
     assert status == 0
     assert "Traceback" not in "\n".join(lines)
-
-
-def prepared(statements):
-    """Return the command of a registry whose process is prepared."""
-    return (sys.executable, "-c", PREPARED.format(statements), "serve")
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process(tmp_path):

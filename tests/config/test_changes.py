@@ -17,6 +17,7 @@ http: {addr: ':5000', tls: {certificate: c, key: k}}
 auth: {htpasswd: {realm: r, path: /users}}
 """
 ENDPOINT = "{name: one, url: 'http://one.example/'}"
+DISABLED_ENDPOINT = ENDPOINT.replace("{", "{disabled: true, ")
 QUOTA = "{repositories: ['**'], bytes: 1}"
 
 
@@ -61,6 +62,11 @@ def test_a_change_of_a_reloadable_key_is_applied(before, after, key):
     [
         ("", "log: {formatter: json}", "log.formatter"),
         ("", f"notifications: {{endpoints: [{ENDPOINT}]}}", "notifications.endpoints"),
+        (
+            f"notifications: {{endpoints: [{DISABLED_ENDPOINT}]}}",
+            f"notifications: {{endpoints: [{ENDPOINT}]}}",
+            "notifications.endpoints",
+        ),
         ("", f"access: {{quotas: [{QUOTA}]}}", "access.quotas"),
         (f"access: {{quotas: [{QUOTA}]}}", "", "access.quotas"),
     ],

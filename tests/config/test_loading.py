@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.config.config_loading import MEMORY, config_error, fault_lines, load_config
-from twisted_registry.config.document import ConfigurationError, Fault, mask_url, quote_value
+from twisted_registry.config.document import MASK, ConfigurationError, Fault, mask_url, quote_value
 from twisted_registry.config.loading import (
     DEFAULT_PATHS,
     LoadedConfiguration,
@@ -299,6 +299,7 @@ def test_a_fault_is_one_line():
 def test_user_names_and_passwords_in_urls_are_masked(url: str):
     assert "hunter2" not in mask_url(url)
     assert mask_url("https://a.example/b@c") == "https://a.example/b@c"
+    assert mask_url("'https://a.example/b?c=hunter2&d', 1") == f"'https://a.example/b?{MASK}', 1"
 
 
 @pytest.mark.parametrize("name", ["registry", "maintenance", "access", "tls", "s3"])

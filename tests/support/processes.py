@@ -51,6 +51,12 @@ def environment(**more):
     return {**inherited, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", **more}
 
 
+def prepared(statements):
+    """Return the command of a registry whose process begins with statements of Python."""
+    code = f"import sys; {statements}; from twisted_registry.cli import main; sys.exit(main())"
+    return (sys.executable, "-c", code, "serve")
+
+
 def free_port():
     """Return a port of 127.0.0.1 that is free now."""
     with socket.socket() as probe:

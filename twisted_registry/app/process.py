@@ -24,7 +24,7 @@ from twisted_registry.app.logs import (
     make_hooks,
 )
 from twisted_registry.app.service import RegistryService
-from twisted_registry.app.stopping import CLOSE_S, STOP_SIGNALS, ProcessStop
+from twisted_registry.app.stopping import CLOSE_S, RELOAD_SIGNALS, STOP_SIGNALS, ProcessStop
 from twisted_registry.config.document import ConfigurationError
 from twisted_registry.config.loading import load
 from twisted_registry.logs.lines import filter_level
@@ -256,6 +256,7 @@ def install_signal_handlers(
 
     signal.signal(signal.SIGHUP, on_sighup)
     signal.signal(signal.SIGUSR1, on_sigusr1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, RELOAD_SIGNALS)
     return ProcessStop(reactor, loaded.configuration.http.draintimeout, service.abort_requests)
 
 

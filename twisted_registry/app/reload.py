@@ -22,7 +22,7 @@ from twisted_registry.config.changes import find_changes
 from twisted_registry.tls.interfaces import CertificateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IDelayedCall
     from twisted.web.resource import Resource
@@ -104,6 +104,7 @@ class ConfigurationReloader:
             return self._fail(new, f"http.tls.{error}")
         except StartError as error:
             return self._fail(new, str(error))
+        warnings = [each for each in new.warnings if each not in self.loaded.warnings]
         self.loaded = evolve(new, configuration=changes.configuration)
         self._use_control(control)
         self._use_settings(changes.configuration)
@@ -116,7 +117,7 @@ class ConfigurationReloader:
         if self.notifications is not None and "notifications.endpoints" in changes.applied:
             await self.notifications.use_endpoints(changes.configuration.notifications)
         self.share(self.loaded)
-        self._log(changes)
+        self._log(changes, warnings)
         return ""
 
     def _make_control(self, changes: Changes) -> AccessControl | None:
@@ -161,9 +162,11 @@ class ConfigurationReloader:
         log.error("reload has failed, what was in use stays: {problem}", problem=line)
         return line
 
-    def _log(self, changes: Changes) -> None:
+    def _log(self, changes: Changes, warnings: Sequence[str]) -> None:
         if not self.is_first:
             return
+        for warning in warnings:
+            log.warn("reload: {warning}", warning=warning)
         for key in changes.pending:
             log.warn("reload: {key} has changed, which needs a restart", key=key)
         log.info(

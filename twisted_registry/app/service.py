@@ -441,7 +441,7 @@ class RegistryService(MultiService):
 
         notifications = self._notifications
         variables = RegistryVariables(
-            self._configuration,
+            lambda: self._reloader.loaded.configuration,
             debug.aggregated_counts,
             self._descriptors,
             no_events if notifications is None else notifications.counts,

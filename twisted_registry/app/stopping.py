@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = Logger()
 
+#: Signals that change a process that serves, and do not stop it.
+RELOAD_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1)
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 #: Seconds after ``http.draintimeout`` until the process leaves. It is longer than the time after
 #: which the first process kills its workers.

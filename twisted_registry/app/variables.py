@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from attrs import define
@@ -64,12 +64,13 @@ async def no_events() -> Mapping[str, tuple[int, int]]:
 class RegistryVariables:
     """Reads the variables. The counts of this process include those of its cache from then on.
 
+    :ivar configuration: returns the configuration in use.
     :ivar counts: of all processes.
     :ivar descriptors: the cache of this process.
     :ivar count_events: returns how many events wait, and how many were refused, by endpoint.
     """
 
-    configuration: Configuration
+    configuration: Callable[[], Configuration]
     counts: AggregatedCounts
     descriptors: IDescriptorCache
     count_events: EventCounter
@@ -80,7 +81,8 @@ class RegistryVariables:
     async def read(self) -> dict[str, Any]:
         """Return the variables, ready for JSON."""
         counts = self.counts.total()
-        redis = self.configuration.redis
+        configuration = self.configuration()
+        redis = configuration.redis
         found: dict[str, Any] = {}
         if (_CACHE, "Request") in counts.values:
             uses = {name: counts.values[_CACHE, kind] for name, kind in _CACHE_USES}
@@ -93,7 +95,7 @@ class RegistryVariables:
         found["notifications"] = {
             "endpoints": [
                 _describe_endpoint(endpoint, counts, *events.get(endpoint.name, (0, 0)))
-                for endpoint in self.configuration.notifications.enabled_endpoints
+                for endpoint in configuration.notifications.enabled_endpoints
             ]
         }
         return found
@@ -103,11 +105,11 @@ def _describe_endpoint(
     endpoint: Endpoint, counts: Counts, waiting: int, refused: int
 ) -> dict[str, Any]:
     masked = Section(Endpoint).dump(endpoint)
-    events: defaultdict[str, float] = defaultdict(float)
+    events: Counter[str] = Counter()
     statuses = {}
     for (family, *labels), value in counts.values.items():
         if family == _EVENTS and labels[1] == endpoint.name:
-            events[labels[0]] = value
+            events[labels[0]] = int(value)
         elif family == _STATUSES and labels[1] == endpoint.name:
             statuses[labels[0]] = value
     return {

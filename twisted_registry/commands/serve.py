@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 from twisted_registry.app.gc_freeze import freeze_imports
+from twisted_registry.app.stopping import RELOAD_SIGNALS
 from twisted_registry.commands.configured import add_config_argument, load_or_exit
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ def run(options: Namespace) -> int:
     :returns: the exit status: 1 if the registry could not start.
     """
     configuration = load_or_exit(options.file)
+    # Until the process handles them, they would end it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, RELOAD_SIGNALS)
     with freeze_imports():
         # Imported late: it installs the reactor, which an invalid configuration does not need.
         from twisted_registry.app import standalone  # noqa: PLC0415

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from attrs import define, field, frozen
 
+from twisted_registry.config.notifications import Notifications
 from twisted_registry.config.sections import SectionBase, schema_keys
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ class _Merge:
                 continue
             if path == "access":
                 values[spec.attribute] = self._merge_access(old_value, new_value)
-            elif path == "notifications.endpoints" and not old_value:
-                # The queue and its thread are made at the start.
+            elif isinstance(current, Notifications) and not current.enabled_endpoints:
+                # The queue and its thread are made at the start, for enabled endpoints only.
                 self.pending.append(path)
             elif path in RELOADABLE:
                 self.applied.append(path)

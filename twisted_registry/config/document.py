@@ -33,6 +33,7 @@ MASK: Final = "******"
 #: Longer values are cut in a fault.
 MAX_VALUE_CHARS: Final = 80
 _USERINFO: Final = re.compile(r"//[^/@\s]*(?:@[^/@\s]*)*@")
+_QUERY: Final = re.compile(r"(https?://[^\s?#'\"]*\?)[^\s#'\"]+")
 _PATH_PART: Final = re.compile(r"[^.\[\]]+")
 
 
@@ -101,8 +102,11 @@ def _make_node(data: Any, origin: str) -> Node:
 
 
 def mask_url(text: str) -> str:
-    """Return *text* with user name and password of each URL replaced: ``//******@host``."""
-    return _USERINFO.sub(f"//{MASK}@", text)
+    """Return *text* with user name, password and query of each URL replaced by asterisks.
+
+    URLs of webhooks often have a secret in the query.
+    """
+    return _QUERY.sub(rf"\1{MASK}", _USERINFO.sub(f"//{MASK}@", text))
 
 
 def printable(text: str) -> str:
