@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.parser import (
     MAX_CACHED_HEAD_BYTES,
     MAX_CACHED_HEADS,
+    MAX_CACHED_PART_BYTES,
     HeadCache,
     RequestHead,
     RequestParser,
@@ -88,7 +90,9 @@ def test_connections_share_the_head_of_equal_requests(cache):
         get(b"/", b"Proxy-Authorization: secret"),
         get(b"/", b"Upgrade: h2c", b"Connection: Upgrade"),
         get(b"/", b"Connection: close"),
-        get(b"/", b"X: " + MAX_CACHED_HEAD_BYTES * b"x"),
+        get(b"/", *[b"X: " + 256 * b"x"] * (MAX_CACHED_HEAD_BYTES // 256)),
+        get(b"/", b"X: " + (MAX_CACHED_PART_BYTES + 1) * b"x"),
+        get(b"/" + MAX_CACHED_PART_BYTES * b"a"),
         get(b"/", version=b"HTTP/1.0"),
         get(b"/") + get(b"/"),
         get(b"/") + b"GET",
@@ -134,6 +138,17 @@ def test_the_oldest_head_is_dropped_when_the_cache_is_full(cache):
         parse(get(b"/%d" % number), cache)
     assert parse(get(b"/1"), cache) == [second]
     assert parse(get(b"/0"), cache) != [oldest]
+
+
+def test_the_bytes_that_were_read_are_not_kept(cache):
+    """They are part of the large block that was allocated for the read."""
+    short, long = get(b"/a"), get(b"/b", b"X: " + MAX_CACHED_PART_BYTES * b"x", b"Y: " + 400 * b"y")
+    for data in (short, long):
+        parse(data, cache)
+    held = held_bytes(cache)
+    assert MAX_CACHED_PART_BYTES * b"x" in held
+    assert all(sys.getsizeof(each) <= 512 for each in held)
+    assert all(each is not data for each in held for data in (short, long))
 
 
 CREDENTIALS = [b"Bearer secret", b"Basic YTpi", b"xsecretx", b"y" * 3000, b"a  b c"]

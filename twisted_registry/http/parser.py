@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from hashlib import sha256
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, frozen
@@ -45,6 +47,9 @@ _PRINTABLE = bytes(range(0x20, 0x7F))
 _SPACE = 0x20
 MAX_CACHED_HEADS: Final = 512
 MAX_CACHED_HEAD_BYTES: Final = 1024
+# Larger objects are not in the pools of Python's allocator. Where one is kept, it lies at the start
+# of the 64 KiB that were allocated for a read, and the rest of them fits no other read.
+MAX_CACHED_PART_BYTES: Final = 448
 # Requests with these fields are not cached: the first three are secrets, and an Upgrade changes the
 # state of llhttp. Credentials in Authorization are cut out first.
 _UNCACHED_FIELDS = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"upgrade"})
@@ -85,7 +90,7 @@ class RequestHead:
 
 
 class HeadCache:
-    """Parsed heads of requests without a body, by the bytes of the request.
+    """Parsed heads of requests without a body, by the SHA-256 of the bytes of the request.
 
     Clients of one kind send the same bytes for the same resource. Between two requests the parser
     has no state, so equal bytes have an equal head. All connections of a site share the cache.
@@ -93,7 +98,9 @@ class HeadCache:
     It holds no credentials: the Authorization line is cut out of the bytes and of the head. A
     request with credentials gets a copy of the cached head, with its own Authorization field last.
 
-    Bounded: :data:`MAX_CACHED_HEADS` of :data:`MAX_CACHED_HEAD_BYTES`; the oldest goes first.
+    Bounded: :data:`MAX_CACHED_HEADS` of :data:`MAX_CACHED_HEAD_BYTES`, whose target and values have
+    at most :data:`MAX_CACHED_PART_BYTES` each; the oldest goes first. The bytes that were read are
+    not kept.
 
     :param limits: of the parsers that use the cache.
     """
@@ -109,13 +116,13 @@ class HeadCache:
         """
         start = data.find(_AUTHORIZATION)
         if start < 0:
-            return self._heads.get(data)
+            return self._heads.get(sha256(data).digest())
         limits = self._limits
         cut = None if len(data) > limits.header_bytes else _cut_credentials(data, start)
         if cut is None:
             return None
         rest, credentials = cut
-        head = self._heads.get(rest)
+        head = self._heads.get(sha256(rest).digest())
         if head is None or len(head.headers) >= limits.header_count:
             return None
         return head.replace_headers(
@@ -139,8 +146,12 @@ class HeadCache:
             fields = head.fields.copy()
             del fields[b"authorization"]
             head = head.replace_headers(headers, fields)
-        if len(data) <= MAX_CACHED_HEAD_BYTES and _UNCACHED_FIELDS.isdisjoint(head.fields):
-            self._heads[data] = head
+        if (
+            len(data) <= MAX_CACHED_HEAD_BYTES
+            and _UNCACHED_FIELDS.isdisjoint(head.fields)
+            and max(map(len, chain([head.target], *head.headers))) <= MAX_CACHED_PART_BYTES
+        ):
+            self._heads[sha256(data).digest()] = head
             if len(self._heads) > MAX_CACHED_HEADS:
                 del self._heads[next(iter(self._heads))]
 
