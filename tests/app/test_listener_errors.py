@@ -9,9 +9,11 @@ import pytest
 from twisted.internet.defer import fail
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 
 from twisted_registry.app.errors import StartError
-from twisted_registry.app.listener import HTTPService
+from twisted_registry.app.listener import HTTPService, make_endpoint
+from twisted_registry.config.http import parse_address
 
 
 class Refusing:
@@ -39,3 +41,9 @@ def test_a_failed_listen_names_the_key_and_the_reason(port, number, message):
     with pytest.raises(StartError) as caught:
         service.privilegedStartService()
     assert str(caught.value) == f"http.addr: x: {message}"
+
+
+@pytest.mark.parametrize("text", ["nosuch:a:b", "ssl:443", "ssl:443:privateKey=/missing.pem"])
+def test_an_endpoint_that_cannot_be_made_is_an_error_of_the_start(text):
+    with pytest.raises(StartError, match=r"this endpoint cannot be made: .+"):
+        make_endpoint(parse_address(text), MemoryReactorClock(), {})

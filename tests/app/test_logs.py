@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import socket
+from contextlib import closing
+from http.client import HTTPConnection
 
 import pytest
 
@@ -41,6 +43,48 @@ def test_requests_are_logged(tmp_path, workers):
         assert document["func"].startswith(("twisted_registry.", "twisted."))
         assert re.fullmatch(r"/.*\.py:\d+", document["file"])
     assert len({each["instance.id"] for each in documents if "instance.id" in each}) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error"),
+    [
+        ("Content-Length: 99\r\n\r\n{", 408, "request timeout"),
+        ("Transfer-Encoding: chunked\r\n\r\nno number\r\n", 400, "bad request"),
+    ],
+)
+def test_a_body_that_is_refused_is_logged_and_counted_as_it_was_answered(
+    tmp_path, body, status, error
+):
+    more = (
+        "  limits: {bodytimeout: 100ms}\n"
+        "  debug: {addr: '127.0.0.1:0', prometheus: {enabled: true}}\n"
+        f"log: {{formatter: json, audit: '{tmp_path}/audit'}}\n"
+    )
+    path = write_configuration(tmp_path, more=more)
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(f"PUT /v2/a/manifests/b HTTP/1.1\r\nHost: x\r\n{body}".encode())
+            assert client.recv(1000).startswith(f"HTTP/1.1 {status} ".encode())
+
+        def find(text):
+            return [line for line in server.lines if text in line]
+
+        (line,) = wait_until(lambda: find("http.response.status"))
+        (started,) = find("health, metrics and maintenance")
+        address = re.search(r"127\.0\.0\.1:(\d+)", started)
+        with closing(HTTPConnection(address[0])) as debug:
+            debug.request("GET", "/metrics")
+            metrics = debug.getresponse().read().decode()
+        server.stop()
+    document = json.loads(line)
+    assert document["msg"] == "response completed with error"
+    assert document["http.response.status"] == status
+    assert document["err.message"] == error
+    labels = f'code="{status}",handler="manifest",method="put"'
+    assert f"registry_http_requests_total{{{labels}}} 1.0" in metrics
+    audited = [json.loads(each) for each in (tmp_path / "audit").read_text().splitlines()]
+    # The second one was refused before it was authorized.
+    assert {each["status"] for each in audited if each["event"] == "push"} <= {status}
 
 
 def configuration(log):

@@ -57,6 +57,7 @@ def test_other_endpoint_strings_are_kept(text: str):
         "[::1]", "[x]:1", "a b:1", "/run/x.sock", "tcp:", "tcp:x", "tcp:99999", "tcp:5000:6000",
         "tcp:5000:iface=a", "unix:", "unix:mode=660", "systemd:domain=INET", "systemd:index=x",
         "tcp:5000:interface=a\n", ":٣", "unix:/a\\",
+        "http://127.0.0.1:5001", "tcp://:5000",
     ],
 )  # fmt: skip
 def test_invalid_addresses_raise_value_error(text: str):

@@ -118,7 +118,8 @@ SIZES = "a number of bytes from 5242880 to 5368709120, such as 10485760 or 10MiB
         ("regionendpoint: 'ftp://h'",
          "regionendpoint: got 'ftp://h', expected a host, HOST:PORT, or an http or https URL"),
         ("regionendpoint: 'http://h?a'",
-         "regionendpoint: got 'http://h?******', expected a host, HOST:PORT, or an http or https URL"),
+         ("regionendpoint: got 'http://h?******', expected a host, HOST:PORT, or an http or https"
+          " URL")),
         ("redirectendpoint: h",
          "redirectendpoint: got 'h', expected an http or https URL without a path"),
         ("redirectendpoint: 'http://h/a'",

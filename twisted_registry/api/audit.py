@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError
 
-from twisted_registry.api.request_log import DISCONNECTED
+from twisted_registry.api.request_log import DISCONNECTED, status_of_unanswered
 from twisted_registry.auth.audit import AuditRecord, login_method
+from twisted_registry.http.interfaces import BodyAborted
 from twisted_registry.http.request_id import get_request_id
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 
@@ -47,8 +49,10 @@ async def run_audited(
         outcome: Outcome = "denied" if error.code is ErrorCode.DENIED else "failure"
         log.record(_make_record(context, event, outcome, error.http_status, error.code.name))
         raise
-    except CancelledError:
-        log.record(_make_record(context, event, "failure", DISCONNECTED, "DISCONNECTED"))
+    except (CancelledError, BodyAborted):
+        status = status_of_unanswered(context.request)
+        reason = "DISCONNECTED" if status == DISCONNECTED else HTTPStatus(status).name
+        log.record(_make_record(context, event, "failure", status, reason))
         raise
     except Exception:
         code = ErrorCode.UNKNOWN

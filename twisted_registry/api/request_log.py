@@ -6,6 +6,7 @@ fails. The target in ``http.request.uri`` is without secrets.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
@@ -66,24 +67,24 @@ class RequestLog:
     ) -> None:
         """Log a request that has ended.
 
-        :param response: what was sent, or None if the client left before.
+        :param response: what was sent; None if the request ended before it had one.
         :param seconds: the time that the request took.
         :param complete: whether the whole response was sent.
         """
-        status = DISCONNECTED if response is None else response.status
+        status = status_of_unanswered(request) if response is None else response.status
         if not self.all_requests and (response is None or response.error is None):
             return
         fields = _request_fields(request, route)
         fields["http.response.duration"] = format_seconds(seconds)
         fields["http.response.status"] = status
         fields["http.response.written"] = request.sentLength
-        message = "response completed"
-        if response is None or not complete:
-            message = "client disconnected"
+        message = "response completed" if complete else "client disconnected"
         if response is not None:
             fields.update(_response_fields(response))
-            if response.error is not None:
-                message = "response completed with error"
+        elif status != DISCONNECTED:
+            fields["err.message"] = HTTPStatus(status).phrase.lower()
+        if "err.message" in fields:
+            message = "response completed with error"
         log.emit(self._level(status), message, **fields)
 
     def _level(self, status: int) -> Any:
@@ -92,6 +93,16 @@ class RequestLog:
         if status in _EXPECTED_STATUSES and not self.all_requests:
             return LogLevel.debug
         return LogLevel.info
+
+
+def status_of_unanswered(request: Request) -> int:
+    """Return the status of a request that ended before the API had a response.
+
+    :returns: that with which the HTTP engine has refused it, because its body was not valid or too
+        slow; otherwise :data:`DISCONNECTED`.
+    """
+    code = int(request.code)
+    return code if code >= _FIRST_ERROR else DISCONNECTED
 
 
 def _request_fields(request: Request, route: RouteMatch | None) -> dict[str, object]:

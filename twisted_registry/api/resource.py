@@ -33,7 +33,7 @@ from twisted_registry.api.context import (
     name_invalid,
     validate_name,
 )
-from twisted_registry.api.request_log import DISCONNECTED, RequestLog
+from twisted_registry.api.request_log import RequestLog, status_of_unanswered
 from twisted_registry.api.response import AsyncResource, CommonHeaders, Response, send_response
 from twisted_registry.http.interfaces import BodyAborted
 from twisted_registry.http.redaction import describe_request
@@ -189,7 +189,7 @@ class RegistryResource(AsyncResource):
                     FinishedRequest(
                         handler,
                         request.method.decode("ascii", "replace"),
-                        DISCONNECTED if response is None else response.status,
+                        status_of_unanswered(request) if response is None else response.status,
                         seconds,
                         request.sentLength,
                         _received_bytes(request),

@@ -182,7 +182,7 @@ def make_endpoint(
 
     :param environ: the environment with which the process started.
     :raises StartError: if a socket that is in use, or another file, is at the path of a Unix
-        socket.
+        socket, or if no plugin of Twisted knows the endpoint.
     """
     if environ.get("LISTEN_FDS") == "1" and environ.get("LISTEN_PID") == str(os.getpid()):
         with socket.socket(fileno=os.dup(_FIRST_SYSTEMD_FD)) as duplicate:
@@ -194,7 +194,10 @@ def make_endpoint(
     if tcp is None:
         if address.path:
             _remove_stale_socket(Path(address.path))
-        other: IStreamServerEndpoint = serverFromString(reactor, address.endpoint)
+        try:
+            other: IStreamServerEndpoint = serverFromString(reactor, address.endpoint)
+        except Exception as error:  # plugins raise what they like
+            raise StartError(f"this endpoint cannot be made: {error}") from error
         return other
     # Not serverFromString: it would use Twisted's backlog, and import all plugins.
     endpoint, every_interface = (TCP6ServerEndpoint, "::") if tcp[1] else (TCP4ServerEndpoint, "")

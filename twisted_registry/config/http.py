@@ -97,6 +97,8 @@ def parse_address(text: str, *, unix: bool = False) -> Address:
     known = name in _ENDPOINT_KEYWORDS or name in _PORT_ENDPOINTS
     # The endpoint of a plugin (haproxy:tcp:5000) has more than one colon; HOST:PORT has one.
     if colon and rest and (known or (_ENDPOINT_NAME.fullmatch(name) and ":" in rest)):
+        if rest.startswith("//"):
+            raise ValueError  # a URL
         return _parse_endpoint(text, name)
     if unix:
         return Address(text, f"unix:{_escape(text)}", path=text)
