@@ -8,7 +8,7 @@ for is looked up, stored and deleted. These properties must hold:
 - no response is 5xx, but 501 and 505 of requests that are no HTTP/1.1;
 - every connection is closed soon after the client has sent its last byte;
 - nothing is logged as an error, and there is no traceback;
-- descriptors, threads, memory and unfinished uploads do not grow;
+- descriptors, threads, objects, memory and unfinished uploads do not grow once caches are full;
 - a client with a proper request is answered afterwards.
 """
 
@@ -25,23 +25,28 @@ import time
 from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
-from statistics import median
+from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from tests.fuzz.fuzz_inputs import load_corpus, make_request, mutate
+from tests.support.held_objects import SERVE_COUNTED, Held, count_held
 from tests.support.manifests import OCI_IMAGE, OCI_INDEX, digest_of, image, index
 from tests.support.passwords import basic_header, password_lines
-from tests.support.process_usage import count_uploads, growth, usage
-from tests.support.processes import SERVE, RegistryProcess, write_configuration
+from tests.support.process_usage import Usage, count_uploads, growth, usage
+from tests.support.processes import RegistryProcess, write_configuration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CONFIGURATION = """\
 version: 0.1
 storage:
   filesystem: {{rootdirectory: {root}}}
   delete: {{enabled: true}}
+  cache: {{manifestbytes: 1MiB}}
   maintenance:
-    uploadpurging: {{enabled: true, age: 5s, interval: 2s, dryrun: false}}
+    uploadpurging: {{enabled: true, age: 2s, interval: 1s, dryrun: false}}
     gc: {{enabled: true, interval: 5s, grace: 5s}}
 http:
   addr: "{addr}"
@@ -54,14 +59,21 @@ access:
   authenticated: [push, delete]
   tokens: {{}}
 """
-UPLOAD_AGE_S = 5
+UPLOAD_AGE_S = 2
 #: The connection must be closed this long after the client's last byte, in seconds.
 MAX_OPEN_S = 20
-#: The growth that is no leak: as a share of the median, and the least that counts.
-MAX_MEMORY_SHARE, MAX_MEMORY_KIB = 0.1, 4096
-
+#: The share of the inputs that is sent before growth is measured.
+WARM_UP = 1 / 3
+#: The growth of memory that is no leak: holes between blocks, and what the allocator keeps for each
+#: thread.
+MAX_MEMORY_KIB = 4096
+#: Pools of threads grow on demand, and so does what they hold open.
+MAX_FILES, MAX_THREADS = 10, 10
 #: From this number of inputs on, the caches of paths are filled first; more than they hold.
 LONG, CACHED_PATHS = 10_000, 20_000
+#: The growth of blocks for each input that is no leak. Caches fill during the whole of a short run.
+MAX_BLOCKS_LONG, MAX_BLOCKS_SHORT = 0.1, 10.0
+SAMPLE_EVERY, PROGRESS_EVERY = 250, 10_000
 
 NAMES = ["a", "a/b", "team/app", "A", "a//b", "_catalog", "a" * 250, "..", "%2e%2e", "a%2Fb", "é"]
 BLOB = b"blob"
@@ -174,26 +186,29 @@ class Fuzzing:
     """One run.
 
     :ivar statuses: how many responses had each status.
+    :ivar problems: what was found.
     :ivar memory_kib: times and sizes of the process.
     """
 
     registry: RegistryProcess
     rng: random.Random
-    count: int
     statuses: Counter[bytes] = field(factory=Counter)
     problems: list[str] = field(factory=list)
     memory_kib: list[tuple[float, float]] = field(factory=list)
     _sent: int = field(init=False, default=0)
+    _count: int = field(init=False, default=0)
     _upload: tuple[bytes, bytes, bytes] | None = field(init=False, default=None)
     _corpus: list[bytes] = field(init=False, factory=load_corpus)
 
-    async def run(self, clients: int) -> None:
-        """Send all inputs with several clients at a time."""
+    async def send(self, count: int, clients: int) -> None:
+        """Send so many more inputs with several clients at a time."""
+        self._count += count
         await asyncio.gather(*[self._client() for _ in range(clients)])
 
     async def _client(self) -> None:
-        while self._sent < self.count and len(self.problems) < 20:
+        while self._sent < self._count and len(self.problems) < 20:
             self._sent += 1
+            number = self._sent
             data = self._with_upload(make_input(self.rng, self._corpus))
             try:
                 received = await self._exchange(data)
@@ -207,9 +222,11 @@ class Fuzzing:
             wrong = [status for status in statuses if status >= b"500" and status not in _REFUSALS]
             if wrong:
                 self.problems.append(f"{wrong} for {data!r}: {received[:500]!r}")
-            if self._sent % 250 == 0:
+            if number % SAMPLE_EVERY == 0:
                 now = usage(self.registry.process.pid)
                 self.memory_kib.append((time.monotonic(), now.memory_kib))
+                if number % PROGRESS_EVERY == 0:
+                    print(f"{number} inputs: {now}", flush=True)
 
     def _with_upload(self, data: bytes) -> bytes:
         """Replace the upload of a request by one that the registry has begun."""
@@ -246,43 +263,103 @@ class Fuzzing:
         return received
 
 
-def fuzz(folder: Path, count: int, seed: int, clients: int = 32) -> Fuzzing:
+@frozen
+class Sample:
+    """What the registry holds while no client is connected.
+
+    :ivar uploads: unfinished uploads in the store.
+    """
+
+    usage: Usage
+    held: Held
+    uploads: int
+
+
+def fuzz(
+    folder: Path,
+    count: int,
+    seed: int,
+    clients: int = 32,
+    command: Sequence[str] = SERVE_COUNTED,
+) -> Fuzzing:
     """Serve a registry, send it inputs, and return what was found.
 
     :param count: the number of inputs; each is sent on a connection of its own.
+    :param command: starts the registry; the name of the configuration file is added.
     """
     (folder / "store-users").write_bytes(password_lines(ada="right"))
     path = write_configuration(folder, CONFIGURATION)
-    with RegistryProcess(*SERVE, path, cwd=folder) as registry:
+    with RegistryProcess(*command, path, cwd=folder) as registry:
         _push_image(registry)
         if count > LONG:
             _fill_caches(registry)
-        idle = usage(registry.process.pid)
-        fuzzing = Fuzzing(registry, random.Random(seed), count)
-        asyncio.run(fuzzing.run(clients))
-        problems = fuzzing.problems
+        fuzzing = Fuzzing(registry, random.Random(seed))
+        warm_up = int(count * WARM_UP)
+        asyncio.run(fuzzing.send(warm_up, clients))
+        before = _sample(registry, folder / "store")
+        fuzzing.memory_kib.clear()
+        asyncio.run(fuzzing.send(count - warm_up, clients))
+        after = _sample(registry, folder / "store")
         _push_image(registry)
-        store = folder / "store"
-        end = time.monotonic() + 6 * UPLOAD_AGE_S
-        while (left := count_uploads(store, NAMES[:3])) and time.monotonic() < end:
-            time.sleep(0.5)
-        after = usage(registry.process.pid)
         status, _, lines = registry.stop()
-    if left:
-        problems.append(f"{left} uploads were left")
-    if after.connections > idle.connections:
-        problems.append(f"{idle.connections} sockets before, {after.connections} afterwards")
+    problems = fuzzing.problems
     problems += [line for line in lines if "Traceback" in line or "level=error" in line]
     if status:
         problems.append(f"the registry ended with {status}")
-    settled = fuzzing.memory_kib[len(fuzzing.memory_kib) // 3 :]
-    if len(settled) > 1:
-        middle, grown = median(value for _, value in settled), growth(settled)
-        tenths = [round(value / 1024, 1) for _, value in settled[:: max(1, len(settled) // 10)]]
-        print(f"memory in MiB: {tenths}; growth {grown / 1024:+.2f} MiB; {idle} {after}")
-        if grown > max(MAX_MEMORY_SHARE * middle, MAX_MEMORY_KIB):
-            problems.append(f"memory grew by {grown:.0f} KiB, the median is {middle:.0f} KiB")
+    max_blocks = (MAX_BLOCKS_LONG if count > LONG else MAX_BLOCKS_SHORT) * (count - warm_up)
+    problems += find_growth(before, after, max_blocks)
+    if len(fuzzing.memory_kib) > 1:
+        problems += find_memory_growth(fuzzing.memory_kib)
     return fuzzing
+
+
+def _sample(registry: RegistryProcess, store: Path) -> Sample:
+    """Wait until the registry has dropped connections and uploads, or should have; count."""
+    end = time.monotonic() + 15 * UPLOAD_AGE_S
+    while True:
+        now, uploads = usage(registry.process.pid), count_uploads(store, NAMES[:3])
+        if (now.connections == 1 and not uploads) or time.monotonic() > end:
+            return Sample(now, count_held(registry), uploads)
+        time.sleep(0.5)
+
+
+def find_growth(before: Sample, after: Sample, max_blocks: float) -> list[str]:
+    """Return what was left, or grew between two samples.
+
+    :param max_blocks: by how much the number of blocks may grow.
+    """
+    problems = []
+    then, now = before.usage, after.usage
+    if after.uploads:
+        problems.append(f"{after.uploads} uploads were left")
+    # The other one listens.
+    if now.connections > 1:
+        problems.append(f"{now.connections - 1} connections were left")
+    more = (after.held.kinds - before.held.kinds).most_common(10)
+    kinds = ", ".join(f"{number} {kind}" for kind, number in more)
+    for name, grown, limit in (
+        ("files", now.files - then.files, MAX_FILES),
+        ("threads", now.threads - then.threads, MAX_THREADS),
+        (f"blocks, among them {kinds}", after.held.blocks - before.held.blocks, max_blocks),
+    ):
+        line = f"{grown} more {name}; the limit is {limit:.0f}"
+        print(line)
+        if grown > limit:
+            problems.append(line)
+    return problems
+
+
+def find_memory_growth(memory_kib: Sequence[tuple[float, float]]) -> list[str]:
+    """Return whether the memory of the process grew.
+
+    :param memory_kib: times and sizes.
+    """
+    grown = growth(memory_kib)
+    tenths = [round(value / 1024, 1) for _, value in memory_kib[:: max(1, len(memory_kib) // 10)]]
+    print(f"memory in MiB: {tenths}; growth {grown / 1024:+.2f} MiB")
+    if grown > MAX_MEMORY_KIB:
+        return [f"memory grew by {grown:.0f} KiB; the limit is {MAX_MEMORY_KIB}"]
+    return []
 
 
 def _fill_caches(registry: RegistryProcess) -> None:
