@@ -2,6 +2,7 @@
 
 import pytest
 from twisted.internet.error import ConnectionDone
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from tests.http.connection_kit import (
@@ -274,3 +275,13 @@ def test_no_delayed_call_remains_without_connections(wire):
     assert wire.clock.getDelayedCalls()
     wire.lose(Failure(ConnectionDone()))
     assert not wire.clock.getDelayedCalls()
+
+
+def test_what_is_no_request_is_logged_with_the_id_of_its_response(kit, log_events):
+    connection = MemoryConnection(kit)
+    connection.send(b"GET / HTTP/1.1\r\n\r\n")
+    sent = connection.sent().decode()
+    (event,) = [event for event in log_events if "http.request.id" in event]
+    assert f"X-Request-Id: {event['http.request.id']}\r\n" in sent
+    assert event["log_level"] is LogLevel.debug
+    assert event["status"] == 400

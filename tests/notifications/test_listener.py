@@ -303,17 +303,33 @@ def test_the_stop_reports_what_is_lost(make, thread, clock, log_lines):
 def test_dropped_events_are_logged_once_a_minute(thread, clock, stored, log_lines):
     queue = EventQueue(IN_MEMORY, 1)
     listener = NotificationListener(
-        [EventFilter("a")], queue, thread, clock, SOURCE, False,
+        [EventFilter("a"), EventFilter("b")], queue, thread, clock, SOURCE, False,
         lambda added, dropped: stored.append(dropped),
     )  # fmt: skip
     for number in range(4):
         listener.handle_event(push(str(number)))
         clock.advance(PULL_DELAY_S)
         thread.work()
-    assert stored == [{}, {"a": 1}, {"a": 1}, {"a": 1}]
-    assert len(log_lines) == 1
-    assert "the queue is full, 1 old events were dropped" in log_lines[0]
+    assert stored == [{}, *[{"a": 1, "b": 1}] * 3]
+    reason = "old events are dropped: the queue is full; raise notifications.queue.maxevents"
+    assert [line[: len(line) - len(", or look at the endpoint")] for line in log_lines] == [
+        f"notifications: endpoint={name} dropped=1: {reason}" for name in "ab"
+    ]
     queue.close()
+
+
+def test_events_beyond_the_bound_of_memory_are_counted_and_logged(
+    make, thread, clock, stored, log_lines
+):
+    listener = make()
+    listener.handle_event(push("1"))
+    clock.advance(PULL_DELAY_S)
+    thread.work(OSError("no space"))
+    for _ in range(MAX_PENDING + 1):
+        listener.handle_event(push("2"))
+    assert stored == [({"a": 1}, {"a": 1})] * 2
+    reason = "old events are dropped: the queue cannot be written, and memory has a bound"
+    assert log_lines[1:] == [f"notifications: endpoint=a dropped=1: {reason}"]
 
 
 def test_nothing_is_lost_when_the_thread_works_at_once(make, queue, thread, clock):

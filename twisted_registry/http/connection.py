@@ -39,10 +39,10 @@ from twisted_registry.http.framing import CONTINUE, ResponseHead, error_response
 from twisted_registry.http.interfaces import BodyAborted, ITLSConnection
 from twisted_registry.http.output import Output, TransportOutput
 from twisted_registry.http.parser import END_OF_BODY, ParseError, RequestHead, RequestParser
-from twisted_registry.http.proxies import ClientInfo, socket_hops
+from twisted_registry.http.proxies import ClientInfo, host_of, socket_hops
 from twisted_registry.http.redaction import describe_request
 from twisted_registry.http.request import StreamingRequest
-from twisted_registry.http.request_id import choose_request_id, request_id_field
+from twisted_registry.http.request_id import REQUEST_ID_FIELD, choose_request_id, request_id_field
 from twisted_registry.http.socket_output import SocketOutput
 from twisted_registry.http.tls_output import TLSOutput
 
@@ -319,7 +319,13 @@ class HTTPConnection(Protocol):
 
     def _refuse(self, status: int, method: bytes = b"", request_id: str = "") -> None:
         """Respond without a request, or in place of one, and close."""
-        request_id = request_id or choose_request_id(None)
+        if not request_id:
+            request_id = choose_request_id(None)
+            log.debug(
+                "refused what is not a valid request: status={status}",
+                status=int(status),
+                **{REQUEST_ID_FIELD: request_id, "http.request.remoteaddr": host_of(self.peer)},
+            )
         self.output.write(
             error_response(method, status, self.site.date(), request_id, self.site.make_error_body)
         )

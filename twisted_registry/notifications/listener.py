@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, evolve, field, frozen
@@ -117,8 +117,9 @@ class NotificationListener:
     _timer: IDelayedCall | None = field(init=False, default=None)
     _writing: Deferred[None] | None = field(init=False, default=None)
     _is_failing: bool = field(init=False, default=False)
-    _next_complaint: float = field(init=False, default=0.0)
-    _lost: int = field(init=False, default=0)
+    _next_complaints: dict[str, float] = field(init=False, factory=dict)
+    #: events that were dropped since the start, by endpoint
+    _dropped: Counter[str] = field(init=False, factory=Counter)
 
     def handle_event(self, event: Event) -> None:
         """Keep an event for the endpoints that get it."""
@@ -226,38 +227,53 @@ class NotificationListener:
         if self._is_failing:
             self._is_failing = False
             log.info("notifications: queue={path}: it can be written again", path=self._queue.path)
-        for endpoint, count in dropped.items():
-            self._lost += count
-            self._complain(
-                "notifications: endpoint={endpoint}: the queue is full, {count} old events were"
-                " dropped since the start; raise notifications.queue.maxevents, or look at the"
-                " endpoint",
-                endpoint=endpoint,
-                count=self._lost,
-            )
+        self._report_dropped(
+            dropped,
+            "the queue is full; raise notifications.queue.maxevents, or look at the endpoint",
+        )
         self._on_stored(added, dropped)
+
+    def _report_dropped(self, dropped: Mapping[str, int], reason: str) -> None:
+        self._dropped.update(dropped)
+        for endpoint in dropped:
+            self._complain(
+                endpoint,
+                "notifications: endpoint={endpoint} dropped={count}: old events are dropped:"
+                " {reason}",
+                endpoint=endpoint,
+                count=self._dropped[endpoint],
+                reason=reason,
+            )
 
     def _fail(self, error: Exception) -> None:
         self._is_failing = True
         self._release(self._handled)
         self._complain(
+            "",
             "notifications: queue={path} in_memory={count}: it cannot be written: {error}",
             path=self._queue.path,
             count=len(self._pending),
             error=str(error),
         )
 
-    def _complain(self, text: str, **fields: object) -> None:
+    def _complain(self, subject: str, text: str, **fields: object) -> None:
+        """Log a warning, unless there was one about the subject a short time ago.
+
+        :param subject: an endpoint; empty for the queue.
+        """
         now = self._clock.seconds()
-        if now >= self._next_complaint:
-            self._next_complaint = now + _COMPLAINT_INTERVAL_S
+        if now >= self._next_complaints.get(subject, 0):
+            self._next_complaints[subject] = now + _COMPLAINT_INTERVAL_S
             log.warn(text, **fields)
 
     def _drop_excess(self) -> None:
+        dropped: Counter[str] = Counter()
         while len(self._pending) > MAX_PENDING:
-            self._pending.popleft()
+            dropped.update(self._pending.popleft().endpoints)
             self._settled += 1
-            self._lost += 1
+        if dropped:
+            self._report_dropped(dropped, "the queue cannot be written, and memory has a bound")
+            self._on_stored(dropped, dropped)
 
     def _release(self, number: int) -> None:
         """Release the responses that wait for the first ``number`` events."""
