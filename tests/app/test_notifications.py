@@ -23,7 +23,6 @@ from twisted_registry.testing import Registry
 BASE = "version: 0.1\n"
 FILES = "storage: {filesystem: {rootdirectory: /srv/store}}\n"
 DEFAULT_PATH = "/srv/store/twisted-registry/notifications/events.sqlite"
-READ_ONLY = "storage: {filesystem: {rootdirectory: /s}, maintenance: {readonly: {enabled: true}}}\n"
 BUCKET = "storage: {s3: {bucket: b, region: us-east-1}}\n"
 
 
@@ -39,11 +38,14 @@ def load(text):
         (BUCKET, IN_MEMORY),
         (BUCKET + "notifications: {queue: {path: /q/e.sqlite}}\n", "/q/e.sqlite"),
         ("storage: inmemory\n", IN_MEMORY),
-        (READ_ONLY, IN_MEMORY),
     ],
 )
 def test_where_events_wait(text, expected):
-    assert queue_path(load(text)) == expected
+    assert queue_path(load(text), read_only=False) == expected
+
+
+def test_events_wait_in_memory_if_the_registry_was_started_read_only():
+    assert queue_path(load(FILES), read_only=True) == IN_MEMORY
 
 
 def only_endpoint(text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from hashlib import sha256
 
 import pytest
 import pytest_twisted
@@ -123,14 +124,130 @@ def test_a_file_of_users_that_cannot_be_used_keeps_everything(folder, content):
         assert (upload(server), upload(server, EVE)) == (401, 202)
 
 
+def in_each_process(server, *request, expected):
+    """Wait until each process answers a request as is expected: with a status and X-Other."""
+    for connection in server.one_for_each():
+
+        def answer(connection=connection):
+            response, _ = ask(connection, *request)
+            return response.status, response.getheader("X-Other")
+
+        wait_until(lambda answer=answer: answer() == expected)
+
+
+def test_the_log_changes_in_all_processes(folder):
+    def use(log, name):
+        return configure(folder, f"log: {log}\nhttp: {{headers: {{X-Other: [{name}]}}}}\n", 2)
+
+    def get(path, name):
+        in_each_process(server, "GET", f"/v2/{path}/tags/list", None, ADA, expected=(404, name))
+
+    path = use("{level: info}", "one")
+    with Family(*SERVE, path, cwd=folder) as server:
+        get("before", "one")
+        use("{level: error}", "two")
+        server.process.send_signal(signal.SIGHUP)
+        get("first", "two")
+        get("silent", "two")
+        use("{level: info, fields: {service: registry}, reportcaller: true}", "three")
+        line = reload(server)
+        assert "changed=log.level,log.fields,log.reportcaller" in line
+        assert "service=registry" in line
+        get("after", "three")
+        get("loud", "three")
+
+        def pids(path):
+            lines = server.log_lines(f"/v2/{path}/tags/list")
+            return {int(re.search(r"process\.pid=(\d+)", each)[1]) for each in lines}
+
+        wait_until(lambda: pids("loud") == {server.first, *server.others})
+        assert pids("before") == pids("loud")
+        assert pids("silent") == set()
+        (line, _) = server.log_lines("/v2/loud/tags/list")
+        assert "service=registry" in line
+        assert "func=" in line
+
+
+START_UPLOAD = ("POST", "/v2/a/blobs/uploads/", b"", ADA)
+
+
+def make_read_only(folder, enabled, workers=1):
+    path = configure(folder, "", workers)
+    mode = f"maintenance: {{readonly: {{enabled: {enabled}}}}}"
+    text = (folder / "registry.yml").read_text()
+    (folder / "registry.yml").write_text(text.replace("}}\nhttp", f"}}, {mode}}}\nhttp"))
+    return path
+
+
+def test_read_only_comes_and_goes_in_all_processes(folder):
+    path = make_read_only(folder, "false", 2)
+    with Family(*SERVE, path, cwd=folder) as server:
+        in_each_process(server, *START_UPLOAD, expected=(202, None))
+        make_read_only(folder, "true", 2)
+        assert "changed=storage.maintenance.readonly.enabled" in reload(server)
+        in_each_process(server, *START_UPLOAD, expected=(405, None))
+        in_each_process(server, "GET", "/v2/", None, ADA, expected=(200, None))
+        # A worker that is started meanwhile has all that it needs afterwards.
+        (worker,) = server.others
+        os.kill(worker, signal.SIGKILL)
+        server.settle(2)
+        in_each_process(server, *START_UPLOAD, expected=(405, None))
+        make_read_only(folder, "false", 2)
+        reload(server, 2)
+        in_each_process(server, *START_UPLOAD, expected=(202, None))
+        push_blob(server)
+        assert not server.log_lines("needs a restart")
+        assert server.stop()[0] == 0
+
+
+def test_a_registry_that_was_started_read_only_needs_a_restart_to_store(folder):
+    path = make_read_only(folder, "true")
+    (folder / "store").mkdir()
+    with RegistryProcess(*SERVE, path, cwd=folder) as server:
+        assert upload(server) == 405
+        make_read_only(folder, "false")
+        reload(server)
+        (pending,) = [line for line in server.lines if "needs a restart" in line]
+        assert "reload: storage.maintenance.readonly.enabled has changed" in pending
+        assert upload(server) == 405
+
+
+def put_blob(server, content):
+    digest = f"sha256:{sha256(content).hexdigest()}"
+    path = f"/v2/a/blobs/uploads/?digest={digest}"
+    return server.ask("POST", path, content, ADA)[0].status
+
+
+def test_quotas_come_and_go_in_all_processes(folder):
+    def limit(size):
+        return f"access: {{quotas: [{{repositories: ['a/**', a], bytes: {size}}}]}}\n"
+
+    path = configure(folder, "", 2)
+    with Family(*SERVE, path, cwd=folder) as server:
+        assert put_blob(server, b"x" * 50) == 201
+        configure(folder, limit(100), 2)
+        assert "changed=access" in reload(server)
+        # What was stored before is counted as well.
+        wait_until(lambda: put_blob(server, b"y" * 60) == 403)
+        configure(folder, limit(200), 2)
+        reload(server, 2)
+        assert put_blob(server, b"z" * 60) == 201
+        configure(folder, "", 2)
+        reload(server, 3)
+        assert put_blob(server, b"w" * 500) == 201
+        status, _, lines = server.stop()
+    assert status == 0
+    assert "Traceback" not in "\n".join(lines)
+
+
 def test_what_needs_a_restart_is_named(folder):
     path = configure(folder, PULL)
     with RegistryProcess(*SERVE, path, cwd=folder) as server:
-        configure(folder, PUSH + "log: {formatter: json}\nredis: {addr: 'x:1'}\n")
+        configure(folder, PUSH + "log: {accesslog: {disabled: true}}\nredis: {addr: 'x:1'}\n")
         reload(server)
         pending = [line for line in server.lines if "needs a restart" in line]
         assert [re.search(r"reload: (\S+) has", line)[1] for line in pending] == [
-            "log.formatter",
+            "log.accesslog.disabled",
             "redis",
         ]
         assert upload(server) == 202
@@ -266,3 +383,25 @@ async def test_policy_and_deletes_change(tmp_path):
         assert await ask.service.reload(load_text((deletes + more).format(), {})) == ""
         assert (await ask(*put, headers=kind, data=image)).code == 201
         assert (await ask("DELETE", "/v2/a/manifests/latest")).code == 202
+
+
+@pytest_twisted.ensureDeferred
+async def test_periodic_tasks_stop_while_the_registry_is_read_only(tmp_path):
+    read_only = (
+        "version: 0.1\nstorage: {{inmemory: {{}}, maintenance: {{readonly: {{enabled: true}}}}}}\n"
+    )
+    writable, read_only = (text + HTTP for text in (MEMORY, read_only))
+    quotas = "access: {{quotas: [{{repositories: ['**'], bytes: 1}}]}}\n"
+    async with run_service(tmp_path, writable) as ask:
+        maintenance = ask.service.getServiceNamed("maintenance")
+
+        async def planned(text):
+            assert await ask.service.reload(load_text(text.format(), {})) == ""
+            return {task.name for task in maintenance if task.next is not None}
+
+        usual = await planned(writable)
+        assert "uploadpurging" in usual
+        assert await planned(read_only) == set()
+        assert await planned(read_only + quotas) == set()
+        assert await planned(writable + quotas) == usual | {"quotas"}
+        assert await planned(writable) == usual

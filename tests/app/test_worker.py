@@ -26,7 +26,6 @@ from twisted_registry.app.service import RegistryService
 from twisted_registry.app.stopping import limit_stop
 from twisted_registry.config.loading import load
 from twisted_registry.workers.handover import STOP_MESSAGE, Handover, encode_message
-from twisted_registry.workers.logs import ProcessIdObserver
 from twisted_registry.workers.port import ProcessTable
 
 
@@ -148,10 +147,9 @@ class Double:
     def set_certificate(self, bundle):
         """Ignore the certificate."""
 
-    def __init__(self, loaded, reactor, environ, access_log, handover, log_requests):
+    def __init__(self, loaded, reactor, environ, access_log, handover, process_log):
         Double.made = self
         self.handover = handover
-        self.log_requests = log_requests
         self.environ = environ
         self.did = []
 
@@ -242,12 +240,6 @@ def test_the_access_log_is_locked_with_several_processes(loaded, tmp_path, monke
         assert (tmp_path / "out").read_text() == "line\n"
         single = load(write_configuration(tmp_path), {})
         assert process.open_access_log(single) is out
-
-
-def test_log_lines_name_the_process_with_several_processes(loaded, tmp_path):
-    single = load(write_configuration(tmp_path), {})
-    assert isinstance(process.make_configured_observer(loaded), ProcessIdObserver)
-    assert not isinstance(process.make_configured_observer(single), ProcessIdObserver)
 
 
 PROGRAM = Path(process.__file__).with_name("__main__.py")

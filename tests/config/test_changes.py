@@ -21,6 +21,9 @@ DISABLED_ENDPOINT = ENDPOINT.replace("{", "{disabled: true, ")
 QUOTA = "{repositories: ['**'], bytes: 1}"
 
 
+READ_ONLY = "storage: {filesystem: {rootdirectory: /x}, maintenance: {readonly: {enabled: true}}}"
+
+
 def read(more="", base=BASE):
     return load_text(base + more, {}).configuration
 
@@ -44,6 +47,9 @@ def test_equal_configurations_have_no_changes():
         ("access: {authenticated: [pull]}", "", "access"),
         ("", "tags: {maxtags: 7}", "tags.maxtags"),
         ("", "validation: {disabled: true}", "validation"),
+        ("", "log: {level: debug}", "log.level"),
+        (READ_ONLY, "", "storage.maintenance.readonly.enabled"),
+        ("", READ_ONLY, "storage.maintenance.readonly.enabled"),
         (
             f"notifications: {{endpoints: [{ENDPOINT}]}}",
             "notifications: {endpoints: []}",
@@ -60,15 +66,13 @@ def test_a_change_of_a_reloadable_key_is_applied(before, after, key):
 @pytest.mark.parametrize(
     ("before", "after", "key"),
     [
-        ("", "log: {formatter: json}", "log.formatter"),
         ("", f"notifications: {{endpoints: [{ENDPOINT}]}}", "notifications.endpoints"),
         (
             f"notifications: {{endpoints: [{DISABLED_ENDPOINT}]}}",
             f"notifications: {{endpoints: [{ENDPOINT}]}}",
             "notifications.endpoints",
         ),
-        ("", f"access: {{quotas: [{QUOTA}]}}", "access.quotas"),
-        (f"access: {{quotas: [{QUOTA}]}}", "", "access.quotas"),
+        ("", "log: {accesslog: {disabled: true}}", "log.accesslog.disabled"),
     ],
 )
 def test_a_change_of_another_key_is_pending(before, after, key):
@@ -84,14 +88,21 @@ def test_another_store_is_pending():
     assert found.configuration == read()
 
 
-def test_rules_are_applied_without_the_quotas_that_changed():
-    quota = QUOTA.replace("1", "2")
-    found = changes(
-        f"access: {{quotas: [{QUOTA}], authenticated: [pull]}}",
-        f"access: {{quotas: [{quota}], authenticated: [push]}}",
-    )
-    assert (found.applied, found.pending) == (("access",), ("access.quotas",))
-    assert found.configuration == read(f"access: {{quotas: [{QUOTA}], authenticated: [push]}}")
+def test_a_registry_that_was_started_read_only_stays_so():
+    found = find_changes(read(READ_ONLY), read("tags: {maxtags: 7}"), started_read_only=True)
+    assert found.applied == ("tags.maxtags",)
+    assert found.pending == ("storage.maintenance.readonly.enabled",)
+    assert found.configuration.storage.maintenance.readonly.enabled
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("", f"access: {{quotas: [{QUOTA}]}}"), (f"access: {{quotas: [{QUOTA}]}}", "")],
+)
+def test_other_quotas_are_known_from_other_rules(before, after):
+    assert changes(before, after).has_other_quotas
+    assert changes(before, after).applied == ("access",)
+    assert not changes("", "access: {authenticated: [pull]}").has_other_quotas
 
 
 def keys_of(section, prefix=""):

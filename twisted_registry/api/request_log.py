@@ -9,7 +9,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import frozen
+from attrs import define
 from twisted.logger import Logger, LogLevel
 
 from twisted_registry.api.context import get_caller, get_header_fields
@@ -44,7 +44,7 @@ _MICROSECOND: Final = 1e-6
 _MILLISECOND: Final = 1e-3
 
 
-@frozen
+@define(eq=False)
 class RequestLog:
     """Logs requests when they end.
 

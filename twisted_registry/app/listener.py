@@ -230,6 +230,27 @@ def descriptor_limit() -> int:
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit
 
 
+def log_descriptors(connections: int) -> None:
+    """Log how many descriptors this process may have, and whether they are enough.
+
+    :param connections: how many connections it may have.
+    """
+    limit = descriptor_limit()
+    log.info(
+        "descriptors: limit={limit} connections={connections}",
+        limit=limit,
+        connections=connections,
+    )
+    if connections > limit // 2:
+        log.warn(
+            "http.limits.connections: {connections} is more than half of the descriptors that a"
+            " process may have ({limit}), so that files may not be opened; raise the limit"
+            " (ulimit -n, LimitNOFILE)",
+            connections=connections,
+            limit=limit,
+        )
+
+
 def raise_descriptor_limit() -> None:
     """Raise the soft limit on descriptors to the hard one, as Go does; workers inherit it.
 

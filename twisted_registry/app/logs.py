@@ -13,7 +13,7 @@ from twisted.logger import LogPublisher
 from twisted_registry import __version__
 from twisted_registry.app.tracing import exporter_names
 from twisted_registry.logs.context import TRACE_ID_FIELD, CallerObserver, RequestIdObserver
-from twisted_registry.logs.lines import LineObserver, filter_level
+from twisted_registry.logs.lines import LineObserver, ReplaceableObserver, filter_level
 from twisted_registry.workers.logs import EventSender, ProcessIdObserver
 
 if TYPE_CHECKING:
@@ -21,32 +21,73 @@ if TYPE_CHECKING:
 
     from twisted.logger import ILogObserver
 
-    from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
 
 
-def make_configured_observer(loaded: LoadedConfiguration) -> ILogObserver:
-    """Make the observer that ``log`` describes.
+class ProcessLog:
+    """The log of a process, as the section ``log`` of a configuration says.
+
+    :ivar observer: writes the events.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        make_observer: Callable[[Configuration], ILogObserver],
+        *,
+        has_requests: bool = True,
+    ) -> None:
+        """Make the log.
+
+        :param make_observer: makes the observer that a configuration describes.
+        :param has_requests: whether the log can have a line for each request.
+        """
+        self._make_observer = make_observer
+        self._has_requests = has_requests
+        self.observer = ReplaceableObserver(make_observer(configuration))
+
+    def use(self, configuration: Configuration) -> None:
+        """Write further events as another configuration says."""
+        self.observer.observer = self._make_observer(configuration)
+
+    def has_all_requests(self, configuration: Configuration) -> bool:
+        """Return whether the log has a line for each request, by a configuration."""
+        return self._has_requests and logs_all_requests(configuration)
+
+
+def make_process_log(configuration: Configuration) -> ProcessLog:
+    """Make the log of the first process, on standard error.
 
     Several processes add their ids to the lines, and a traced request that of its trace.
     """
-    configuration = loaded.configuration
-    section = configuration.log
-    lines = LineObserver(
-        sys.stderr,
-        section.formatter,
-        section.fields,
-        {"instance.id": str(uuid.uuid4()), "version": __version__},
-        colours=wants_colours(),
+    process_fields = {"instance.id": str(uuid.uuid4()), "version": __version__}
+    hooks = _make_hooks(configuration)
+
+    def make_observer(configuration: Configuration) -> ILogObserver:
+        section = configuration.log
+        lines = LineObserver(
+            sys.stderr, section.formatter, section.fields, process_fields, colours=wants_colours()
+        )
+        outputs = LogPublisher(lines, *hooks) if hooks else lines
+        observer = filter_level(section.level, _add_context(configuration, outputs))
+        if configuration.http.workers > 1:
+            observer = ProcessIdObserver(observer)
+        return _with_trace_ids(observer)
+
+    return ProcessLog(configuration, make_observer)
+
+
+def make_hooks_log(configuration: Configuration) -> ProcessLog:
+    """Make a log that has nothing but the hooks, beside a log that twistd writes."""
+    hooks = _make_hooks(configuration)
+    return ProcessLog(
+        configuration,
+        lambda changed: filter_level(changed.log.level, LogPublisher(*hooks)),
+        has_requests=False,
     )
-    outputs = LogPublisher(lines, *make_hooks(configuration)) if section.hooks else lines
-    observer = filter_level(section.level, _add_context(configuration, outputs))
-    if configuration.http.workers > 1:
-        observer = ProcessIdObserver(observer)
-    return _with_trace_ids(observer)
 
 
-def make_hooks(configuration: Configuration) -> Sequence[ILogObserver]:
+def _make_hooks(configuration: Configuration) -> Sequence[ILogObserver]:
     """Make the hooks of ``log``. They send what waits when the process exits."""
     hooks: list[ILogObserver] = []
     for section in configuration.log.hooks:
@@ -80,11 +121,14 @@ def finish_logs() -> None:
         _exit_calls.pop()()
 
 
-def make_worker_observer(loaded: LoadedConfiguration) -> ILogObserver:
-    """Make the observer of a worker, whose events go to the first process."""
-    configuration = loaded.configuration
-    sender = _add_context(configuration, EventSender(sys.stderr))
-    return filter_level(configuration.log.level, _with_trace_ids(sender))
+def make_worker_log(configuration: Configuration) -> ProcessLog:
+    """Make the log of a worker, whose events go to the first process."""
+
+    def make_observer(configuration: Configuration) -> ILogObserver:
+        sender = _add_context(configuration, EventSender(sys.stderr))
+        return filter_level(configuration.log.level, _with_trace_ids(sender))
+
+    return ProcessLog(configuration, make_observer)
 
 
 def _add_context(configuration: Configuration, observer: ILogObserver) -> ILogObserver:

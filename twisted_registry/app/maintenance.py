@@ -211,6 +211,23 @@ class MaintenanceService(MultiService):
             )
         return found
 
+    async def use_quotas(self, configuration: Configuration) -> None:
+        """Count what is in use of the quotas of another configuration."""
+        self.configuration = configuration
+        definition = next(each for each in task_definitions(configuration) if each.name == _QUOTAS)
+        self.task_definitions = {**self.task_definitions, _QUOTAS: definition}
+        stopping = self.task(_QUOTAS).disownServiceParent()
+        self._make_task(definition).setServiceParent(self)
+        await stopping
+
+    async def use_read_only(self, *, read_only: bool) -> None:
+        """Stop the tasks, so that they run on request only, or start them again."""
+        for task in self:
+            if read_only:
+                await task.stopService()
+            elif self.running and not task.running:
+                task.startService()
+
     def close_at_stop(self, close: Callable[[], Deferred[None]]) -> None:
         """Call a function after the tasks have stopped."""
         self._close_functions.append(close)

@@ -46,13 +46,16 @@ if TYPE_CHECKING:
 log = Logger()
 
 
-def queue_path(configuration: Configuration) -> str:
-    """Return the path of the queue, or :data:`~twisted_registry.notifications.queue.IN_MEMORY`."""
+def queue_path(configuration: Configuration, *, read_only: bool) -> str:
+    """Return the path of the queue, or :data:`~twisted_registry.notifications.queue.IN_MEMORY`.
+
+    :param read_only: whether the registry was started read-only.
+    """
     configured = configuration.notifications.queue.path
     filesystem = configuration.storage.filesystem
     if configured:
         return str(Path(configured).absolute())
-    if filesystem is None or configuration.storage.maintenance.readonly.enabled:
+    if filesystem is None or read_only:
         return IN_MEMORY
     return str(Path(filesystem.rootdirectory).absolute() / layout.EVENT_QUEUE)
 
@@ -74,6 +77,7 @@ class NotificationService(MultiService):
         *,
         is_first: bool,
         has_own_store: bool,
+        read_only: bool,
         environ: Mapping[str, str],
         tracing: Tracing | None = None,
     ) -> None:
@@ -82,6 +86,7 @@ class NotificationService(MultiService):
         :param observer: counts what becomes of events.
         :param is_first: whether this is the first process of the registry.
         :param has_own_store: whether the store is the one that the configuration names.
+        :param read_only: whether the registry was started read-only.
         :param environ: environment variables, which may name proxies.
         :param tracing: makes attempts part of the traces of their events; None for no tracing.
         :raises StartError: if a variable that applies to an endpoint is not a supported proxy.
@@ -92,7 +97,7 @@ class NotificationService(MultiService):
         endpoints = notifications.enabled_endpoints
         for endpoint in endpoints:
             _check_proxy(endpoint, environ)
-        path = queue_path(configuration)
+        path = queue_path(configuration, read_only=read_only)
         if not (has_own_store or notifications.queue.path):
             path = IN_MEMORY
         self._is_lasting = path != IN_MEMORY

@@ -13,28 +13,22 @@ from typing import TYPE_CHECKING, Any, TextIO
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger, globalLogBeginner, globalLogPublisher
+from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPublisher
 
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import initial_environment, raise_descriptor_limit
-from twisted_registry.app.logs import (
-    finish_logs,
-    logs_all_requests,
-    make_configured_observer,
-    make_hooks,
-)
+from twisted_registry.app.logs import finish_logs, make_hooks_log, make_process_log
 from twisted_registry.app.service import RegistryService
 from twisted_registry.app.stopping import CLOSE_S, RELOAD_SIGNALS, STOP_SIGNALS, ProcessStop
 from twisted_registry.config.document import ConfigurationError
 from twisted_registry.config.loading import load
-from twisted_registry.logs.lines import filter_level
 from twisted_registry.workers.logs import open_locked_output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
 
-    from twisted.logger import ILogObserver
+    from twisted.application.service import IServiceCollection
 
     from twisted_registry.config.loading import LoadedConfiguration
 
@@ -48,15 +42,15 @@ def serve_until_stopped(loaded: LoadedConfiguration, reactor: Any) -> int:
         if a second one has cut requests.
     """
     raise_descriptor_limit()
-    observer = make_configured_observer(loaded)
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    process_log = make_process_log(loaded.configuration)
+    globalLogBeginner.beginLoggingTo([process_log.observer], redirectStandardIO=False)
     try:
         service = RegistryService(
             loaded,
             reactor,
             initial_environment(),
             open_access_log(loaded),
-            log_requests=logs_all_requests(loaded.configuration),
+            process_log=process_log,
         )
     except StartError as error:
         return _print_start_error(loaded, error)
@@ -117,25 +111,26 @@ def make_twistd_service(
         raise SystemExit("\n".join(lines)) from error
     raise_descriptor_limit()
     observer = None
-    if not _twistd_logs(options):
-        observer = make_configured_observer(loaded)
-    for hook in make_hooks(loaded.configuration) if observer is None else ():
-        globalLogPublisher.addObserver(filter_level(loaded.configuration.log.level, hook))
+    if _twistd_logs(options):
+        process_log = make_hooks_log(loaded.configuration)
+        globalLogPublisher.addObserver(process_log.observer)
+    else:
+        process_log = make_process_log(loaded.configuration)
+        observer = process_log.observer
     try:
         service = _TwistdService(
             loaded,
             reactor,
             initial_environment(),
             open_access_log(loaded),
-            observer,
-            # twistd's own log has no fields.
-            log_requests=observer is not None and logs_all_requests(loaded.configuration),
+            process_log=process_log,
         )
     except StartError as error:
         raise SystemExit(f"twisted-registry: {loaded.origin}: {error}") from error
     _notify_systemd(service, loaded, reactor)
     service.is_daemon = not options.get("nodaemon")
     service.loaded = loaded
+    service.observer = observer
     service.on_start_error = lambda error: _stop_with_failure(
         reactor, loaded.origin, error, observer
     )
@@ -148,10 +143,17 @@ class _TwistdService(RegistryService):
     :ivar is_daemon: whether twistd runs in the background, and its parent process waits at the
         terminal for the result of the start.
     :ivar loaded: the configuration.
+    :ivar observer: writes the log in place of twistd; None if twistd does.
     """
 
     is_daemon = False
     loaded: LoadedConfiguration
+    observer: ILogObserver | None = None
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        if self.observer is not None and hasattr(parent, "setComponent"):
+            parent.setComponent(ILogObserver, self.observer)
+        super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
         try:

@@ -15,21 +15,26 @@ from twisted.logger import Logger
 from twisted_registry.api.root import NotFoundResource
 from twisted_registry.app.audit import record_change_of_rules
 from twisted_registry.app.errors import StartError
+from twisted_registry.app.maintenance import make_quota_synchronizer
 from twisted_registry.app.settings import change_api_settings, limit_rates
-from twisted_registry.app.stores import make_manifest_policy
+from twisted_registry.app.stores import make_manifest_policy, parse_quotas
 from twisted_registry.auth.access import OpenAccess
 from twisted_registry.config.changes import find_changes
+from twisted_registry.repository.quotas import Quotas
 from twisted_registry.tls.interfaces import CertificateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from twisted.application.service import MultiService
     from twisted.internet.interfaces import IDelayedCall
     from twisted.web.resource import Resource
 
+    from twisted_registry.api.request_log import RequestLog
     from twisted_registry.api.resource import RegistryResource
     from twisted_registry.app.access import AccessControl
     from twisted_registry.app.debug import DebugAddress
+    from twisted_registry.app.logs import ProcessLog
     from twisted_registry.app.notifications import NotificationService
     from twisted_registry.app.tls import TLSService
     from twisted_registry.auth.audit import IAuditLog
@@ -54,6 +59,11 @@ class ConfigurationReloader:
     :ivar control: the access control in use; None without any.
     :ivar has_given_access: whether a program has passed the access controller, which stays.
     :ivar by_address: limits the requests of each address; None for no limit.
+    :ivar parent: the service of the registry, whose children are the periodic tasks and what
+        exchanges the use of quotas.
+    :ivar process_log: the log of this process; None for that of a program.
+    :ivar request_log: writes the lines of requests to it.
+    :ivar started_read_only: whether the registry was started read-only.
     :ivar make_control: makes the access control of a configuration; None without any.
     :ivar put_page: mounts a resource at a path beside the API.
     :ivar share: called with the configuration that is used from now on; for workers.
@@ -69,6 +79,10 @@ class ConfigurationReloader:
     registry: Registry
     audit_log: IAuditLog | None
     by_address: RateLimit | None
+    parent: MultiService
+    process_log: ProcessLog | None
+    request_log: RequestLog
+    started_read_only: bool
     make_control: Callable[[Configuration], AccessControl | None]
     tls: TLSService | None
     notifications: NotificationService | None
@@ -95,7 +109,11 @@ class ConfigurationReloader:
             await self.control.access.close()
 
     async def _reload(self, new: LoadedConfiguration) -> str:
-        changes = find_changes(self.loaded.configuration, new.configuration)
+        changes = find_changes(
+            self.loaded.configuration,
+            new.configuration,
+            started_read_only=self.started_read_only,
+        )
         try:
             if self.tls is not None:
                 await self.tls.check_files()
@@ -108,6 +126,7 @@ class ConfigurationReloader:
         self.loaded = evolve(new, configuration=changes.configuration)
         self._use_control(control)
         self._use_settings(changes.configuration)
+        self._use_log(changes)
         if self.tls is not None:
             self.tls.reload()
         if self.audit_log is not None and self.is_first:
@@ -117,6 +136,7 @@ class ConfigurationReloader:
         if self.notifications is not None and "notifications.endpoints" in changes.applied:
             await self.notifications.use_endpoints(changes.configuration.notifications)
         self.share(self.loaded)
+        await self._use_maintenance(changes)
         self._log(changes, warnings)
         return ""
 
@@ -156,6 +176,41 @@ class ConfigurationReloader:
     def _use_settings(self, configuration: Configuration) -> None:
         self.api.use_settings(change_api_settings(self.api.settings, configuration))
         self.registry.use_policy(make_manifest_policy(configuration))
+
+    def _use_log(self, changes: Changes) -> None:
+        if self.process_log is None or not any(key.startswith("log.") for key in changes.applied):
+            return
+        self.process_log.use(changes.configuration)
+        self.request_log.all_requests = self.process_log.has_all_requests(changes.configuration)
+
+    async def _use_maintenance(self, changes: Changes) -> None:
+        """Change what the registry does by itself: count the use of quotas, and run tasks."""
+        configuration = changes.configuration
+        maintenance = self.parent.namedServices.get("maintenance")
+        if changes.has_other_quotas and not self.started_read_only:
+            await self._use_quotas(configuration)
+            if maintenance is not None:
+                await maintenance.use_quotas(configuration)
+        if maintenance is not None:
+            # Also for the task of quotas, which may be new.
+            await maintenance.use_read_only(
+                read_only=configuration.storage.maintenance.readonly.enabled
+            )
+
+    async def _use_quotas(self, configuration: Configuration) -> None:
+        registry, quotas = self.registry, parse_quotas(configuration)
+        if registry.quotas is None:
+            registry.quotas = Quotas(registry.driver, quotas)
+        else:
+            registry.quotas.use(quotas)
+        # It counts what is in use of quotas that are new.
+        old = self.parent.namedServices.get("quotas")
+        if old is not None:
+            await old.disownServiceParent()
+        if quotas:
+            make_quota_synchronizer(
+                configuration, registry.quotas, registry.driver, self.reactor
+            ).setServiceParent(self.parent)
 
     def _fail(self, new: LoadedConfiguration, problem: str) -> str:
         line = f"{new.origin}: {problem}"

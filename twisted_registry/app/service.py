@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import Logger
 
 from twisted_registry.api.request_log import RequestLog
 from twisted_registry.api.resource import RegistryResource
@@ -23,6 +23,7 @@ from twisted_registry.app.listener import (
     HTTPService,
     describe_address,
     descriptor_limit,
+    log_descriptors,
     make_endpoint,
 )
 from twisted_registry.app.maintenance import (
@@ -73,12 +74,12 @@ from twisted_registry.storage.threads import Threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from twisted.application.service import IServiceCollection
     from twisted.internet.interfaces import IStreamServerEndpoint
     from twisted.web.resource import Resource
 
     from twisted_registry.app.access import AccessControl
     from twisted_registry.app.debug import DebugAddress
+    from twisted_registry.app.logs import ProcessLog
     from twisted_registry.app.notifications import NotificationService
     from twisted_registry.app.tls import TLSService
     from twisted_registry.auth.interfaces import IAccessController
@@ -124,7 +125,6 @@ class RegistryService(MultiService):
         reactor: Any,
         environ: Mapping[str, str] | None = None,
         access_log: TextIO | None = None,
-        observer: ILogObserver | None = None,
         handover: Handover | None = None,
         elapsed: Callable[[], float] = seconds_since_boot,
         *,
@@ -133,7 +133,7 @@ class RegistryService(MultiService):
         listener: IRegistryListener | None = None,
         wrap_root: Callable[[Resource], Resource] | None = None,
         listen: bool = True,
-        log_requests: bool = False,
+        process_log: ProcessLog | None = None,
     ) -> None:
         """Make all parts; nothing is opened yet, except files with users and keys.
 
@@ -143,7 +143,6 @@ class RegistryService(MultiService):
             store, and whether to trace requests (``OTEL_*``). None for no variables.
         :param access_log: receives the access log, unless it is disabled, and the audit log if that
             is on standard output; None for no access log.
-        :param observer: the log observer of an application to which the service is added.
         :param handover: in a worker, what the first process has sent.
         :param elapsed: returns a time that nobody sets, in seconds, to see when the clock is set.
         :param driver: the store, in place of the one that ``storage`` names; closed at the stop.
@@ -152,8 +151,8 @@ class RegistryService(MultiService):
         :param wrap_root: returns the root of the Resource tree to serve, given the registry's.
         :param listen: whether to listen as ``http`` says. Otherwise the application serves ``api``
             and ``pages``, and drains before it stops the service.
-        :param log_requests: whether to log each request at the level info. Otherwise those that
-            fail.
+        :param process_log: the log of this process, which may have a line for each request; None
+            for that of a program, which has those that fail.
         :raises ConfigurationError: if a mapping or YAML is not a valid configuration.
         :raises StartError: if the driver or the access control cannot be made as configured.
         """
@@ -168,9 +167,17 @@ class RegistryService(MultiService):
         self._listener = listener
         self._wrap_root = wrap_root
         self._listens = listen
-        self._request_log = RequestLog(log_requests)
-        self._observer = observer
+        self._process_log = process_log
+        self._request_log = RequestLog(
+            process_log is not None and process_log.has_all_requests(self._configuration)
+        )
         self._handover = handover
+        # A reload may change it later, but not the parts that are made here.
+        self._is_read_only = (
+            self._configuration.storage.maintenance.readonly.enabled
+            if handover is None
+            else handover.started_read_only
+        )
         self._elapsed = elapsed
         self._process_table: ProcessTable | None = None
         self.on_start_error: Callable[[StartError], object] | None = None
@@ -207,10 +214,6 @@ class RegistryService(MultiService):
     def is_first(self) -> bool:
         """Whether this process is the only one or the first of several, which runs the tasks."""
         return self._handover is None
-
-    @property
-    def _is_read_only(self) -> bool:
-        return self._configuration.storage.maintenance.readonly.enabled
 
     def _make_driver(self) -> IStorageDriver:
         configuration, reactor = self._configuration, self._reactor
@@ -281,6 +284,7 @@ class RegistryService(MultiService):
             None if self._debug is None else self._debug.aggregated_counts.own,
             is_first=self.is_first,
             has_own_store=self._given_driver is None,
+            read_only=self._is_read_only,
             environ=self._environ,
             tracing=self._tracing,
         )
@@ -463,12 +467,6 @@ class RegistryService(MultiService):
         else:
             debug.report(self, self.site)
 
-    def setServiceParent(self, parent: IServiceCollection) -> None:
-        """Set the log observer of an application that twistd has made."""
-        if self._observer is not None and hasattr(parent, "setComponent"):
-            parent.setComponent(ILogObserver, self._observer)
-        super().setServiceParent(parent)
-
     def privilegedStartService(self) -> None:
         """Check the storage, and begin to listen.
 
@@ -563,24 +561,8 @@ class RegistryService(MultiService):
         log.info("storage: {store}", store=given or describe_store(self._configuration))
         if not self._listens:
             return
-        self._log_descriptors()
+        log_descriptors(self.site.limits.connections)
         self._log_address(self.getServiceNamed("http").address)
-
-    def _log_descriptors(self) -> None:
-        limit, connections = descriptor_limit(), self.site.limits.connections
-        log.info(
-            "descriptors: limit={limit} connections={connections}",
-            limit=limit,
-            connections=connections,
-        )
-        if connections > limit // 2:
-            log.warn(
-                "http.limits.connections: {connections} is more than half of the descriptors that a"
-                " process may have ({limit}), so that files may not be opened; raise the limit"
-                " (ulimit -n, LimitNOFILE)",
-                connections=connections,
-                limit=limit,
-            )
 
     def _log_address(self, address: object) -> None:
         text, host = describe_address(address, secure=self._tls is not None)
@@ -621,6 +603,10 @@ class RegistryService(MultiService):
             registry=self.registry,
             audit_log=self._audit_log,
             by_address=self._by_address,
+            parent=self,
+            process_log=self._process_log,
+            request_log=self._request_log,
+            started_read_only=self._is_read_only,
             make_control=partial(self._make_access_control, may_create=False),
             tls=self._tls,
             notifications=self._notifications,

@@ -44,6 +44,7 @@ def change_api_settings(current: APISettings, configuration: Configuration) -> A
         current,
         headers=configuration.http.headers,
         delete=configuration.storage.delete.enabled,
+        read_only=configuration.storage.maintenance.readonly.enabled,
         catalog_limit=configuration.catalog.maxentries,
         tags_limit=configuration.tags.maxtags,
         max_blob_bytes=configuration.http.limits.blobbytes,

@@ -170,20 +170,20 @@ def make_quotas(configuration: Configuration, driver: IStorageDriver) -> Quotas 
 
     :param driver: of the store of the configuration.
     """
-    quotas = _quotas(configuration)
+    quotas = parse_quotas(configuration)
     return Quotas(driver, quotas) if quotas else None
 
 
 def quota_areas(configuration: Configuration) -> Mapping[str, GlobSet]:
     """Return the repositories that ``access.quotas`` limits, by the name of each area."""
-    return {quota.area: quota.repositories for quota in _quotas(configuration)}
+    return {quota.area: quota.repositories for quota in parse_quotas(configuration)}
 
 
-def _quotas(configuration: Configuration) -> list[Quota]:
-    access = configuration.access
+def parse_quotas(configuration: Configuration) -> list[Quota]:
+    """Return the quotas of ``access.quotas``."""
     return [
         Quota.parse(quota.repositories, quota.bytes, quota.users, authenticated=quota.authenticated)
-        for quota in (() if access is None else access.quotas)
+        for quota in configuration.quotas
     ]
 
 

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger, globalLogBeginner
 
-from twisted_registry.app.logs import logs_all_requests, make_worker_observer
+from twisted_registry.app.logs import make_worker_log
 from twisted_registry.app.process import open_access_log, run_service
 from twisted_registry.app.service import RegistryService
 from twisted_registry.app.stopping import limit_stop
@@ -40,7 +40,8 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
     if handover is None:
         return 0
     loaded = handover.loaded
-    globalLogBeginner.beginLoggingTo([make_worker_observer(loaded)], redirectStandardIO=False)
+    process_log = make_worker_log(loaded.configuration)
+    globalLogBeginner.beginLoggingTo([process_log.observer], redirectStandardIO=False)
     # The socket that systemd passes is for the first process.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("LISTEN")}
     service = RegistryService(
@@ -49,7 +50,7 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
         environ,
         open_access_log(loaded),
         handover=handover,
-        log_requests=logs_all_requests(loaded.configuration),
+        process_log=process_log,
     )
 
     def stop() -> None:

@@ -67,7 +67,8 @@ def run(options: Namespace) -> int:
         raise WrongUsage(f"events {options.action}: exactly one of --all and --event is required")
     loaded = load_or_exit(options.file)
     configuration = loaded.configuration
-    path = queue_path(configuration)
+    # A registry that was started read-only has no file; one that became read-only has.
+    path = queue_path(configuration, read_only=False)
     if path == IN_MEMORY:
         raise CommandFailed(
             f"{loaded.origin}: notifications.queue.path: not set: events are in the memory of the"

@@ -10,8 +10,10 @@ from twisted_registry.config.notifications import Notifications
 from twisted_registry.config.sections import SectionBase, schema_keys
 
 if TYPE_CHECKING:
-    from twisted_registry.config.access import AccessRules
     from twisted_registry.config.schema import Configuration
+
+#: Can be switched on, and off again, in a registry that was started without it.
+READ_ONLY: Final = "storage.maintenance.readonly.enabled"
 
 #: Keys, and whole sections, whose changes are applied.
 RELOADABLE: Final = frozenset(
@@ -23,9 +25,14 @@ RELOADABLE: Final = frozenset(
         "http.limits.blobbytes",
         "http.limits.requestsperuser",
         "http.tls.clientusers",
+        "log.fields",
+        "log.formatter",
+        "log.level",
+        "log.reportcaller",
         "notifications.endpoints",
         "policy",
         "storage.delete.enabled",
+        READ_ONLY,
         "tags.maxtags",
         "validation",
     }
@@ -40,22 +47,36 @@ class Changes:
         they were.
     :ivar applied: the keys that have new values in it.
     :ivar pending: the keys whose new values need a restart.
+    :ivar has_other_quotas: whether ``access.quotas`` is different.
     """
 
     configuration: Configuration
     applied: tuple[str, ...]
     pending: tuple[str, ...]
+    has_other_quotas: bool
 
 
-def find_changes(current: Configuration, new: Configuration) -> Changes:
-    """Compare the configuration in use with a new one; both are valid."""
-    merge = _Merge()
+def find_changes(
+    current: Configuration, new: Configuration, *, started_read_only: bool = False
+) -> Changes:
+    """Compare the configuration in use with a new one; both are valid.
+
+    :param started_read_only: whether the registry was started read-only, so that it has no parts
+        that store.
+    """
+    merge = _Merge(started_read_only)
     configuration = cast("Configuration", merge.merge_section(current, new, ""))
-    return Changes(configuration, tuple(merge.applied), tuple(merge.pending))
+    return Changes(
+        configuration,
+        tuple(merge.applied),
+        tuple(merge.pending),
+        has_other_quotas=current.quotas != configuration.quotas,
+    )
 
 
 @define(eq=False)
 class _Merge:
+    started_read_only: bool
     applied: list[str] = field(factory=list)
     pending: list[str] = field(factory=list)
 
@@ -67,10 +88,10 @@ class _Merge:
             old_value, new_value = values[spec.attribute], getattr(new, spec.attribute)
             if old_value == new_value:
                 continue
-            if path == "access":
-                values[spec.attribute] = self._merge_access(old_value, new_value)
-            elif isinstance(current, Notifications) and not current.enabled_endpoints:
+            if isinstance(current, Notifications) and not current.enabled_endpoints:
                 # The queue and its thread are made at the start, for enabled endpoints only.
+                self.pending.append(path)
+            elif path == READ_ONLY and self.started_read_only:
                 self.pending.append(path)
             elif path in RELOADABLE:
                 self.applied.append(path)
@@ -80,20 +101,3 @@ class _Merge:
             else:
                 self.pending.append(path)
         return type(current)(**values)
-
-    def _merge_access(
-        self, current: AccessRules | None, new: AccessRules | None
-    ) -> AccessRules | None:
-        """Return the new rules with the current quotas, whose use is counted from the start."""
-        old_quotas = () if current is None else current.quotas
-        if old_quotas == (() if new is None else new.quotas):
-            self.applied.append("access")
-            return new
-        self.pending.append("access.quotas")
-        if current is None or new is None or current.has_only_quotas or new.has_only_quotas:
-            # A section without quotas would deny everything, or nothing.
-            return current
-        merged = type(new)(**{**vars(new), "quotas": old_quotas})
-        if merged != current:
-            self.applied.append("access")
-        return merged

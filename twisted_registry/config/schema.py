@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from twisted_registry.config import values
-from twisted_registry.config.access import AccessRules, Auth, Tokens, effective_tokens
+from twisted_registry.config.access import AccessRules, Auth, Quota, Tokens, effective_tokens
 from twisted_registry.config.health import Health
 from twisted_registry.config.http import Http
 from twisted_registry.config.kinds import (
@@ -208,6 +208,11 @@ class Configuration(SectionBase):
         """Whether clients have to authenticate, or may be denied anything."""
         has_rules = self.access is not None and not self.access.has_only_quotas
         return self.auth.is_enabled or has_rules or bool(self.http.tls.clientusers)
+
+    @property
+    def quotas(self) -> tuple[Quota, ...]:
+        """The quotas of ``access.quotas``."""
+        return () if self.access is None else self.access.quotas
 
     @property
     def tokens(self) -> Tokens | None:

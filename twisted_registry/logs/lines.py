@@ -112,6 +112,21 @@ def _drop_twisted_details(event: LogEvent) -> Any:
 
 @implementer(ILogObserver)
 @define(eq=False)
+class ReplaceableObserver:
+    """Forwards events to an observer that can be replaced.
+
+    :ivar observer: receives the events.
+    """
+
+    observer: ILogObserver
+
+    def __call__(self, event: LogEvent) -> None:
+        """Forward one event."""
+        self.observer(event)
+
+
+@implementer(ILogObserver)
+@define(eq=False)
 class LineObserver:
     """Writes events as lines to a text stream.
 

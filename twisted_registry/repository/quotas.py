@@ -134,12 +134,10 @@ class Quotas:
 
     def __init__(self, driver: IStorageDriver, quotas: Sequence[Quota]) -> None:
         """Make the quotas; nothing is read yet."""
-        self.areas: Mapping[str, GlobSet] = {quota.area: quota.repositories for quota in quotas}
         self.is_counted = False
         self.was_exceeded = False
         self._driver = driver
         self._bulk = bulk_lookup(driver)
-        self._quotas = quotas
         self._changes_path = layout.quota_changes(uuid4().hex)
         self._lock = DeferredLock()
         self._requested = self._exchanged = 0
@@ -153,6 +151,13 @@ class Quotas:
         self._reserved: Totals = Counter()
         self._written = b""
         self.account = lru_cache(_MAX_ACCOUNTS)(self._find_account)
+        self.use(quotas)
+
+    def use(self, quotas: Sequence[Quota]) -> None:
+        """Limit further pushes by other quotas. What is in use of a new area has to be counted."""
+        self._quotas = quotas
+        self.areas: Mapping[str, GlobSet] = {quota.area: quota.repositories for quota in quotas}
+        self.account.cache_clear()
 
     def _find_account(self, name: str, user: str) -> Account | None:
         """Return the account of a user's pushes to a repository; None without a quota."""

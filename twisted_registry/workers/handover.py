@@ -53,6 +53,8 @@ class Handover:
     :ivar table_fd: the descriptor of the table of the processes.
     :ivar bundle: the current certificate and key; None without TLS. A worker cannot read the files
         itself: they may be readable for root only, or have changed since.
+    :ivar started_read_only: whether the first process was started read-only, so that no process has
+        the parts that store; the configuration may have been changed since.
     """
 
     loaded: LoadedConfiguration = field(repr=False)
@@ -60,6 +62,7 @@ class Handover:
     listener_fd: int = LISTENER_FD
     table_fd: int = TABLE_FD
     bundle: CertificateBundle | None = None
+    started_read_only: bool = False
 
     @classmethod
     def read(cls, descriptor: int) -> Handover | None:

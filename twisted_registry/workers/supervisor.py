@@ -97,6 +97,7 @@ class WorkerSupervisor(Service):
         """
         self._reactor = reactor
         self._loaded = loaded
+        self._started_read_only = loaded.configuration.storage.maintenance.readonly.enabled
         self._listening = listening
         self._table = table
         self._counts_receiver = counts_receiver
@@ -233,7 +234,14 @@ class WorkerSupervisor(Service):
         finally:
             os.close(null)
         slot.process = process
-        process.send(Handover(self._loaded, slot.number, bundle=self._bundle))
+        process.send(
+            Handover(
+                self._loaded,
+                slot.number,
+                bundle=self._bundle,
+                started_read_only=self._started_read_only,
+            )
+        )
 
     def worker_ended(self, process: WorkerProcess, reason: Failure) -> None:
         """Replace a worker that has ended, unless the service is stopping."""
