@@ -43,6 +43,18 @@ def test_least_recently_used_login_is_evicted():
     assert [cache.find_login(name) for name in ("a", "b", "c")] == [LOGIN, None, LOGIN]
 
 
+def test_expired_logins_do_not_stay_in_memory():
+    clock = Clock()
+    cache = LoginCache(clock)
+    for name in ("a", "b"):
+        cache.store_login(name, Login(Identity(name)), 10)
+    clock.advance(10)
+    cache.store_login("c", LOGIN, 20)
+    assert [each.identity for each in reachable(cache) if isinstance(each, Login)] == [
+        LOGIN.identity
+    ]
+
+
 def test_use_is_reported_as_found_or_verified():
     uses = []
     cache = LoginCache(Clock(), on_use=uses.append)

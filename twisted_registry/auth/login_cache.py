@@ -65,7 +65,7 @@ class SingleFlight(Generic[T]):
 
 #: How long verified credentials are not verified again, in seconds.
 LOGIN_TTL_S = 300.0
-#: Cached logins; the least recently used one is evicted.
+#: Cached logins; the least recently used one is evicted. Expired ones go as others are stored.
 MAX_LOGINS = 4096
 #: Its key is random for each process. Copying the object is faster than making a new one.
 _KEYED_HASH = blake2b(digest_size=16, key=secrets.token_bytes(32))
@@ -114,11 +114,21 @@ class LoginCache:
         :param expires: when the login expires, by the clock.
         :param version: the version of the accounts, see :meth:`find_login`.
         """
+        self._remove_expired()
         self._entries[credentials_key(authorization)] = login, expires, version
         if len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
         if self._on_use is not None:
             self._on_use(False)
+
+    def _remove_expired(self) -> None:
+        """Remove the least recently used logins, as long as they have expired."""
+        now = self._clock.seconds()
+        while self._entries:
+            key, (_, expires, _) = next(iter(self._entries.items()))
+            if expires > now:
+                return
+            del self._entries[key]
 
 
 def credentials_key(authorization: str) -> bytes:

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 #: it again costs less. After a power cut it may have to be sent again.
 MIN_CHECKPOINT_BYTES = 1024 * 1024
 #: Uploads whose running hash a process keeps; the least recently used one is dropped.
-_MAX_HASHES = 4096
+_MAX_HASHES = 1024
 #: Bytes of a ``startedat`` or a checkpoint that are read, at most.
 _MAX_RECORD_BYTES = 1024
 #: Bytes of the text of an upload secret, at least. A new secret has twice as many.
