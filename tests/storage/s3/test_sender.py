@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import CancelledError, succeed
 from twisted.internet.error import ConnectError
 from twisted.logger import globalLogPublisher
@@ -249,7 +250,8 @@ def test_response_that_cannot_be_read_is_retried(clock):
     [
         (GET, 2),
         (Operation("PutObject", "PUT", "a", content=b"x"), 2),
-        (Operation("CopyObject", "PUT", "a", slow_s=24), 1),
+        # One more asks whether the store still responds.
+        (Operation("CopyObject", "PUT", "a", slow_s=600), 2),
     ],
 )
 def test_store_that_stalls_is_given_up_within_30_seconds(clock, operation, requests):
@@ -343,21 +345,64 @@ def test_one_stall_of_several_errors_is_repeated(clock):
     assert result_of(sending) == b"a"
 
 
-def test_slow_operations_have_a_longer_timeout(clock):
+def is_check(request):
+    return request.method == "DELETE"
+
+
+def answer_checks(agent):
+    for request in agent.requests:
+        if is_check(request) and not request.answer.called:
+            request.answer.callback(Response(404))
+
+
+def test_slow_operations_may_last_while_the_store_responds_to_others(clock):
     agent = Agent()
     operation = Operation("CopyObject", "PUT", "a", slow_s=300)
     sending = make_sender(clock, agent).send(operation, collect)
-    clock.advance(299)
+    for _ in range(299):
+        clock.advance(1)
+        answer_checks(agent)
     no_result(sending)
-    agent.last.answer.callback(Response())
+    copies = [request for request in agent.requests if not is_check(request)]
+    copies[0].answer.callback(Response(body=b"copied"))
+    assert result_of(sending) == b"copied"
+    assert len(copies) == 1
+    assert clock.getDelayedCalls() == []
+
+
+def test_slow_operations_end_some_time(clock):
+    agent = Agent()
+    operation = Operation("CopyObject", "PUT", "a", slow_s=60)
+    sending = make_sender(clock, agent).send(operation, collect)
+    assert stall(clock, agent, sending, lambda: answer_checks(agent)) == pytest.approx(60, abs=0.2)
+
+
+def test_slow_operation_whose_response_has_begun_ends_when_the_store_stalls(clock):
+    """Some stores send the head at once, and the rest after the work."""
+    agent = Agent(endless(200, length=10))
+    operation = Operation("CompleteMultipartUpload", "POST", "a", slow_s=600)
+    sending = make_sender(clock, agent).send(operation, collect)
+    assert stall(clock, agent, sending) < 24
+
+
+def test_slow_operation_outlives_lost_connections_of_others(clock):
+    agent = Agent()
+    sending = make_sender(clock, agent).send(
+        Operation("CopyObject", "PUT", "a", slow_s=600), collect
+    )
+    for _ in range(30):
+        agent.answers = [ConnectError()]
+        clock.advance(1)
+    agent.requests[0].answer.callback(Response())
     result_of(sending)
 
 
 @pytest.mark.parametrize("when", ["request", "wait", "body"])
-def test_cancelling_stops_requests_delays_and_bodies(clock, when):
+@pytest.mark.parametrize("slow_s", [0, 600])
+def test_cancelling_stops_requests_delays_and_bodies(clock, when, slow_s):
     broken = endless(length=10)
     agent = Agent(*{"request": [], "wait": [ConnectError()], "body": [broken]}[when])
-    sending = make_sender(clock, agent).send(GET, collect)
+    sending = make_sender(clock, agent).send(evolve(GET, slow_s=slow_s), collect)
     no_result(sending)
     sending.cancel()
     failure_of(sending, CancelledError)

@@ -71,8 +71,9 @@ _T = TypeVar("_T")
 _MAX_DOCUMENT_BYTES: Final = 8 * 1024 * 1024
 #: Maximum number of keys in a DeleteObjects request.
 _MAX_KEYS_PER_DELETE: Final = 1000
-#: How long to wait for operations on stored objects. Many stores do not respond before the end.
-_SLOW_S: Final = 24.0
+#: How long to wait at most for operations on stored objects. Many stores do not respond before the
+#: end, which takes minutes on busy disks.
+_SLOW_S: Final = 600.0
 #: Speeds that every store should reach: of copies, and of joining parts.
 _COPY_BYTES_PER_S: Final = 2 * 1024 * 1024
 _JOINED_PARTS_PER_S: Final = 10

@@ -130,7 +130,8 @@ class Operation:
     :ivar content: request body.
     :ivar sha256: hexadecimal SHA-256 of the content; computed if empty.
     :ivar slow_s: how long the store may take to respond, in seconds, if it works on stored objects
-        meanwhile. Such an operation is not repeated after a timeout. 0 for others.
+        meanwhile and responds to other operations. Such an operation is not repeated after a
+        timeout. 0 for others.
     """
 
     name: str

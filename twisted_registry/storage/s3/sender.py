@@ -15,9 +15,10 @@ from math import inf
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from attrs import define, evolve, field, frozen
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http import stringToDatetime
 
 from twisted_registry.storage.s3.credentials import CredentialsError
@@ -29,7 +30,7 @@ from twisted_registry.storage.s3.errors import (
     SlowDown,
     Stalled,
 )
-from twisted_registry.storage.s3.interfaces import content_size
+from twisted_registry.storage.s3.interfaces import Operation, content_size
 from twisted_registry.storage.s3.responses import parse_error
 from twisted_registry.storage.s3.sigv4 import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer, encoded_query
 
@@ -37,11 +38,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from twisted.internet.interfaces import IReactorTime
-    from twisted.python.failure import Failure
 
     from twisted_registry.storage.s3.address import BucketAddress
     from twisted_registry.storage.s3.credentials import Credentials, ICredentialsProvider
-    from twisted_registry.storage.s3.interfaces import Content, DeferredGenerator, Operation
+    from twisted_registry.storage.s3.interfaces import Content, DeferredGenerator
     from twisted_registry.storage.s3.transport import S3Response, Transport
 
 _T = TypeVar("_T")
@@ -70,6 +70,8 @@ _MAX_STALLS: Final = 2
 #: How long to wait for a store that has just stalled and not responded since, and for how long.
 _PROBE_S: Final = 1.5
 _SUSPECT_S: Final = 5.0
+#: How often a store that takes long for a slow operation is asked whether it still responds.
+_CHECK_INTERVAL_S: Final = 10.0
 #: Statuses of refused credentials: 400 for an expired token, 403 for others.
 _REFUSAL_STATUSES: Final = frozenset({400, 403})
 #: Clock difference above which a HEAD that was refused without a code is taken for ClockSkewed.
@@ -189,6 +191,9 @@ class Sender:
     operations have to be answered quickly, until the store responds to one of the same method: it
     may answer reads while writes stall.
 
+    During a slow operation, such as a copy, many stores send nothing until its end. It is given up
+    when the store does not respond to a small one meanwhile.
+
     :ivar address: of the bucket.
     :ivar credentials: source of the credentials; closed with the sender.
     :ivar user_agent: value of the ``User-Agent`` header.
@@ -237,10 +242,10 @@ class Sender:
             began = self._clock.seconds()
             signer: Signer = yield self._current_signer(self._operation_name(operation))
             try:
-                response: S3Response = yield self._attempt(
-                    operation, payload, attempt, signer, timeout_s
+                receiving = self._attempt(operation, payload, attempt, signer, timeout_s)
+                result: _T = yield self._while_responding(
+                    operation, receiving.addCallback(read), signer
                 )
-                result: _T = yield read(response)
             except S3Error as error:
                 if (yield self._remedy(error, signer.credentials, remedies)):
                     continue
@@ -317,6 +322,49 @@ class Sender:
         content: bytes = yield response.collect(MAX_ERROR_BYTES)
         error = parse_error(response, content, address.region)
         raise self._correct_clock(error, response) or error
+
+    def _while_responding(
+        self, operation: Operation, receiving: Deferred[_T], signer: Signer
+    ) -> Deferred[_T]:
+        """Give up a slow operation if the store stalls on another one meanwhile.
+
+        :param receiving: fires with the result; it fails with Stalled if it is given up.
+        """
+        if not operation.slow_s:
+            return receiving
+        stalls: list[Stalled] = []
+
+        def stop(failure: Failure) -> None:
+            failure.trap(Stalled, CancelledError)
+            if isinstance(failure.value, Stalled):
+                stalls.append(failure.value)
+                receiving.cancel()
+
+        def end(result: _T | Failure) -> _T | Failure:
+            checking.cancel()
+            return Failure(stalls[0]) if stalls else result
+
+        checking = self._check_repeatedly(operation.key, signer).addErrback(stop)
+        return receiving.addBoth(end)
+
+    @inlineCallbacks
+    def _check_repeatedly(self, key: str, signer: Signer) -> DeferredGenerator[None]:
+        """Send an operation that changes nothing at intervals, until cancelled.
+
+        :raises Stalled: if the store does not respond to one.
+        """
+        # A store that stalls on writes only is likely to stall on this one, too.
+        check = Operation("AbortMultipartUpload", "DELETE", key, (("uploadId", "none"),))
+        while True:
+            yield deferLater(self._clock, _CHECK_INTERVAL_S)
+            try:
+                response: S3Response = yield self._attempt(check, EMPTY_SHA256, 1, signer, None)
+            except Stalled:
+                raise
+            except S3Error:
+                # A response; or there is no connection, which the operation notices itself.
+                continue
+            response.close()
 
     def _quick_payload(self, content: Content) -> str | None:
         """Return the value of ``x-amz-content-sha256``; None if it takes long to compute."""
