@@ -57,7 +57,8 @@ AFTER_KILL_S = 2
 #: The growth that is no leak: as a share of the median, and the least that counts.
 MAX_GROWTH = {
     "connections": (0.05, 10),
-    "files": (0.05, 10),
+    # Up to 512 small files for each process stay open.
+    "files": (0.1, 10),
     # Pools of threads grow on demand, and uploads last as long as the machine is busy.
     "threads": (0.25, 10),
     "uploads": (0.5, 50),
