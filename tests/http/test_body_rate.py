@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.http.connection_kit import Kit, MemoryConnection, chunks, get, is_error_response, put
-from twisted_registry.http.body import MinimumRate
+from twisted_registry.http.deadlines import MinimumRate
 from twisted_registry.http.interfaces import Limits
 
 WINDOW_S = 60

@@ -153,41 +153,6 @@ class IncomingBody:
         self.on_change()
 
 
-class MinimumRate:
-    """The seconds for which the sender of a body may still keep the server waiting.
-
-    They begin with a window. Waiting uses them up, and each byte gives some back, up to the window:
-    so a sender may pause for the window if it was fast enough before, and one that is always as
-    fast as the rate never runs out. Time in which the server reads nothing is not counted.
-    """
-
-    def __init__(self, bytes_per_second: float, window_s: float) -> None:
-        """Begin with the whole window.
-
-        :param bytes_per_second: the lowest average rate, above 0.
-        :param window_s: the longest pause, in seconds.
-        """
-        self._bytes_per_second = bytes_per_second
-        self._window_s = self._left_s = window_s
-        self._waiting_since: float | None = None
-        self._bytes_read = 0
-
-    def update(self, now: float, bytes_read: int, *, waiting: bool) -> float:
-        """Return the seconds that are left.
-
-        :param now: in seconds.
-        :param bytes_read: the bytes of the body that have been read since its beginning.
-        :param waiting: whether the server waits for the sender from now on.
-        """
-        left = self._left_s
-        if self._waiting_since is not None:
-            left -= now - self._waiting_since
-        left += (bytes_read - self._bytes_read) / self._bytes_per_second
-        self._left_s = min(left, self._window_s)
-        self._waiting_since, self._bytes_read = now if waiting else None, bytes_read
-        return self._left_s
-
-
 class DirectRead:
     """The exclusive right of a thread to read a number of bytes of a body from the socket.
 

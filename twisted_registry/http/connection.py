@@ -22,29 +22,34 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import fail
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import (
-    IHalfCloseableProtocol,
-    IReactorThreads,
-    ISSLTransport,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_registry.http.body import DirectRead, MinimumRate
+from twisted_registry.http.body import DirectRead
+from twisted_registry.http.deadlines import (
+    IDLE_WAITS,
+    LIMITS_BY_WAIT,
+    WAIT_BODY,
+    WAIT_CLOSE,
+    WAIT_HALF_CLOSED,
+    WAIT_HEAD,
+    WAIT_IDLE,
+    WAIT_NONE,
+    WAIT_OUTPUT,
+    MinimumRate,
+    timeouts,
+)
 from twisted_registry.http.framing import CONTINUE, ResponseHead, error_response, response_head
 from twisted_registry.http.interfaces import BodyAborted, ITLSConnection
-from twisted_registry.http.output import Output, TransportOutput
+from twisted_registry.http.outputs import make_output
 from twisted_registry.http.parser import END_OF_BODY, ParseError, RequestHead, RequestParser
 from twisted_registry.http.proxies import ClientInfo, host_of, socket_hops
 from twisted_registry.http.redaction import describe_request
 from twisted_registry.http.request import StreamingRequest
 from twisted_registry.http.request_id import REQUEST_ID_FIELD, choose_request_id, request_id_field
-from twisted_registry.http.socket_output import SocketOutput
-from twisted_registry.http.tls_output import TLSOutput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
     from twisted.web.http_headers import Headers
 
     from twisted_registry.http.body import IncomingBody
+    from twisted_registry.http.output import Output
     from twisted_registry.http.site import HTTPSite
 
 log = Logger()
@@ -63,23 +69,6 @@ _BODY_READ_BYTES = 1024 * 1024
 _LARGE_BODY_BYTES = _BODY_READ_BYTES // 16
 # A read of this size shows a fast sender, whose body a thread may read directly from the socket.
 DIRECT_READ_MIN_BYTES = 256 * 1024
-
-# What the deadline is for; each is an index of ``HTTPConnection._timeouts_s``.
-_WAIT_NONE = 0  # the application works, which has no deadline
-_WAIT_HEAD = 1  # the rest of a request's head
-_WAIT_IDLE = 2  # the first byte of a request
-_WAIT_BODY = 3  # more of a body that the application reads
-_WAIT_OUTPUT = 4  # the peer to accept data
-_WAIT_HALF_CLOSED = 5  # the application, for a peer that may have left
-_WAIT_CLOSE = 6  # the peer to close
-# Fields of the limits that are exceeded when the deadline of such a wait ends a request.
-_LIMITS_BY_WAIT = {
-    _WAIT_HEAD: "header_seconds",
-    _WAIT_BODY: "body_seconds",
-    _WAIT_OUTPUT: "body_seconds",
-}
-# While waiting for these a connection can be closed in favour of another one.
-_IDLE_WAITS = frozenset({_WAIT_HEAD, _WAIT_IDLE, _WAIT_CLOSE})
 
 
 @implementer(IHalfCloseableProtocol)
@@ -130,7 +119,7 @@ class HTTPConnection(Protocol):
         self._self_delimited = True  # or else it ends where the connection ends
         # The deadline
         self.deadline = math.inf
-        self._waiting_for = _WAIT_NONE
+        self._waiting_for = WAIT_NONE
         self._timeouts_s: tuple[float, ...] = ()
         # Closing. The last four become true in this order; ``abort`` sets all but the last.
         self._read_closed = False  # the peer has closed its sending side
@@ -152,24 +141,12 @@ class HTTPConnection(Protocol):
         on_ip = isinstance(self.peer, IPv4Address | IPv6Address)
         if on_ip and ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        self.output = self._make_output()
-        self._set_timeouts()
+        self.output = make_output(
+            transport, self.clock, self._progressed, self._drained, self.site.tls_send_slots
+        )
+        self._timeouts_s = timeouts(self._limits, is_plain_socket=self.output.is_plain_socket)
         self._update_deadline()
         self.site.connection_opened(self)
-
-    def _make_output(self) -> Output:
-        """Return the output that fits the transport.
-
-        A transport that wraps another one returns the handle of the socket below, which must not
-        get the bytes of the upper one. Only Twisted's own connections are sent to directly.
-        """
-        transport = self._transport
-        arguments = (transport, self.clock, self._progressed, self._drained)
-        if isinstance(transport, Connection) and not transport.TLS:
-            return SocketOutput(*arguments)
-        if ITLSConnection.providedBy(transport) and IReactorThreads.providedBy(self.clock):
-            return TLSOutput(*arguments, self.site.tls_send_slots)
-        return TransportOutput(*arguments)
 
     def dataReceived(self, data: bytes) -> None:
         """Parse everything, then act on it."""
@@ -563,34 +540,21 @@ class HTTPConnection(Protocol):
 
     # The deadline
 
-    def _set_timeouts(self) -> None:
-        limits = self._limits
-        self._timeouts_s = (
-            math.inf,
-            limits.header_seconds,
-            limits.idle_seconds,
-            limits.body_seconds,
-            limits.body_seconds,
-            limits.half_closed_seconds,
-            # The kernel delivers what a socket has accepted; other transports still have to send.
-            limits.linger_seconds if self.output.is_plain_socket else limits.body_seconds,
-        )
-
     def _current_wait(self) -> int:
         if self._write_closed:
-            return _WAIT_CLOSE
+            return WAIT_CLOSE
         if self.output.pending:
-            return _WAIT_OUTPUT
+            return WAIT_OUTPUT
         request, body = self.request, self._body
         if (
             body is not None
             and self._direct_read is None
             and (request is None or body.accepts_data)
         ):
-            return _WAIT_BODY
+            return WAIT_BODY
         if request is None:
-            return _WAIT_HEAD if self._parser.in_head else _WAIT_IDLE
-        return _WAIT_HALF_CLOSED if self._read_closed and not request.startedWriting else _WAIT_NONE
+            return WAIT_HEAD if self._parser.in_head else WAIT_IDLE
+        return WAIT_HALF_CLOSED if self._read_closed and not request.startedWriting else WAIT_NONE
 
     def _update_deadline(self, *, progressed: bool = False) -> None:
         """Set the deadline anew if there is progress, or something else to wait for."""
@@ -601,22 +565,22 @@ class HTTPConnection(Protocol):
             self.deadline = now + self._timeouts_s[waiting]
             rate, head = self._body_rate, self._head
             if rate is not None and head is not None:
-                left = rate.update(now, head.body_bytes_read, waiting=waiting == _WAIT_BODY)
-                if waiting == _WAIT_BODY:
+                left = rate.update(now, head.body_bytes_read, waiting=waiting == WAIT_BODY)
+                if waiting == WAIT_BODY:
                     self.deadline = min(self.deadline, now + left)
 
     def deadline_expired(self) -> None:
         """Give up waiting. Called by the site once the deadline has passed."""
-        waiting, self._waiting_for = self._waiting_for, _WAIT_NONE
+        waiting, self._waiting_for = self._waiting_for, WAIT_NONE
         self.deadline = math.inf
-        self._count_limit(_LIMITS_BY_WAIT.get(waiting))
-        if waiting == _WAIT_HEAD:
+        self._count_limit(LIMITS_BY_WAIT.get(waiting))
+        if waiting == WAIT_HEAD:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
-        elif waiting == _WAIT_BODY and self.request is not None:
+        elif waiting == WAIT_BODY and self.request is not None:
             self.refuse_request(HTTPStatus.REQUEST_TIMEOUT)
-        elif waiting == _WAIT_IDLE:
+        elif waiting == WAIT_IDLE:
             self._close_when_sent(linger=False)
-        elif waiting == _WAIT_CLOSE and not self._disconnecting:
+        elif waiting == WAIT_CLOSE and not self._disconnecting:
             self._disconnecting = True
             self._transport.loseConnection()
             self._update_deadline()
@@ -638,7 +602,7 @@ class HTTPConnection(Protocol):
     @property
     def is_new(self) -> bool:
         """Whether no byte of a first request has arrived."""
-        return self._head is None and self._waiting_for == _WAIT_IDLE and not self._write_closed
+        return self._head is None and self._waiting_for == WAIT_IDLE and not self._write_closed
 
     @property
     def idle_since(self) -> float:
@@ -647,7 +611,7 @@ class HTTPConnection(Protocol):
         In seconds of the clock; infinite while a request is answered.
         """
         waiting = self._waiting_for
-        if waiting in _IDLE_WAITS and (waiting != _WAIT_CLOSE or self._disconnecting):
+        if waiting in IDLE_WAITS and (waiting != WAIT_CLOSE or self._disconnecting):
             return self.deadline - self._timeouts_s[waiting]
         return math.inf
 
