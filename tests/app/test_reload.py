@@ -275,12 +275,22 @@ def test_a_signal_during_the_start_is_handled_after_it(folder):
         assert "changed=none" in results(server)[0]
 
 
-def push_blob(server):
-    assert upload(server) == 202
-    content = b"x"
+def push_blob(connection):
     digest = "sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
     url = f"/v2/a/blobs/uploads/?digest={digest}"
-    assert server.ask("POST", url, content, ADA)[0].status == 201
+    assert ask(connection, "POST", url, b"x", ADA)[0].status == 201
+
+
+def test_events_of_all_processes_have_the_instance_of_the_log(folder):
+    with Receiver() as one:
+        endpoints = f"notifications: {{endpoints: [{{name: one, url: '{one.url}'}}]}}\n"
+        path = configure(folder, PUSH + endpoints, 2)
+        with Family(*SERVE, path, cwd=folder) as server:
+            for connection in server.one_for_each():
+                push_blob(connection)
+            wait_for(lambda: len(one.events) == 2)
+            found = re.findall(r"instance\.id=(\S+)", "\n".join(server.lines))
+        assert {event["source"]["instanceID"] for event in one.events} == set(found)
 
 
 def test_endpoints_of_notifications_change(folder):
@@ -294,11 +304,11 @@ def test_endpoints_of_notifications_change(folder):
         first, second = endpoint("one", one), endpoint("two", two)
         path = configure(folder, endpoints(first, second), 2)
         with Family(*SERVE, path, cwd=folder) as server:
-            push_blob(server)
+            push_blob(server.connection())
             wait_for(lambda: len(one.events) == len(two.events) == 1)
             configure(folder, endpoints(first, endpoint("two", three)), 2)
             assert "changed=notifications.endpoints" in reload(server)
-            push_blob(server)
+            push_blob(server.connection())
             wait_for(lambda: len(one.events) == 2 and len(three.events) == 1)
             configure(folder, endpoints(endpoint("two", three)), 2)
             reload(server, 2)
@@ -306,7 +316,7 @@ def test_endpoints_of_notifications_change(folder):
             for connection in server.one_for_each():
                 response, _ = ask(connection, "POST", "/v2/a/blobs/uploads/", b"", ADA)
                 assert response.status == 202
-            push_blob(server)
+            push_blob(server.connection())
             wait_for(lambda: len(three.events) == 2)
             assert server.stop()[0] == 0
         assert (len(one.events), len(two.events)) == (2, 1)

@@ -45,7 +45,7 @@ class Supervisor(Service):
 
     made = None
 
-    def __init__(self, reactor, loaded, listening, table, counts_receiver=None):
+    def __init__(self, reactor, loaded, listening, table, **_):
         Supervisor.made = self
         self.set_configuration = lambda loaded: None
         self.listening = listening

@@ -5,14 +5,18 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import uuid
 from typing import TYPE_CHECKING
 
 from twisted.logger import LogPublisher
 
 from twisted_registry import __version__
 from twisted_registry.app.tracing import exporter_names
-from twisted_registry.logs.context import TRACE_ID_FIELD, CallerObserver, RequestIdObserver
+from twisted_registry.logs.context import (
+    INSTANCE_ID,
+    TRACE_ID_FIELD,
+    CallerObserver,
+    RequestIdObserver,
+)
 from twisted_registry.logs.lines import LineObserver, ReplaceableObserver, filter_level
 from twisted_registry.workers.logs import EventSender, ProcessIdObserver
 
@@ -60,7 +64,7 @@ def make_process_log(configuration: Configuration) -> ProcessLog:
 
     Several processes add their ids to the lines, and a traced request that of its trace.
     """
-    process_fields = {"instance.id": str(uuid.uuid4()), "version": __version__}
+    process_fields = {"instance.id": INSTANCE_ID, "version": __version__}
     hooks = _make_hooks(configuration)
 
     def make_observer(configuration: Configuration) -> ILogObserver:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -75,6 +74,7 @@ class NotificationService(MultiService):
         reactor: Any,
         observer: INotificationsObserver | None,
         *,
+        instance_id: str,
         is_first: bool,
         has_own_store: bool,
         read_only: bool,
@@ -84,6 +84,7 @@ class NotificationService(MultiService):
         """Make all parts; nothing is opened yet.
 
         :param observer: counts what becomes of events.
+        :param instance_id: identifies the registry in events; another one after each start.
         :param is_first: whether this is the first process of the registry.
         :param has_own_store: whether the store is the one that the configuration names.
         :param read_only: whether the registry was started read-only.
@@ -119,7 +120,7 @@ class NotificationService(MultiService):
             self._queue,
             self._thread,
             reactor,
-            EventSource(_own_address(configuration), str(uuid.uuid4())),
+            EventSource(_own_address(configuration), instance_id),
             notifications.events.includereferences,
             self._events_stored,
             dict if tracing is None else tracing.headers,

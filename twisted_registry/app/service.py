@@ -61,6 +61,7 @@ from twisted_registry.config.loading import as_loaded
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.health.registry import FollowedHealth, HealthRegistry
 from twisted_registry.http.site import AccessLog, HTTPSite
+from twisted_registry.logs.context import INSTANCE_ID
 from twisted_registry.maintenance.clock_watch import ClockWatch
 from twisted_registry.repository.clock import ClockJumps, seconds_since_boot
 from twisted_registry.repository.interfaces import CombinedListener
@@ -282,6 +283,7 @@ class RegistryService(MultiService):
             self._configuration,
             self._reactor,
             None if self._debug is None else self._debug.aggregated_counts.own,
+            instance_id=INSTANCE_ID if self._handover is None else self._handover.instance_id,
             is_first=self.is_first,
             has_own_store=self._given_driver is None,
             read_only=self._is_read_only,
@@ -530,7 +532,12 @@ class RegistryService(MultiService):
 
         counts = None if self._debug is None else self._debug.aggregated_counts
         workers = WorkerSupervisor(
-            self._reactor, self._loaded, port.socket, table, counts_receiver=counts
+            self._reactor,
+            self._loaded,
+            port.socket,
+            table,
+            counts_receiver=counts,
+            instance_id=INSTANCE_ID,
         )
         workers.setName("workers")
         if self._tls is not None:

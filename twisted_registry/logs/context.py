@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from typing import Final
 
 from attrs import frozen
@@ -11,6 +12,9 @@ from zope.interface import implementer
 
 from twisted_registry.http.request_id import REQUEST_ID_FIELD, current_request_id
 
+#: Identifies this start of the registry in logs and notifications. Workers use that of the first
+#: process.
+INSTANCE_ID: Final = str(uuid.uuid4())
 #: The key of an event with function and ``file:line`` of its caller.
 CALLER_KEY: Final = "log_caller"
 #: The field with the id of the trace: its name in OpenTelemetry's convention for logs.

@@ -55,6 +55,7 @@ class Handover:
         itself: they may be readable for root only, or have changed since.
     :ivar started_read_only: whether the first process was started read-only, so that no process has
         the parts that store; the configuration may have been changed since.
+    :ivar instance_id: identifies the registry in notifications.
     """
 
     loaded: LoadedConfiguration = field(repr=False)
@@ -63,6 +64,7 @@ class Handover:
     table_fd: int = TABLE_FD
     bundle: CertificateBundle | None = None
     started_read_only: bool = False
+    instance_id: str = ""
 
     @classmethod
     def read(cls, descriptor: int) -> Handover | None:

@@ -85,6 +85,7 @@ class WorkerSupervisor(Service):
         environ: Mapping[str, str] | None = None,
         observer: ILogObserver | None = None,
         counts_receiver: ICountsReceiver | None = None,
+        instance_id: str = "",
     ) -> None:
         """Prepare the workers.
 
@@ -94,6 +95,7 @@ class WorkerSupervisor(Service):
         :param environ: the environment of this process; ``os.environ`` by default.
         :param observer: receives the log events of workers; by default all global observers.
         :param counts_receiver: receives the counts of workers; None if metrics are disabled.
+        :param instance_id: identifies the registry in notifications of workers.
         """
         self._reactor = reactor
         self._loaded = loaded
@@ -101,6 +103,7 @@ class WorkerSupervisor(Service):
         self._listening = listening
         self._table = table
         self._counts_receiver = counts_receiver
+        self._instance_id = instance_id
         self._environ = os.environ if environ is None else environ
         self._observer = globalLogPublisher if observer is None else observer
         self._http = loaded.configuration.http
@@ -240,6 +243,7 @@ class WorkerSupervisor(Service):
                 slot.number,
                 bundle=self._bundle,
                 started_read_only=self._started_read_only,
+                instance_id=self._instance_id,
             )
         )
 
