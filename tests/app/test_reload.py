@@ -195,7 +195,7 @@ def test_read_only_comes_and_goes_in_all_processes(folder):
         make_read_only(folder, "false", 2)
         reload(server, 2)
         in_each_process(server, *START_UPLOAD, expected=(202, None))
-        push_blob(server)
+        push_blob(server.connection())
         assert not server.log_lines("needs a restart")
         assert server.stop()[0] == 0
 
