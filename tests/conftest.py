@@ -1,4 +1,4 @@
-"""Fixtures of all tests. ``--hypothesis-profile=nightly`` runs twenty times as many examples."""
+"""Fixtures of all tests. ``--hypothesis-profile=nightly`` runs 2,000 examples of each property."""
 
 from __future__ import annotations
 

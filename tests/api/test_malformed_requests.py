@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.api.setups import SITES
+from tests.support.examples import examples
 from tests.support.http_client import connect, head, parse
 from tests.support.manifests import OCI_IMAGE, digest_of, image
 
@@ -169,7 +170,7 @@ BODIES = st.one_of(
         "utf-8", "replace")),
 )  # fmt: skip
 EXAMPLES = settings(
-    max_examples=150,
+    max_examples=examples(150),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.api.setups import SETUPS
+from tests.support.examples import examples
 from tests.support.http_client import with_query
 from tests.support.manifests import digest_of
 from twisted_registry.repository.uploads import RunningHashes, UploadSecret
@@ -127,7 +128,7 @@ class Model:
 
 
 @settings(
-    max_examples=60,
+    max_examples=examples(60),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -8,13 +8,16 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from twisted_registry.config.document import ConfigurationError
 from twisted_registry.config.kinds import Anything, ListOf, MapOf
 from twisted_registry.config.loading import SCHEMA, effective_yaml, load_text
 from twisted_registry.config.sections import Section, schema_keys
 
 SECRET = "hunter2"
-FUZZ = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+FUZZ = settings(
+    deadline=None, max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow]
+)
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12),

@@ -7,6 +7,7 @@ import json
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.manifests import LAYER, OTHER, descriptor
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.manifest import (
@@ -84,7 +85,7 @@ HOSTILE = st.one_of(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(HOSTILE, st.sampled_from([None, *KIND_BY_MEDIA_TYPE, OTHER, "", "\r\n"]))
 @example(NESTED[0], OCI_IMAGE)
 @example(NESTED[1], None)
@@ -104,7 +105,7 @@ def test_any_document_is_parsed_or_refused(content, media_type):
     json.dumps(manifest.referrer_descriptor(Digest.of(content), len(content))).encode("ascii")
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(HOSTILE, st.sampled_from([None, *KIND_BY_MEDIA_TYPE, OTHER]))
 @example(NESTED[0], OTHER)
 def test_what_is_accepted_is_read_in_the_same_way_when_it_is_stored(content, media_type):

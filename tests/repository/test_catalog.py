@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.repository.watched_driver import fails_at
 from tests.repository.worlds import World, begin, done, listed, result_of
+from tests.support.examples import examples
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import catalog, layout
@@ -45,7 +46,7 @@ def test_dash_and_dot_come_before_slash(world):
         assert page(world, f"{name}!") == (names[position + 1 :], False)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(NAMES, NAMES, st.integers(1, 4))
 @example({"a", "a-b", "a/b", "a.b/c", "a/b-c"}, {"a/c"}, 1)
 @example({"a/b"}, {"a"}, 1)
@@ -67,7 +68,7 @@ def test_pages_of_any_length_give_all_names_in_order(names, empty, limit):
     assert done(listed(catalog.walk_repositories(world.driver))) == sorted(names)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(NAMES, st.one_of(NAME, st.text("ab0._-/", max_size=6), st.text(max_size=4)))
 @example({"a/b", "a/c"}, "a/b")
 @example({"a/b", "a/c"}, "a/")

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from tests.repository.bucket_world import BucketWorld, TimedBucket
 from tests.repository.test_catalog import NAMES
 from tests.repository.worlds import done, listed, result_of
+from tests.support.examples import examples
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository import catalog, layout
@@ -74,7 +75,7 @@ def test_folders_are_checked_concurrently():
     assert result_of(page)[0] == sorted(TREES["one each"])[:100]
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(NAMES, NAMES, st.integers(1, 4), st.sampled_from([1, 2, 3, 1000]))
 @example({"a", "a-b", "a/b", "a.b/c", "a/b-c"}, {"a/c"}, 1, 1)
 @example({"a/0", "a/00", "a"}, {"a/b"}, 2, 2)

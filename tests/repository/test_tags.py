@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.repository.watched_driver import Pauses, fails_at
 from tests.repository.worlds import DiskWorld, World, begin, done, listed, result_of
 from tests.storage.filesystem.power_loss import driver_on
+from tests.support.examples import examples
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import inventory, layout
@@ -72,7 +73,7 @@ def test_pages_of_tags(world, limit):
     assert page(world, "zzz", limit) == ([], False)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(NAMES, NAMES, st.integers(1, 5), st.text(max_size=3))
 def test_pages_of_any_length_give_every_tag_once(names, torn, limit, after):
     world = World()

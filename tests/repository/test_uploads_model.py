@@ -24,6 +24,7 @@ from tests.repository.worlds import (
     done,
     result_of,
 )
+from tests.support.examples import examples
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import uploads
@@ -212,6 +213,6 @@ class UploadsOnDisk(Uploads):
 
 
 TestUploads = Uploads.TestCase
-TestUploads.settings = settings(max_examples=80, stateful_step_count=30)
+TestUploads.settings = settings(max_examples=examples(80), stateful_step_count=30)
 TestUploadsOnDisk = UploadsOnDisk.TestCase
-TestUploadsOnDisk.settings = settings(max_examples=30, stateful_step_count=30)
+TestUploadsOnDisk.settings = settings(max_examples=examples(30), stateful_step_count=30)
