@@ -52,6 +52,10 @@ _ENDPOINT_ARGUMENT: Final = re.compile(r"(?:\\.|[^\\:])*")
 _ENDPOINT_KEYWORD: Final = re.compile(r"(?s)([^=\\]*)=(.*)")
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?")
 _DIGITS: Final = re.compile("[0-9]+")
+#: Pages of the debug address, below which metrics cannot be.
+_DEBUG_PAGES: Final = tuple(
+    f"/debug/{name}" for name in ("health", "vars", "stacks", "profile", "maintenance")
+)
 
 #: Loopback, private and link-local addresses, and Unix sockets; the HTTP engine has the same list.
 DEFAULT_TRUSTED_PROXIES: Final = (
@@ -187,12 +191,20 @@ def _proxy(node: Node) -> str:
     return name if name == "unix" else str(ip_network(name))
 
 
+def _page_path(node: Node) -> str:
+    """Check a path of the debug address, which must not hide other pages."""
+    path = str(values.path(node))
+    if path == "/debug" or path.startswith(_DEBUG_PAGES):
+        raise ValueError
+    return path
+
+
 class Prometheus(SectionBase):
     """``http.debug.prometheus``."""
 
     enabled: bool = key(boolean(), "Serve metrics.")
     path: str = key(
-        Scalar("a path that starts with /", values.path),
+        Scalar("a path such as /metrics, without / at its end, and not that of a page", _page_path),
         "The path of the metrics.",
         default="/metrics",
     )
