@@ -21,6 +21,7 @@ from tests.support.processes import (
     write_configuration,
 )
 from tests.workers.process_group import Family, is_running
+from twisted_registry.app import stopping
 
 WITH_TWISTD = (*TWISTD, "registry", "--config")
 #: Half of it is sent before the stop.
@@ -169,6 +170,41 @@ def test_signals_at_once_and_at_the_end_do_not_change_the_exit_status(tmp_path):
         status, _, lines = server.stop()
     assert status == 0
     assert "Traceback" not in "\n".join(lines)
+
+
+class Reactor:
+    """Runs what waits for the start at once, and nothing else."""
+
+    def callWhenRunning(self, function):
+        function()
+
+    def addSystemEventTrigger(self, *words):
+        pass
+
+    def callFromThread(self, *words):
+        pass
+
+
+def test_a_signal_during_the_handler_of_another_one_does_not_stop_twice(monkeypatch):
+    times, stopped = [2.0, 1.0], []
+
+    class Clock:
+        def monotonic(self):
+            now = times.pop()
+            if times:
+                signal.raise_signal(signal.SIGTERM)
+            return now
+
+    monkeypatch.setattr(stopping, "time", Clock())
+    before = {number: signal.getsignal(number) for number in stopping.STOP_SIGNALS}
+    try:
+        signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+        stop = stopping.ProcessStop(Reactor(), 30, lambda: None)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert (stopped, stop.exit_status) == ([signal.SIGTERM], 0)
 
 
 def test_a_stop_without_draintimeout_does_not_wait(tmp_path):

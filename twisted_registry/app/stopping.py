@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
@@ -53,6 +54,7 @@ class ProcessStop:
         self._drain_seconds = drain_seconds
         self._abort_requests = abort_requests
         self._began: float | None = None
+        self._received = count()
         reactor.callWhenRunning(self._handle_signals)
         reactor.addSystemEventTrigger("before", "shutdown", self._begin)
 
@@ -67,10 +69,12 @@ class ProcessStop:
         limit_stop(self._drain_seconds)
 
     def _on_signal(self, stop: Any, number: int, frame: object) -> None:
-        if self._began is None:
-            self._began = time.monotonic()
+        now = time.monotonic()
+        # Another signal may interrupt this function at any point, but not within next().
+        if next(self._received) == 0 and self._began is None:
+            self._began = now
             stop(number, frame)
-        elif time.monotonic() - self._began < _REPEAT_S:
+        elif self._began is None or now - self._began < _REPEAT_S:
             self._reactor.callFromThread(_log_stopping)
         elif not self.exit_status:
             self.exit_status = 128 + number
