@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import socket
 from contextlib import closing
@@ -11,7 +13,7 @@ from http.client import HTTPConnection
 import pytest
 
 from tests.support.processes import SERVE, RegistryProcess, wait_until, write_configuration
-from twisted_registry.app.logs import logs_all_requests, wants_colours
+from twisted_registry.app.logs import is_journal, logs_all_requests, wants_colours
 from twisted_registry.config.loading import load_text
 
 
@@ -118,3 +120,13 @@ def test_colours_depend_on_the_environment(monkeypatch, environ, expected):
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert wants_colours() is expected
+
+
+def test_the_journal_is_known_by_the_variable_of_systemd(tmp_path):
+    with (tmp_path / "stream").open("w") as stream:
+        status = os.fstat(stream.fileno())
+        own = f"{status.st_dev}:{status.st_ino}"
+        assert is_journal(stream, {"JOURNAL_STREAM": own})
+        assert not is_journal(stream, {"JOURNAL_STREAM": f"{own}0"})
+        assert not is_journal(stream, {})
+        assert not is_journal(io.StringIO(), {"JOURNAL_STREAM": own})

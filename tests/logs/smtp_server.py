@@ -21,11 +21,13 @@ class SmtpServer:
     """What the server has got, and what it answers.
 
     :ivar refuse: the reply to MAIL FROM, or empty to accept mail.
+    :ivar refuse_login: the reply to AUTH, or empty to accept every password.
     :ivar context: for STARTTLS, which is offered if it is set.
     :ivar hang: set while the server does not greet its clients.
     """
 
     refuse: str = ""
+    refuse_login: str = ""
     context: ssl.SSLContext | None = None
     messages: list = field(factory=list)
     logins: list[str] = field(factory=list)
@@ -72,7 +74,7 @@ class Handler(socketserver.StreamRequestHandler):
             return f"250-test\r\n{offers}250 AUTH PLAIN"
         if verb == "AUTH":
             state.logins.append(base64.b64decode(argument.split()[1]).decode())
-            return "235 ok"
+            return state.refuse_login or "235 ok"
         if verb == "MAIL" and state.refuse:
             return state.refuse
         if verb == "DATA":

@@ -213,3 +213,17 @@ def test_a_terminal_has_colours_for_levels():
     assert text[9:] == "\x1b[31merror: bad\x1b[0m\n"
     assert "\x1b" not in logged(lambda log: log.info("good"), Terminal(), colours=True)
     assert "\x1b" not in logged(lambda log: log.error("bad"), colours=True)
+
+
+def test_lines_for_the_journal_begin_with_their_priority():
+    stream = io.StringIO()
+    observer = LineObserver(stream, priorities=True)
+    log = Logger("test", observer=observer)
+    for level in LogLevel.iterconstants():
+        log.emit(level, "x")
+    observer({"log_time": 0.0, "log_format": "no level"})
+    starts = re.findall(r"^<(\d)>time=\S+ level=(\w+) ", stream.getvalue(), re.MULTILINE)
+    assert starts == [
+        *(("7", "debug"), ("6", "info"), ("4", "warning"), ("3", "error"), ("2", "fatal")),
+        ("6", "info"),
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 from twisted.logger import LogPublisher
 
@@ -21,11 +21,13 @@ from twisted_registry.logs.lines import LineObserver, ReplaceableObserver, filte
 from twisted_registry.workers.logs import EventSender, ProcessIdObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from twisted.logger import ILogObserver
 
+    from twisted_registry.config.log import Hook
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.logs.mail import MailServer
 
 
 class ProcessLog:
@@ -66,11 +68,14 @@ def make_process_log(configuration: Configuration) -> ProcessLog:
     """
     process_fields = {"instance.id": INSTANCE_ID, "version": __version__}
     hooks = _make_hooks(configuration)
+    goes_to_journal = is_journal(sys.stderr, os.environ)
 
     def make_observer(configuration: Configuration) -> ILogObserver:
         section = configuration.log
         lines = LineObserver(
-            sys.stderr, section.formatter, section.fields, process_fields, colours=wants_colours()
+            *(sys.stderr, section.formatter, section.fields, process_fields),
+            colours=wants_colours(),
+            priorities=goes_to_journal,
         )
         outputs = LogPublisher(lines, *hooks) if hooks else lines
         observer = filter_level(section.level, _add_context(configuration, outputs))
@@ -96,23 +101,28 @@ def _make_hooks(configuration: Configuration) -> Sequence[ILogObserver]:
     hooks: list[ILogObserver] = []
     for section in configuration.log.hooks:
         if not section.disabled:
-            from twisted_registry.logs.mail import MailServer, make_mail_hook  # noqa: PLC0415 - rare
+            from twisted_registry.logs.mail import make_mail_hook  # noqa: PLC0415 - rare
 
-            smtp = section.options.smtp
-            host, port = smtp.host_and_port
-            server = MailServer(
-                host,
-                port,
-                section.options.from_,
-                section.options.to,
-                smtp.username,
-                smtp.password,
-                verify=not smtp.insecure,
-            )
-            hook = make_mail_hook(server, section.levels)
+            hook = make_mail_hook(make_mail_server(section), section.levels)
             _exit_calls.append(hook.close)
             hooks.append(hook)
     return hooks
+
+
+def make_mail_server(hook: Hook, **options: Any) -> MailServer:
+    """Make the mail server of a hook.
+
+    :param options: further attributes of the server.
+    """
+    from twisted_registry.logs.mail import MailServer  # noqa: PLC0415 - rare
+
+    smtp = hook.options.smtp
+    host, port = smtp.host_and_port
+    return MailServer(
+        *(host, port, hook.options.from_, hook.options.to, smtp.username, smtp.password),
+        verify=not smtp.insecure,
+        **options,
+    )
 
 
 _exit_calls: list[Callable[[], object]] = []
@@ -154,6 +164,20 @@ def _with_trace_ids(observer: ILogObserver) -> ILogObserver:
 def wants_colours() -> bool:
     """Return whether a terminal is to show colours (https://no-color.org)."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Return whether a stream goes to the journal of systemd, which reads priorities.
+
+    :param environ: has JOURNAL_STREAM, the device and inode of the journal's stream.
+    """
+    if "JOURNAL_STREAM" not in environ:
+        return False
+    try:
+        status = os.fstat(stream.fileno())
+    except OSError:
+        return False
+    return environ["JOURNAL_STREAM"] == f"{status.st_dev}:{status.st_ino}"
 
 
 def logs_all_requests(configuration: Configuration) -> bool:

@@ -44,6 +44,14 @@ _TWISTED_DETAILS: Final = re.compile(
     r".* starting on .*|\(.*Port .* Closed\)|Main loop terminated\.", re.DOTALL
 )
 _TWISTED_NAMESPACES: Final = frozenset({"log_legacy", "twisted.internet.base"})
+#: The priorities of the levels in syslog(3).
+_PRIORITIES: Final[Mapping[Any, int]] = {
+    LogLevel.debug: 7,
+    LogLevel.info: 6,
+    LogLevel.warn: 4,
+    LogLevel.error: 3,
+    LogLevel.critical: 2,
+}
 #: Values that logrus writes without quotes: letters, digits and some other characters.
 _UNQUOTED: Final = re.compile(r"[\w./@^+-]+\Z")
 #: The values of ``log.level``: the lowest level that is written.
@@ -135,6 +143,7 @@ class LineObserver:
     :ivar fields: added to every line.
     :ivar process_fields: added to the lines that are not about a request.
     :ivar colours: whether a terminal shows colours.
+    :ivar priorities: whether each line begins with its priority, as ``<6>``; see sd-daemon(3).
     """
 
     stream: TextIO
@@ -142,6 +151,7 @@ class LineObserver:
     fields: Mapping[str, Any] = field(factory=dict)
     process_fields: Mapping[str, Any] = field(factory=dict)
     colours: bool = field(default=False, kw_only=True)
+    priorities: bool = field(default=False, kw_only=True)
     _is_terminal_text: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -150,6 +160,8 @@ class LineObserver:
     def __call__(self, event: LogEvent) -> None:
         """Write one event."""
         line = self._terminal_text(event) if self._is_terminal_text else self._line(event)
+        if self.priorities:
+            line = f"<{_PRIORITIES.get(event.get('log_level'), 6)}>{line}"
         self.stream.write(line + "\n")
         self.stream.flush()
 

@@ -61,6 +61,7 @@ class MailServer:
     :ivar port: 465 for TLS from the beginning; on others STARTTLS is used if it is offered.
     :ivar username: empty for no login.
     :ivar verify: whether its certificate is verified.
+    :ivar timeout_s: seconds that each of its answers may take.
     """
 
     host: str
@@ -70,35 +71,61 @@ class MailServer:
     username: str = ""
     password: str = field(default="", repr=False)
     verify: bool = True
+    timeout_s: float = _TIMEOUT_S
 
     def send(self, message: EmailMessage) -> None:
         """Send a message; blocks.
 
         :raises OSError: if that is not possible. Errors of smtplib are among them.
         """
-        context = ssl.create_default_context()
-        if not self.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        with closing(self._connect(context)) as connection:
-            connection.ehlo()
-            is_private = self.port == _TLS_PORT or self.host in _LOOPBACK
-            if self.port != _TLS_PORT and connection.has_extn("starttls"):
-                connection.starttls(context=context)
-                connection.ehlo()
-                is_private = True
-            if self.username:
-                if not is_private:
-                    raise smtplib.SMTPException(
-                        "the server offers no TLS, so the password is not sent"
-                    )
-                connection.login(self.username, self.password)
+        with closing(self._open()) as connection:
             connection.send_message(message)
             # The message was accepted, whatever the server says now.
             with suppress(OSError):
                 connection.quit()
 
-    def redact(self, reply: str) -> str:
+    def check(self) -> None:
+        """Connect and log in as for a message, and send none; blocks.
+
+        :raises OSError: as :meth:`send`.
+        """
+        with closing(self._open()) as connection, suppress(OSError):
+            connection.quit()
+
+    def explain(self, error: Exception) -> str:
+        """Return an error of :meth:`send` or :meth:`check` in one line without secrets."""
+        if not isinstance(error, smtplib.SMTPResponseException):
+            return self._redact(str(error) or type(error).__name__)
+        reply = error.smtp_error
+        text = reply.decode("ascii", "replace") if isinstance(reply, bytes) else reply
+        return self._redact(f"{error.smtp_code} {text}")
+
+    def _open(self) -> smtplib.SMTP:
+        context = ssl.create_default_context()
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        connection = self._connect(context)
+        try:
+            self._log_in(connection, context)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _log_in(self, connection: smtplib.SMTP, context: ssl.SSLContext) -> None:
+        connection.ehlo_or_helo_if_needed()
+        is_private = self.port == _TLS_PORT or self.host in _LOOPBACK
+        if self.port != _TLS_PORT and connection.has_extn("starttls"):
+            connection.starttls(context=context)
+            connection.ehlo()
+            is_private = True
+        if self.username:
+            if not is_private:
+                raise smtplib.SMTPException("the server offers no TLS, so the password is not sent")
+            connection.login(self.username, self.password)
+
+    def _redact(self, reply: str) -> str:
         """Return a reply of the server in one line, without a password that it repeats."""
         username, password = self.username.encode(), self.password.encode()
         text = reply
@@ -109,8 +136,8 @@ class MailServer:
 
     def _connect(self, context: ssl.SSLContext) -> smtplib.SMTP:
         if self.port == _TLS_PORT:
-            return smtplib.SMTP_SSL(self.host, self.port, timeout=_TIMEOUT_S, context=context)
-        return smtplib.SMTP(self.host, self.port, timeout=_TIMEOUT_S)
+            return smtplib.SMTP_SSL(self.host, self.port, timeout=self.timeout_s, context=context)
+        return smtplib.SMTP(self.host, self.port, timeout=self.timeout_s)
 
 
 @implementer(ILogObserver)
@@ -186,12 +213,8 @@ class MailHook:
         """Send one mail; return what has failed, or nothing."""
         try:
             self.server.send(self._compose(lines, dropped))
-        except smtplib.SMTPResponseException as error:
-            reply = error.smtp_error
-            text = reply.decode("ascii", "replace") if isinstance(reply, bytes) else reply
-            return self.server.redact(f"{error.smtp_code} {text}")
         except Exception as error:  # noqa: BLE001 - nothing that a server does ends the thread
-            return self.server.redact(str(error) or type(error).__name__)
+            return self.server.explain(error)
         return ""
 
     def _log(self, level: Any, message: str, error: str = "") -> None:
