@@ -34,7 +34,7 @@ LAYERS = {
     "workers": ("config.loading", "metrics.interfaces", "tls.interfaces"),
     "gc": ("repository", "storage.fallbacks", "storage.files", "storage.interfaces", "oci"),
     "health": ("http.client", "storage.interfaces"),
-    "doctor": ("http.client", "storage.s3", "tls"),
+    "doctor": ("http.client", "logs.mail", "storage.s3", "tls"),
     "integrity": (
         *("gc.delete_list", "repository", "storage.fallbacks", "storage.interfaces", "oci"),
     ),

@@ -298,7 +298,7 @@ def test_a_root_directory_that_is_not_writable_ends_the_start(tmp_path, monkeypa
     # The tests may run as root, for whom every directory is writable.
     monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
     service = RegistryService(load(write_configuration(tmp_path), {}), reactor, {}, io.StringIO())
-    with pytest.raises(StartError, match="is not writable"):
+    with pytest.raises(StartError, match="is not writable; as root, twisted-registry doctor "):
         service.privilegedStartService()
 
 

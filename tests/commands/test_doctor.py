@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.logs.smtp_server import smtp_server
 from tests.support.certificates import Authority
 from tests.support.processes import (
     CONFIGURATION,
@@ -157,6 +158,20 @@ def test_a_redis_that_is_down(tmp_path):
     path = write_configuration(tmp_path, text, more=more)
     status, document = doctor(tmp_path, path)
     assert (status, subjects(document)) == (1, ["redis"])
+    assert "hunter2" not in json.dumps(document)
+
+
+def test_the_mail_server_of_a_hook(tmp_path):
+    hook = "log: {{hooks: [{{type: mail, levels: [error], options: {{smtp: {{addr: '127.0.0.1:{}',\
+ username: me, password: hunter2}}, from: a@x, to: [b@x]}}}}]}}\n"
+    with smtp_server() as server:
+        path = write_configuration(tmp_path, more=hook.format(server.port))
+        assert doctor(tmp_path, path)[0] == 0
+        server.refuse_login = "535 no"
+        status, document = doctor(tmp_path, path)
+    assert (server.logins, server.messages) == (["\0me\0hunter2"] * 2, [])
+    assert "log.hooks[0].options.smtp" in document["checks"]
+    assert (status, subjects(document)) == (1, ["log.hooks[0].options.smtp.password"])
     assert "hunter2" not in json.dumps(document)
 
 

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 from contextlib import closing
 from email.utils import formatdate
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import fail, succeed
 from twisted.web.http_headers import Headers
 
+from tests.logs.smtp_server import smtp_server
+from tests.support.certificates import Authority
 from tests.support.processes import free_port
 from twisted_registry.doctor.network import (
     Listener,
     check_clock,
     check_clock_against_file,
+    check_mail_server,
     check_port,
     check_server,
     find_listener,
 )
+from twisted_registry.logs.mail import MailServer
 
 NOW = 1_700_000_000.0
 
@@ -45,6 +51,47 @@ def test_an_unknown_name_is_found():
     (found,) = check_server("redis.addr", "no-such-host.invalid", 6379)
     assert found.problem == "the name no-such-host.invalid is not known"
     assert found.advice.endswith("getent hosts no-such-host.invalid")
+
+
+SMTP = "log.hooks[0].options.smtp"
+
+
+def mail_server(port, **options):
+    return MailServer("127.0.0.1", port, "registry@x", ["a@x"], timeout_s=10, **options)
+
+
+def test_a_mail_server_gets_the_login_and_no_mail(tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*Authority().issue("mail.lan").write(tmp_path))
+    with smtp_server(context=context) as server:
+        trusting = mail_server(server.port, username="me", password="secret", verify=False)
+        assert check_mail_server(SMTP, trusting) == []
+        (found,) = check_mail_server(SMTP, mail_server(server.port))
+    assert (server.logins, server.messages) == (["\0me\0secret"], [])
+    assert found.subject == f"{SMTP}.addr"
+    assert found.problem == f"the certificate of 127.0.0.1:{server.port} is not trusted"
+    assert found.advice.endswith("insecure: true")
+
+
+def test_a_mail_server_that_refuses_the_login_is_found():
+    with smtp_server(refuse_login="535 5.7.8 not with hunter2") as server:
+        login = mail_server(server.port, username="me", password="hunter2")
+        (found,) = check_mail_server(SMTP, login)
+    assert found.subject == f"{SMTP}.password"
+    assert found.evidence == "AUTH: 535 5.7.8 not with REDACTED"
+
+
+def test_a_server_that_is_none_for_mail_is_found():
+    with listening() as server:
+        port = server.getsockname()[1]
+        silent = evolve(mail_server(port), timeout_s=0.1)
+        (found,) = check_mail_server(SMTP, silent)
+    assert (found.subject, found.evidence) == (
+        f"{SMTP}.addr",
+        "SMTP: Connection unexpectedly closed: timed out",
+    )
+    (found,) = check_mail_server(SMTP, mail_server(port))
+    assert found.problem == f"127.0.0.1:{port} does not accept connections"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "", "::"])

@@ -12,6 +12,7 @@ User=twisted-registry
 WorkingDirectory=!/var/lib/twisted-registry
 LimitNOFILE=65536
 AmbientCapabilities=cap_net_bind_service
+CapabilityBoundingSet=cap_chown cap_net_bind_service
 ProtectSystem=strict
 ProtectHome=yes
 ReadWritePaths=-/srv/registry
@@ -41,6 +42,13 @@ def test_the_settings_of_a_unit(systemctl):
     assert unit.may_bind_low
 
 
+@pytest.mark.parametrize("user", ["User=twisted-registry\n", ""])
+def test_a_capability_that_the_unit_removes_is_of_no_use(systemctl, user):
+    text = SHOWN.replace("cap_chown cap_net_bind_service", "cap_chown")
+    unit = find_unit("/etc/x.yml", systemctl(text.replace("User=twisted-registry\n", user)))
+    assert not unit.may_bind_low
+
+
 def test_a_unit_with_another_configuration_is_not_meant(systemctl):
     assert find_unit("/etc/y.yml", systemctl()) is None
     assert find_unit("/etc/x.yml", "/no/such/systemctl") is None
@@ -62,7 +70,8 @@ def test_paths_that_the_unit_excludes_are_found(systemctl):
 
 
 def test_a_unit_without_restrictions_excludes_nothing(systemctl):
-    text = "\n".join(SHOWN.splitlines()[:1]) + "\nProtectSystem=no\nLimitNOFILE=infinity\n"
+    text = SHOWN.splitlines()[0] + "\nProtectSystem=no\nLimitNOFILE=infinity\n"
+    text += "CapabilityBoundingSet=cap_chown cap_net_bind_service\n"
     unit = find_unit("/etc/x.yml", systemctl(text))
     assert unit.check_paths([("root", "/data"), ("home", "/root/registry")]) == []
     assert unit.max_descriptors == 0

@@ -16,6 +16,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
 from twisted_registry.app.errors import StartError
+from twisted_registry.app.logs import make_mail_server
 from twisted_registry.app.middleware import apply_middleware
 from twisted_registry.app.start_checks import audit_path, check_start, written_folders
 from twisted_registry.app.stores import make_driver, s3_section_name
@@ -26,6 +27,7 @@ from twisted_registry.doctor.findings import Finding
 from twisted_registry.doctor.network import (
     check_clock,
     check_clock_against_file,
+    check_mail_server,
     check_port,
     check_server,
 )
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from twisted_registry.config.schema import Configuration
     from twisted_registry.doctor.network import Listener
     from twisted_registry.doctor.unit import Unit
+    from twisted_registry.logs.mail import MailServer
     from twisted_registry.storage.s3.driver import S3Driver
 
 #: Requests to a store that stalls end after 30 seconds, and several follow each other.
@@ -113,6 +116,10 @@ def make_checks(
         *(
             blocking(key, partial(check_server, key, host, port))
             for key, host, port in _servers(configuration)
+        ),
+        *(
+            blocking(key, partial(check_mail_server, key, server))
+            for key, server in _mail_servers(configuration)
         ),
         *_bucket_checks(configuration, reactor, environ),
         *(
@@ -190,6 +197,14 @@ def _servers(configuration: Configuration) -> Iterator[tuple[str, str, int]]:
     for number, tcp in enumerate(configuration.health.tcp):
         parsed = parse_host_and_port(tcp.addr)
         yield f"health.tcp[{number}].addr", parsed.host or "localhost", parsed.port or 0
+
+
+def _mail_servers(configuration: Configuration) -> Iterator[tuple[str, MailServer]]:
+    """Yield the servers that get log lines, with their keys."""
+    for number, hook in enumerate(configuration.log.hooks):
+        if not hook.disabled:
+            server = make_mail_server(hook, timeout_s=_CONNECT_TIMEOUT_S)
+            yield f"log.hooks[{number}].options.smtp", server
 
 
 def _bucket_checks(

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 log = Logger()
 
+#: The errors of a user, or of a unit, that may not write somewhere.
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
 
 def make_driver(
     configuration: Configuration,
@@ -117,7 +120,10 @@ def prepare_root_directory(configuration: Configuration, *, is_first: bool) -> N
         if not (is_read_only or os.access(root, os.W_OK | os.X_OK)):
             raise PermissionError(errno.EACCES, "is not writable")
     except OSError as error:
-        raise StartError(f"storage.filesystem.rootdirectory: {root}: {error.strerror}") from error
+        advice = "; as root, twisted-registry doctor says why" if error.errno in _REFUSED else ""
+        raise StartError(
+            f"storage.filesystem.rootdirectory: {root}: {error.strerror}{advice}"
+        ) from error
     if is_first:
         _restrict_permissions(root)
 

@@ -115,6 +115,7 @@ def _take_rights(user: str | None, unit: Unit | None) -> list[Finding]:
             raise WrongUsage(f"--user {name}: only root can have the rights of others; use sudo")
         problem = f"the rights of {user_name()} are checked, not those of {name}"
         return [Finding("user", problem, f"User= of {NAME}", "use sudo", is_warning=True)]
+    _open_unpacked_files()
     os.initgroups(name, entry.pw_gid)
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)
@@ -124,6 +125,14 @@ def _take_rights(user: str | None, unit: Unit | None) -> list[Finding]:
     problem = f"{name} may not read Python, so that the service cannot run this installation"
     advice = "install it where every user may read, such as /opt/twisted-registry"
     return [Finding("user", problem, f"access to {os.__file__}", advice)]
+
+
+def _open_unpacked_files() -> None:
+    """Let every user read what the one-file program has unpacked, for modules still to come."""
+    folder = getattr(sys, "_MEIPASS", None)
+    for path, _, files in os.walk(folder) if folder else ():
+        for each in (path, *(os.path.join(path, name) for name in files)):  # noqa: PTH118 - many
+            os.chmod(each, 0o755)  # noqa: PTH101, S103 - it has no secrets
 
 
 def _enter(unit: Unit) -> list[Finding]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import encodings.idna  # noqa: F401 - getaddrinfo needs it, and users may not read Python's files
 import errno
 import os
+import smtplib
 import socket
+import ssl
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from twisted.web.iweb import IAgent
+
+    from twisted_registry.logs.mail import MailServer
 
 _CONNECT_TIMEOUT_S = 5.0
 #: S3 refuses requests whose time differs by more.
@@ -74,6 +78,32 @@ def check_server(key: str, host: str, port: int) -> list[Finding]:
     return []
 
 
+def check_mail_server(key: str, server: MailServer) -> list[Finding]:
+    """Connect to an SMTP server and log in as for a mail, and send none. Blocks for some seconds.
+
+    :param key: the section of the server.
+    """
+    found = check_server(f"{key}.addr", server.host, server.port)
+    if found:
+        return found
+    where = f"{server.host}:{server.port}"
+    try:
+        server.check()
+    except smtplib.SMTPAuthenticationError as error:
+        problem, evidence = f"{where} refuses the login", f"AUTH: {server.explain(error)}"
+        advice = "correct username and password"
+        return [Finding(f"{key}.password", problem, evidence, advice)]
+    except ssl.SSLCertVerificationError as error:
+        problem = f"the certificate of {where} is not trusted"
+        advice = "correct the name, add its authority to those of the system, or set insecure: true"
+        return [Finding(f"{key}.addr", problem, f"TLS: {error.verify_message}", advice)]
+    except Exception as error:  # noqa: BLE001 - a server may answer anything
+        evidence = f"SMTP: {server.explain(error)}"
+        advice = "correct the port (465: TLS from the beginning), or remove username and password"
+        return [Finding(f"{key}.addr", f"{where} accepts no mail from here", evidence, advice)]
+    return []
+
+
 def check_port(
     key: str, host: str, port: int, listener: Listener | None, *, may_bind_low: bool = False
 ) -> list[Finding]:
@@ -112,7 +142,11 @@ def _explain_bind(
         yield Finding(key, f"port {port} is in use by {by}", evidence, advice)
     elif error.errno == errno.EACCES:
         if not may_bind_low:
-            advice = "use a port from 1024, or AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit"
+            advice = (
+                "use a port from 1024, or write AmbientCapabilities=CAP_NET_BIND_SERVICE and"
+                " CapabilityBoundingSet=CAP_NET_BIND_SERVICE below [Service]: systemctl edit"
+                " twisted-registry"
+            )
             yield Finding(key, f"port {port} needs a capability", evidence, advice)
     else:
         advice = "use an address of this machine (ip address), or no host"

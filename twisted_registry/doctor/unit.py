@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 NAME = "twisted-registry.service"
 _PROPERTIES = (
-    *("ExecStart", "User", "WorkingDirectory", "LimitNOFILE", "AmbientCapabilities"),
+    *("ExecStart", "User", "WorkingDirectory", "LimitNOFILE"),
+    *("AmbientCapabilities", "CapabilityBoundingSet"),
     *("ProtectSystem", "ProtectHome", "ReadWritePaths", "StateDirectory", "LogsDirectory"),
 )
 _TIMEOUT_S = 5.0
+_LOW_PORTS = "cap_net_bind_service"
 _HOMES = ("/home", "/root", "/run/user")
 
 
@@ -88,11 +90,12 @@ def _parse(settings: Mapping[str, str]) -> Unit:
         *(f"/var/log/{name}" for name in words("LogsDirectory")),
     ]
     limit = settings.get("LimitNOFILE", "")
+    gets = {_LOW_PORTS} if not settings.get("User") else set(words("AmbientCapabilities"))
     return Unit(
         settings.get("User", ""),
         settings.get("WorkingDirectory", "").lstrip("!-"),
         int(limit) if limit.isdecimal() else 0,
-        "cap_net_bind_service" in words("AmbientCapabilities") or not settings.get("User"),
+        _LOW_PORTS in gets.intersection(words("CapabilityBoundingSet")),
         tuple(writable) if settings.get("ProtectSystem") == "strict" else None,
         settings.get("ProtectHome") in {"yes", "tmpfs"},
     )
