@@ -12,7 +12,7 @@ VERSION = re.search(
 
 # The documentation and the samples of configurations, for machines without internet.
 DOCUMENTATION = {}
-for pattern in ("*.rst", "docs/*.rst", "conf/**/*.*"):
+for pattern in ("*.rst", "docs/*.rst", "docs/openapi.yaml", "compose.yml", "conf/**/*.*"):
     for path in sorted(HERE.glob(pattern)):
         found = path.relative_to(HERE)
         folder = f"share/doc/twisted-registry/{found.parent}"

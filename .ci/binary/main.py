@@ -7,6 +7,7 @@ second process, passes signals on to it, and removes what was unpacked.
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 from importlib import import_module
@@ -26,9 +27,19 @@ def die_with_loader() -> None:
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
+def take_watchdog() -> None:
+    """Make the watchdog of systemd that of this process: it is set for the loader.
+
+    The loader itself does the same for LISTEN_PID, the variable of sockets.
+    """
+    if os.environ.get("WATCHDOG_PID") == str(os.getppid()):
+        os.environ["WATCHDOG_PID"] = str(os.getpid())
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == WORKER_ARGUMENTS:
         # A worker has no loader of its own, and ends with the first process.
         import_module("twisted_registry.app.__main__")
     die_with_loader()
+    take_watchdog()
     sys.exit(main())

@@ -105,7 +105,7 @@ STAND_INS = {
         edit) test "$2" = twisted-registry;;
         *) test "$1" = restart;;
         esac""",
-        "there is no systemd in a container; tests/integration/test_systemd_unit.py runs the unit",
+        "would change this machine; tests/integration/test_systemd.py runs the service",
     ),
     "pwgen": ("echo eech4wooPhaiQu8Ahghi", "any password will do"),
 }
@@ -225,8 +225,9 @@ def write_files(folder, page):
     write_layout(folder / "alpine.tar", {"alpine:latest": build_image(files={"name": "alpine"})})
     (folder / ".curlrc").write_text("fail-with-body\nno-progress-meter\n")
     (folder / "docs").mkdir()
-    for path in ("etc/twisted-registry", "etc/systemd/system", "etc/sysusers.d", "usr/local/bin"):
-        (folder / path).mkdir(parents=True)
+    for path in ("twisted-registry", "systemd/system", "sysusers.d", "logrotate.d"):
+        (folder / "etc" / path).mkdir(parents=True)
+    (folder / "usr/local/bin").mkdir(parents=True)
     (folder / "etc/twisted-registry/registry.yml").write_text(configuration)
     (folder / "twisted-registry.new").write_text("a new version\n")
     (folder / "etc/twisted-registry/users").touch()

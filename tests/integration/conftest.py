@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from attrs import define
 
+from tests.integration.machines import build_package
 from tests.integration.servers import (
     AGAINST,
     DISTRIBUTION,
@@ -72,6 +73,13 @@ def binary():
     if subprocess.run(question, capture_output=True, check=False).returncode != 0:
         missing("dist/twisted-registry is missing or older than the sources: run make binary")
     return ROOT / "dist/twisted-registry"
+
+
+@pytest.fixture(scope="session")
+def package(binary, tmp_path_factory):
+    """The Debian package of the program that is one file."""
+    program("dpkg-deb")
+    return build_package(binary, tmp_path_factory.mktemp("package"))
 
 
 @pytest.fixture

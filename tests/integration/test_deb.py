@@ -1,18 +1,15 @@
-"""The Debian package: what is in it, and what it does to a machine.
-
-dpkg installs it on a copy of this machine that is kept in memory: an overlay on ``/``, seen by the
-processes of one mount namespace only.
-"""
+"""The Debian package: what is in it, and what it does to a copy of this machine."""
 
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.integration.machines import Machine, build_package
 from tests.integration.servers import missing, program
 from tests.support.processes import ROOT, RegistryProcess, run
 from twisted_registry import __version__
@@ -21,19 +18,6 @@ pytestmark = pytest.mark.integration
 
 ETC, DATA = "/etc/twisted-registry", "/var/lib/twisted-registry"
 UNIT = "/usr/lib/systemd/system/twisted-registry.service"
-EPOCH = "1769817600"
-
-#: Makes a copy of this machine in the folder ``$1``, and keeps it until the standard input ends.
-COPY = """
-mount --make-rprivate /
-mount -t tmpfs tmpfs "$1"
-mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
-for each in proc dev; do mount --rbind "/$each" "$1/root/$each"; done
-mount -t tmpfs tmpfs "$1/root/tmp"
-echo ready
-exec cat
-"""
 
 #: In place of the programs that ask a running systemd: it writes their command lines to a file.
 RECORD = """\
@@ -43,78 +27,6 @@ case "$*" in
     *) exec /usr/bin/systemctl "$@" ;;
 esac
 """
-
-
-def build(binary, folder, **environ):
-    """Build the package; return its path."""
-    python = ROOT / ".venv-binary/bin/python"
-    variables = {"DEBFULLNAME": "Ada", "DEBEMAIL": "ada@lovelace.org", "SOURCE_DATE_EPOCH": EPOCH}
-    status, out, errors = run(
-        str(ROOT / ".ci/deb/build"), str(binary), str(python), str(folder), cwd=folder,
-        **variables, **environ,
-    )  # fmt: skip
-    assert status == 0, errors
-    (made,) = folder.glob("*.deb")
-    assert out == f"{made}\n"
-    return made
-
-
-@pytest.fixture(scope="module")
-def package(binary, tmp_path_factory):
-    """The package."""
-    program("dpkg-deb")
-    return build(binary, tmp_path_factory.mktemp("package"))
-
-
-class Machine:
-    """A copy of this machine.
-
-    :ivar root: its root directory.
-    """
-
-    def __init__(self, folder):
-        if os.geteuid() != 0:
-            missing("only root can make a namespace")
-        self._keeper = subprocess.Popen(
-            (program("unshare"), "--mount", "sh", "-e", "-c", COPY, "sh", str(folder)),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self._keeper.stdout.readline() == "ready\n"
-        self._enter = (
-            *(program("nsenter"), f"--target={self._keeper.pid}", "--mount"),
-            *(program("chroot"), str(folder / "root")),
-        )
-        self.root = Path(f"/proc/{self._keeper.pid}/root{folder}/root")
-
-    def command(self, *words):
-        """Return a command that runs another one there."""
-        return (*self._enter, *words)
-
-    def run(self, *words):
-        """Run a command there that must succeed; return what it prints."""
-        done = subprocess.run(
-            self.command(*words), capture_output=True, text=True, check=False, cwd="/"
-        )
-        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-        return done.stdout
-
-    def dpkg(self, *words):
-        """Run dpkg without triggers, which rebuild the indexes of other packages."""
-        return self.run("dpkg", "--force-unsafe-io", "--no-triggers", *words)
-
-    def install(self, package):
-        """Install the package, without questions."""
-        shutil.copy(package, self.root / "package.deb")
-        self.dpkg("--force-confold", "--install", "/package.deb")
-
-    def stat(self, path):
-        """Return owner, group and mode of a path, as ``root:root 755``."""
-        return self.run("stat", "--format=%U:%G %a", path).strip()
-
-    def close(self):
-        self._keeper.stdin.close()
-        self._keeper.wait()
-        self._keeper.stdout.close()
 
 
 @pytest.fixture
@@ -143,13 +55,33 @@ def test_every_file_is_where_debian_expects_it(package):
         "/usr/share/bash-completion/completions/twisted-registry",
         "/usr/share/doc/twisted-registry/changelog.Debian.gz",
         "/usr/share/doc/twisted-registry/copyright",
+        "/usr/share/doc/twisted-registry/docs/metrics.rst",
         "/usr/share/doc/twisted-registry/docs/operations.rst",
         "/usr/share/fish/vendor_completions.d/twisted-registry.fish",
         "/usr/share/man/man1/twisted-registry.1.gz",
         "/usr/share/zsh/vendor-completions/_twisted-registry",
     }
+    # Configurations, alert rules, the dashboard: all that the wheel has, but for what is installed.
+    doc = Path("/usr/share/doc/twisted-registry")
+    shipped = [path for path in ROOT.glob("conf/**/*.*") if path.suffix in {".json", ".yml"}]
+    expected |= {str(doc / path.relative_to(ROOT)) for path in shipped}
+    assert str(doc / "conf/prometheus/alerts.yml") in expected
     assert expected <= set(files)
     assert {mode for mode, _ in (files[each] for each in expected)} == {"-rw-r--r--", "drwxr-xr-x"}
+
+
+def test_the_documents_of_the_package_have_no_links_to_missing_files(package, tmp_path):
+    subprocess.run(("dpkg-deb", "--extract", package, tmp_path), check=True)
+    pages = sorted((tmp_path / "usr/share/doc/twisted-registry").rglob("*.rst"))
+    links = [
+        (page.name, link)
+        for page in pages
+        for link in re.findall(r"<([^<>\s#]+)[^<>\s]*>`_", page.read_text())
+        if "://" not in link
+    ]
+    assert ("operations.rst", "access.rst") in links
+    folders = {page.name: page.parent for page in pages}
+    assert [each for each in links if not (folders[each[0]] / each[1]).exists()] == []
 
 
 def test_the_package_tells_version_libraries_and_configuration(package, tmp_path):
@@ -165,7 +97,8 @@ def test_the_package_tells_version_libraries_and_configuration(package, tmp_path
         ("getconf", "GNU_LIBC_VERSION"), capture_output=True, text=True, check=True
     ).stdout.split()[1]
     assert fields["Depends"].startswith(f"libc6 (>= {libc}), ")
-    assert (tmp_path / "control/conffiles").read_text() == f"{ETC}/config.yml\n"
+    conffiles = f"/etc/logrotate.d/twisted-registry\n{ETC}/config.yml\n"
+    assert (tmp_path / "control/conffiles").read_text() == conffiles
     assert package.name.startswith(f"twisted-registry_{__version__}-1_")
 
 
@@ -179,7 +112,7 @@ def test_the_licences_of_what_is_in_the_executable_are_in_the_package(package, t
 
 
 def test_the_same_sources_give_the_same_package(package, binary, tmp_path):
-    assert build(binary, tmp_path).read_bytes() == package.read_bytes()
+    assert build_package(binary, tmp_path).read_bytes() == package.read_bytes()
 
 
 def test_an_executable_of_another_version_is_refused(tmp_path):

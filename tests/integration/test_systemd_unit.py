@@ -1,8 +1,9 @@
 """The systemd unit: how much it permits, and a registry that runs with what it permits.
 
-There is no systemd in a container. So ``unshare`` and ``setpriv`` do what the unit makes systemd do
-(another user without capabilities, a file system that is read-only except for the directory of the
-state), and ``strace`` tells which system calls its filter has to allow.
+These tests need no systemd that runs; ``test_systemd.py`` boots one each night. ``unshare`` and
+``setpriv`` do what the unit makes systemd do (another user without capabilities, a file system that
+is read-only except for the directory of the state), and ``strace`` tells which system calls its
+filter has to allow.
 """
 
 from __future__ import annotations
