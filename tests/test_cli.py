@@ -8,12 +8,16 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests.support.processes import (
     SERVE,
     RegistryProcess,
+    environment,
     passing_socket,
     run,
     status_over_unix,
@@ -28,6 +32,9 @@ COMBINED = re.compile(
     r'127\.0\.0\.1 - (\S+) \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "(.+?)" (\d{3}) (\d+|-) '
     r'"(.*?)" "(.*?)"'
 )
+
+#: A command that prints at once, and one that prints while the reactor runs.
+OUTPUTS = (("completion", "bash"), ("stats", "--watch", "--interval=100ms"))
 
 
 @pytest.fixture(autouse=True)
@@ -372,3 +379,46 @@ def test_each_command_has_help(capsys):
             main([name, "--help"])
         assert stopped.value.code == 0
         assert text[1:] in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("words", OUTPUTS)
+def test_output_that_nobody_reads_ends_a_command(words, tmp_path):
+    write_configuration(tmp_path)
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        assert run_with_output(words, writing, tmp_path) == (141, b"")
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.parametrize("words", OUTPUTS)
+def test_output_that_cannot_be_written_is_one_line(words, tmp_path):
+    write_configuration(tmp_path)
+    with Path("/dev/full").open("wb") as full:
+        status, errors = run_with_output(words, full, tmp_path)
+    assert (status, errors) == (1, b"twisted-registry: [Errno 28] No space left on device\n")
+
+
+def test_a_command_runs_with_standard_output_closed(tmp_path):
+    write_configuration(tmp_path)
+    command = f"exec {sys.executable} -m twisted_registry check registry.yml >&-"
+    assert run("sh", "-c", command, cwd=tmp_path)[0] == 0
+
+
+def test_a_file_without_end_is_no_configuration(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["check", "/dev/zero"])
+    assert stopped.value.code == 1
+    expected = "/dev/zero: is larger than 4 MiB, so that it is no configuration"
+    assert capsys.readouterr() == ("", f"twisted-registry: {expected}\n")
+
+
+def run_with_output(words, output, folder):
+    """Return exit status and standard error of a command."""
+    done = subprocess.run(
+        (sys.executable, "-m", "twisted_registry", *words),
+        stdout=output, stderr=subprocess.PIPE, check=False, cwd=folder, timeout=60,
+        env=environment(REGISTRY_CONFIGURATION_PATH="registry.yml"),
+    )  # fmt: skip
+    return done.returncode, done.stderr

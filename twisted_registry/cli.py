@@ -7,6 +7,8 @@ files and containers keep working. Only the module of the command that runs is i
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -25,9 +27,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :param arguments: the command line; None for that of the process.
     :returns: the exit status: 0, 1 for an error of the configuration or the start, 2 for wrong
-        usage; others are documented by the commands.
+        usage, 141 (as of a process that SIGPIPE ends) if the output is no longer read; others are
+        documented by the commands.
     """
-    words = _normalize_flags(sys.argv[1:] if arguments is None else arguments)
+    if sys.stdout is None:  # The parent has closed it.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the end
+    try:
+        try:
+            return _run_command(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of the output, such as head, has seen enough.
+        _discard_output()
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        _discard_output()
+        sys.stderr.write(f"twisted-registry: {error}\n")
+        return 1
+
+
+def _discard_output() -> None:
+    """Let the interpreter flush standard output at its end without an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run_command(arguments: Sequence[str]) -> int:
+    """Run a command, and return its exit status; the caller reports errors of the output."""
+    words = _normalize_flags(arguments)
     if words and words[0].endswith((".yml", ".yaml")):
         words.insert(0, "serve")
     if words[:1] == ["help"] and words[1:] and not words[1].startswith("-"):

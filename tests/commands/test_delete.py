@@ -67,7 +67,7 @@ def test_the_counts_are_printed_as_json(operator):
         (TRASH_CONFIGURATION.replace("true", "false"), "a", 1, "storage.delete.enabled"),
         (READ_ONLY, "a", 1, "read-only"),
         ("version: 0.1\nstorage: inmemory\nhttp: {{addr: '{addr}'}}\n", "a", 1, "memory"),
-        (TRASH_CONFIGURATION, "A", 2, "A: "),
+        (TRASH_CONFIGURATION, "A", 2, "A: not a repository name; expected lower-case letters"),
         (TRASH_CONFIGURATION, "a:v1", 2, "a:v1: "),
     ],
 )

@@ -81,6 +81,8 @@ def test_faults_of_the_configuration_are_findings(tmp_path):
     status, document = doctor(tmp_path, path)
     assert (status, subjects(document)) == (1, ["http.net"])
     assert document["checks"] == ["configuration"]
+    status, out, lines = run(*COMMAND, "doctor", "--json-lines", path, cwd=tmp_path)
+    assert (status, json.loads(out), lines) == (1, *document["findings"], [])
 
 
 def test_unknown_keys_are_warnings(tmp_path):

@@ -127,9 +127,11 @@ def test_the_events_must_be_named(events, action):
 
 
 def test_without_a_queue_there_is_one_line(events, path):
-    status, _, (line,) = events("list")
-    assert status == 1
+    status, (document,), (line,) = events("list", "--json")
+    assert (status, json.loads(document)) == (0, {"events": []})
     assert f"{path}: no such file: the registry has had no events" in line
+    status, out, lines = events("discard", "--all")
+    assert (status, out, lines) == (1, [], [line])
     assert not path.exists()
 
 

@@ -54,6 +54,8 @@ def test_a_run_deletes_what_a_dry_run_prints(tmp_path, path):
     assert old.startswith("-  a:old")
     assert total == "1 of 3 tags would be deleted in 1 repository"
     assert tags(tmp_path) == ["new", "old", "v1"]
+    status, out, _ = run(*RETENTION, "--dry-run", "--json-lines", path, cwd=tmp_path)
+    assert (status, json.loads(out)["tag"]) == (0, "old")
     status, out, _ = run(*RETENTION, "--all", "--json", path, cwd=tmp_path)
     assert status == 0
     found = json.loads(out)

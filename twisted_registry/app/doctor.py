@@ -20,7 +20,7 @@ from twisted_registry.app.logs import make_mail_server
 from twisted_registry.app.middleware import apply_middleware
 from twisted_registry.app.start_checks import audit_path, check_start, written_folders
 from twisted_registry.app.stores import make_driver, s3_section_name
-from twisted_registry.config.http import parse_address, parse_host_and_port
+from twisted_registry.config.http import parse_host_and_port
 from twisted_registry.doctor.bucket import check_bucket_rights
 from twisted_registry.doctor.certificates import check_authorities, check_certificate
 from twisted_registry.doctor.findings import Finding
@@ -72,11 +72,7 @@ class Surroundings:
 
 def listening_ports(configuration: Configuration) -> Iterator[tuple[str, str, int]]:
     """Yield the TCP ports that a registry listens on: key, host and port."""
-    http = configuration.http
-    addresses = {"http.addr": http.address}
-    if http.debug.addr:
-        addresses["http.debug.addr"] = parse_address(http.debug.addr)
-    for key, address in addresses.items():
+    for key, address in configuration.http.listening_addresses().items():
         if address.port:
             yield key, "::" if address.dual_stack else address.host, address.port
 

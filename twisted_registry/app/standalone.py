@@ -88,6 +88,7 @@ def run_once(work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = defau
     :param work: returns the coroutine, given the reactor.
     :returns: the result of the coroutine.
     :raises SystemExit: with status 1 if it failed, or 2 for wrong usage.
+    :raises OSError: if the coroutine raised it, as for output that nobody reads.
     """
     observer = make_observer(sys.stderr, "warn")
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
@@ -103,6 +104,9 @@ def run_once(work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = defau
     elif failure.check(CommandFailed, RegistryError):
         sys.stderr.write(f"twisted-registry: {failure.value}\n")
         status = getattr(failure.value, "exit_status", status)
+    elif failure.check(OSError):
+        # Of the output, or of a file that the command was given; the command line reports it.
+        failure.raiseException()
     else:
         failure.printTraceback(sys.stderr)
     raise SystemExit(status)

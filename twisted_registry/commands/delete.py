@@ -69,7 +69,7 @@ def _check_deletable(loaded: LoadedConfiguration, name: str) -> None:
     try:
         check_name(name)
     except NameInvalid as error:
-        raise WrongUsage(f"{name}: {error}") from error
+        raise WrongUsage(f"{name}: not a repository name; expected {error}") from error
 
 
 def _delete(loaded: LoadedConfiguration, name: str, bar: ProgressBar) -> DeletedCounts:

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from twisted_registry.app.errors import WrongUsage
-from twisted_registry.commands.configured import add_config_argument, add_json_argument
+from twisted_registry.commands.configured import add_config_argument, add_listing_arguments
 from twisted_registry.commands.output import format_count, print_json
 from twisted_registry.config.document import ConfigurationError
 from twisted_registry.config.loading import load
@@ -34,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="NAME",
         help="check with the rights of this user; by default that of the systemd unit",
     )
-    add_json_argument(parser)
+    add_listing_arguments(parser)
     add_config_argument(parser)
 
 
@@ -43,14 +43,18 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if there is a problem.
     """
-    return run_doctor(options.file, options.user, as_json=options.json)
+    return run_doctor(options.file, options.user, as_json=options.json, as_lines=options.json_lines)
 
 
-def run_doctor(path: str | None, user: str | None = None, *, as_json: bool = False) -> int:
+def run_doctor(
+    path: str | None, user: str | None = None, *, as_json: bool = False, as_lines: bool = False
+) -> int:
     """Run all checks of a configuration, and print what was found.
 
     :param path: the file, or None for the default paths.
     :param user: the user whose rights are checked; None for the one of the unit.
+    :param as_json: whether to print one object.
+    :param as_lines: whether to print an object a line for each finding.
     :returns: the exit status: 1 if there is a problem.
     :raises WrongUsage: if the user does not exist, or this process may not have its rights.
     """
@@ -58,7 +62,25 @@ def run_doctor(path: str | None, user: str | None = None, *, as_json: bool = Fal
         loaded = load(path, os.environ)
     except ConfigurationError as error:
         found = [_from_fault(fault) for fault in error.faults]
-        return _print_report(path or "", found, ["configuration"], as_json=as_json)
+        loaded_from, names = path or "", ["configuration"]
+    else:
+        loaded_from = loaded.origin
+        found, names = _check_everything(loaded, user)
+    if as_lines:
+        for finding in found:
+            print_json(_finding_data(finding))
+    else:
+        _print_report(loaded_from, found, names, as_json=as_json)
+    return 1 if any(not finding.is_warning for finding in found) else 0
+
+
+def _check_everything(
+    loaded: LoadedConfiguration, user: str | None
+) -> tuple[list[Finding], list[str]]:
+    """Run the checks of a configuration that could be loaded.
+
+    :returns: what they have found, and their names.
+    """
     unit = find_unit(loaded.origin)
     listeners = _find_listeners(loaded)
     found = _take_rights(user, unit)
@@ -69,7 +91,7 @@ def run_doctor(path: str | None, user: str | None = None, *, as_json: bool = Fal
     results = _run_checks(loaded, unit, listeners)
     found += [finding for result in results for finding in result.findings]
     names = [result.name for result in results]
-    return _print_report(loaded.origin, _without_duplicates(found), names, as_json=as_json)
+    return _without_duplicates(found), names
 
 
 def _find_listeners(loaded: LoadedConfiguration) -> dict[int, Any]:
@@ -161,7 +183,7 @@ def _without_duplicates(found: Sequence[Finding]) -> list[Finding]:
 
 def _print_report(
     path: str, found: Sequence[Finding], names: Sequence[str], *, as_json: bool
-) -> int:
+) -> None:
     problems = sum(not finding.is_warning for finding in found)
     warnings = len(found) - problems
     if as_json:
@@ -182,7 +204,6 @@ def _print_report(
             f"{format_count(problems, 'problem')}, {format_count(warnings, 'warning')} in"
             f" {format_count(len(names), 'check')} as {user_name()}\n"
         )
-    return 1 if problems else 0
 
 
 def _finding_data(finding: Finding) -> dict[str, str]:

@@ -61,6 +61,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """List, replay or discard events.
 
+    A list of a registry that has had no events is empty.
+
     :returns: the exit status: 1 if it failed, or if there is no refused event of a number.
     """
     if options.action != "list" and options.all == (options.event is not None):
@@ -80,7 +82,12 @@ def run(options: Namespace) -> int:
         with closing(queue):
             return action(options, loaded, queue)
     except FileNotFoundError as error:
-        raise CommandFailed(f"{path}: no such file: the registry has had no events") from error
+        reason = f"{path}: no such file: the registry has had no events"
+        if options.action != "list":
+            raise CommandFailed(reason) from error
+        with ListPrinter.of("events", options):
+            print_error(reason)
+        return 0
     except OSError as error:
         raise CommandFailed(f"{path}: {error.strerror}") from error
     except QueueDamaged as error:

@@ -11,7 +11,7 @@ from twisted_registry.app.errors import CommandFailed
 from twisted_registry.app.maintenance import make_retention
 from twisted_registry.commands.configured import (
     add_config_argument,
-    add_json_argument,
+    add_listing_arguments,
     load_store_or_exit,
 )
 from twisted_registry.commands.output import (
@@ -38,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         (("-a", "--all"), "also print the tags that are kept, and why"),
     ):
         parser.add_argument(*flags, action="store_true", help=text)
-    add_json_argument(parser)
+    add_listing_arguments(parser)
     add_config_argument(parser)
 
 
@@ -70,7 +70,10 @@ def run(options: Namespace) -> int:
         return cast("RetentionResult", result)
 
     result = run_on_store(loaded, apply_rules)
-    if options.json:
+    if options.json_lines:
+        for item in decisions:
+            print_json(_decision_data(item))
+    elif options.json:
         print_json({**asdict(result), "verdicts": [_decision_data(item) for item in decisions]})
     else:
         _print_result(result, decisions, dry_run=options.dry_run)

@@ -83,6 +83,12 @@ class Address:
     path: str = ""
     dual_stack: bool = False
 
+    def overlaps(self, other: Address) -> bool:
+        """Return whether the other address has the same TCP port, of the same interface."""
+        is_everywhere = {"", "0.0.0.0", "::"} & {self.host, other.host}  # noqa: S104 - compared
+        is_same_host = bool(is_everywhere) or self.host == other.host
+        return bool(self.port) and self.port == other.port and is_same_host
+
     @property
     def shareable(self) -> bool:
         """Whether it is a plain socket, from which several processes can accept connections."""
@@ -388,3 +394,10 @@ class Http(SectionBase):
         :raise ValueError: if ``addr`` is not an address; never once the configuration is checked.
         """
         return parse_address(self.addr, unix=self.net == "unix")
+
+    def listening_addresses(self) -> dict[str, Address]:
+        """Return the addresses to listen on, by their keys."""
+        addresses = {"http.addr": self.address}
+        if self.debug.addr:
+            addresses["http.debug.addr"] = parse_address(self.debug.addr)
+        return addresses

@@ -29,7 +29,7 @@ from twisted_registry.config.document import (
     quote_value,
 )
 from twisted_registry.config.environment import FILE_VARIABLE, PREFIX, apply_overrides
-from twisted_registry.config.http import parse_address
+from twisted_registry.config.http import DEFAULT_ADDR, parse_address
 from twisted_registry.config.kinds import ReadContext
 from twisted_registry.config.log import check_log
 from twisted_registry.config.middleware import check_middleware
@@ -50,6 +50,7 @@ from twisted_registry.config.unserved import uses_database
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from twisted_registry.config.http import Address
     from twisted_registry.config.s3 import S3
 
 #: The file of our service, and of the images of Distribution 3 and 2.8.
@@ -69,6 +70,8 @@ storage:
 """
 SCHEMA: Final = Section(Configuration, "a mapping of sections")
 
+#: Far above any configuration; a device or a log that is named by mistake may be endless.
+_MAX_FILE_BYTES: Final = 4 * 2**20
 #: A push must be complete within the grace period of the garbage collection.
 _MIN_GRACE_S: Final = 3600.0
 
@@ -192,7 +195,11 @@ def _exists(path: str) -> bool:
 
 def _read_text(path: str) -> str:
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        with Path(path).open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+        if len(content) <= _MAX_FILE_BYTES:
+            return content.decode("utf-8-sig")
+        reason = f"is larger than {_MAX_FILE_BYTES // 2**20} MiB, so that it is no configuration"
     except UnicodeDecodeError:
         reason = "is not UTF-8 text"
     except OSError as error:
@@ -401,13 +408,14 @@ def _check_maintenance(configuration: Configuration, report: Report) -> None:
 def _check_http(configuration: Configuration, report: Report) -> None:
     http = configuration.http
     expected = "HOST:PORT with a port from 0 to 65535, or a Twisted endpoint string"
+    debug: Address | None = None
     if http.debug.addr:
         try:
-            parse_address(http.debug.addr)
+            debug = parse_address(http.debug.addr)
         except ValueError:
             report.add_fault("http.debug.addr", f"got {quote_value(http.debug.addr)}", expected)
     try:
-        _ = http.address
+        address = http.address
     except ValueError:
         hint = "; set http.net to unix to listen on a path" if http.addr.startswith("/") else ""
         report.add_fault("http.addr", f"got {quote_value(http.addr)}", f"{expected}{hint}")
@@ -415,6 +423,11 @@ def _check_http(configuration: Configuration, report: Report) -> None:
         if http.addr == http.debug.addr and http.address.port:
             report.add_fault("http.debug.addr", "got that of http.addr", "an address of its own")
         _check_workers(configuration, report)
+        if debug is not None and debug.overlaps(address):
+            got = f"got {quote_value(http.debug.addr)}"
+            report.add_fault("http.debug.addr", got, "another port than that of http.addr")
+        if http.net == "unix" and http.addr == DEFAULT_ADDR:
+            report.add_fault("http.addr", "not set", "the path of a socket, as http.net is unix")
     check_tls(http, configuration.storage, report)
 
 
