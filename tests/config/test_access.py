@@ -33,14 +33,14 @@ SOUND = "repositories: ['**'], users: [ada], allow: [pull]"
             "{anonymos: [pull]}",
             (
                 "access.anonymos: unknown key, expected one of anonymous, authenticated,"
-                " groups, rules, quotas, issuers, tokens (f line 3)"
+                " groups, rules, quotas, issuers, tokens; did you mean anonymous? (f line 3)"
             ),
         ),
         (
             "{rules: [{user: [ada]}]}",
             (
                 "RULE.user: unknown key, expected one of repositories, users, groups,"
-                " authenticated, anonymous, allow (f line 3)"
+                " authenticated, anonymous, allow; did you mean users? (f line 3)"
             ),
         ),
         (

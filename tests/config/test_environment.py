@@ -197,7 +197,10 @@ def test_options_of_a_rejected_driver_keep_their_underscores():
         "storage": {"azure": {"max_retries": 5, "credentials": {"secret": "s"}}}
     }
     assert report.warnings == [
-        "Ignoring unrecognized environment variable REGISTRY_STORAGE_AZURE_MAXRETRIES"
+        (
+            "Ignoring unrecognized environment variable REGISTRY_STORAGE_AZURE_MAXRETRIES;"
+            " did you mean REGISTRY_STORAGE_AZURE_MAX_RETRIES?"
+        )
     ]
 
 
@@ -212,6 +215,21 @@ def test_a_variable_that_names_no_key_adds_a_warning_and_changes_nothing(name: s
     assert warning.startswith("Ignoring unrecognized environment variable ")
     assert warning.isprintable()
     assert result.configuration == load_config(BASE).configuration
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("HTTP_ADR", "HTTP_ADDR"), ("HTPP_ADDR", "HTTP_ADDR"),
+        ("STORAGE_FILESYSTEM_ROOTDIR", "STORAGE_FILESYSTEM_ROOTDIRECTORY"),
+        ("NOTIFICATIONS_ENDPOINTS_0_ULR", "NOTIFICATIONS_ENDPOINTS_0_URL"),
+    ],
+)  # fmt: skip
+def test_the_variable_that_was_probably_meant_is_named(name: str, meant: str):
+    text = BASE + "notifications: {endpoints: [{name: a, url: 'http://a'}]}\n"
+    (warning,) = load_config(text, **{name: "x"}).warnings
+    expected = f"Ignoring unrecognized environment variable REGISTRY_{name}"
+    assert warning == f"{expected}; did you mean REGISTRY_{meant}?"
 
 
 def test_the_login_file_of_podman_is_not_an_override():
@@ -286,7 +304,7 @@ def test_a_typo_below_auth_is_a_fault():
     assert lines == [
         (
             "auth.htpaswd: unknown key, expected one of none, silly, htpasswd, token, plugin"
-            " (REGISTRY_AUTH_HTPASWD_REALM)"
+            "; did you mean htpasswd? (REGISTRY_AUTH_HTPASWD_REALM)"
         )
     ]
     assert fault_lines(BASE, AUTH="htpasswd") == [

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from twisted_registry.config.document import DocumentError, Node, printable
 from twisted_registry.config.kinds import Anything, Kind, ListOf, MapOf, OpaqueSection
 from twisted_registry.config.sections import Section, expand_bare_name, schema_keys
+from twisted_registry.config.suggestion import most_similar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,7 +37,16 @@ _SERVICE_VARIABLE: Final = re.compile(
 
 
 class _UnknownKeyError(Exception):
-    """The variable does not name a key."""
+    """The variable does not name a key.
+
+    :ivar rest: the number of parts of the name from the unknown one on.
+    :ivar known: the keys that could be there.
+    """
+
+    def __init__(self, rest: int = 0, known: Iterable[str] = ()) -> None:
+        super().__init__(rest, known)
+        self.rest = rest
+        self.known = known
 
 
 class _BadIndexError(Exception):
@@ -81,8 +91,8 @@ def apply_overrides(
         parts = tuple(name.removeprefix(PREFIX).split("_"))
         try:
             applied.append(_write(value, root, schema, parts))
-        except _UnknownKeyError:
-            _warn_unknown_variable(name, report)
+        except _UnknownKeyError as error:
+            _warn_unknown_variable(name, report, _similar_variable(parts, error))
         except _BadIndexError as error:
             report.add_fault(name, None, f"{_BAD_INDEX}{_example(parts, error)}")
     return applied
@@ -112,8 +122,16 @@ def _kubernetes_services(environ: Mapping[str, str]) -> list[str]:
     return [name for name in names if f"{name}_SERVICE_PORT" in environ]
 
 
-def _warn_unknown_variable(name: str, report: Report) -> None:
-    report.warnings.append(f"Ignoring unrecognized environment variable {printable(name)}")
+def _similar_variable(parts: tuple[str, ...], error: _UnknownKeyError) -> str:
+    """Return the variable with a known key in place of the unknown one; empty if none is near."""
+    place = len(parts) - error.rest
+    near = most_similar(parts[place], [name.upper() for name in error.known]) if error.rest else ""
+    return f"{PREFIX}{'_'.join((*parts[:place], near, *parts[place + 1 :]))}" if near else ""
+
+
+def _warn_unknown_variable(name: str, report: Report, similar: str = "") -> None:
+    hint = f"; did you mean {printable(similar)}?" if similar else ""
+    report.warnings.append(f"Ignoring unrecognized environment variable {printable(name)}{hint}")
 
 
 def _write(value: Node, node: Node, kind: Kind, parts: tuple[str, ...]) -> tuple[str, ...]:
@@ -195,7 +213,7 @@ def _match_key(
     if isinstance(kind, MapOf):
         return _match_new_key(kind, parts)
     if isinstance(kind, OpaqueSection) or (isinstance(kind, Section) and not kind.strict):
-        raise _UnknownKeyError
+        raise _UnknownKeyError(len(parts), known)
     return parts[0].lower(), Anything(), parts[1:]
 
 

@@ -14,6 +14,7 @@ from attrs.exceptions import FrozenInstanceError
 
 from twisted_registry.config.document import Node, mask_url
 from twisted_registry.config.kinds import Kind, ReadContext, mask, read_node
+from twisted_registry.config.suggestion import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,7 +156,7 @@ class Section(Kind):
         known = schema_keys(self.cls)
         path = context.child(name).path
         if self.strict:
-            expected = f"unknown key, expected one of {', '.join(known)}"
+            expected = f"unknown key, expected one of {', '.join(known)}{did_you_mean(name, known)}"
             context.report.add_fault(path, None, expected, node.origin)
         else:
             context.report.warn_unknown_key(path, name, known, node.origin)
