@@ -218,7 +218,8 @@ def test_an_address_in_use_ends_the_start(tmp_path):
         status, _, err = run(*SERVE, path, cwd=other)
         assert status == 1
         assert err[-1] == (
-            f"twisted-registry: {path}: http.debug.addr: {taken}: Address already in use"
+            f"twisted-registry: {path}: http.debug.addr: {taken}: Address already in use;"
+            " twisted-registry doctor names the other process"
         )
         server.stop()
 

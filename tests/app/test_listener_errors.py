@@ -31,7 +31,8 @@ class Refusing:
     [
         (443, errno.EACCES, (
             "Permission denied: a low port needs root, or the capability CAP_NET_BIND_SERVICE")),
-        (443, errno.EADDRINUSE, "Address already in use"),
+        (443, errno.EADDRINUSE, (
+            "Address already in use; twisted-registry doctor names the other process")),
         ("/s", errno.EACCES, "Permission denied"),
     ],
 )  # fmt: skip

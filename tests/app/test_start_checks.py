@@ -105,7 +105,43 @@ def test_a_key_of_another_certificate(tmp_path):
     text = "http: {{tls: {{certificate: {0}/server.pem, key: {0}/server.key}}}}"
     (found,) = check(tmp_path, text)
     assert found.subject == "http.tls.key"
-    assert found.problem == "does not match the certificate"
+    assert found.problem == f"{tmp_path}/server.key does not match the certificate"
+
+
+@pytest.mark.parametrize("key", ["addr: '{}'", "debug: {{addr: '{}'}}"])
+def test_an_endpoint_of_no_plugin(tmp_path, key):
+    def of(address):
+        http = key.format(address).replace("{", "{{").replace("}", "}}")
+        return check(tmp_path, f"http: {{{{{http}}}}}")
+
+    (found,) = of("nothing:tcp:5000")
+    assert found.subject == ("http.addr" if key.startswith("addr") else "http.debug.addr")
+    assert found.problem.startswith("nothing:tcp:5000 begins with 'nothing', which is no")
+    assert of("haproxy:tcp:5001") == of("tcp:5001") == of(":5001") == []
+
+
+def test_a_socket_that_cannot_be_made(tmp_path):
+    text = "http: {{net: unix, addr: {0}/%s}}"
+    (tmp_path / "file").write_text("")
+    (found,) = check(tmp_path, text % "file")
+    assert found.problem == f"{tmp_path}/file exists, and is not a socket"
+    (found,) = check(tmp_path, text % ("a" * 108))
+    assert found.problem.endswith(" is longer than the 107 bytes of a socket's path")
+    assert check(tmp_path, text % "socket") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("ada:secret\nbob:{{SHA}}x\n", "{0}/users: ignored: lines 1, 2"),
+        ("# nobody\n", "{0}/users has no users, so that nobody can log in"),
+    ],
+)
+def test_users_who_cannot_log_in_are_a_warning(tmp_path, content, problem):
+    (tmp_path / "users").write_text(content)
+    (tmp_path / "users").chmod(0o600)
+    (found,) = check(tmp_path, "auth: {{htpasswd: {{realm: r, path: {0}/users}}}}")
+    assert (found.problem, found.is_warning) == (problem.format(tmp_path), True)
 
 
 def test_certificates_of_redis(tmp_path):

@@ -203,12 +203,12 @@ def remove_key(folder):
 
 def replace_key(folder):
     (folder / "server.key").write_bytes(AUTHORITY.issue().key)
-    return "key: does not match the certificate"
+    return f"key: {folder}/server.key does not match the certificate"
 
 
 def replace_certificate(folder):
     (folder / "server.pem").write_text("hello")
-    return "certificate: contains no certificate in PEM"
+    return f"certificate: {folder}/server.pem contains no certificate in PEM"
 
 
 @pytest.mark.parametrize(

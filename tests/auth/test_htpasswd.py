@@ -24,7 +24,7 @@ def lines(*given):
 def test_file_is_parsed():
     other = APACHE.replace(b"$05$", b"$12$")
     users = lines(b"# people", b"", b"  me:" + APACHE + b"\r", b"you:" + other, b" ")
-    assert users == HtpasswdUsers({b"me": APACHE, b"you": other}, 0)
+    assert users == HtpasswdUsers({b"me": APACHE, b"you": other})
     assert (cost_of(APACHE), users.cost, lines().cost) == (5, 12, 10)
 
 
@@ -38,7 +38,7 @@ def test_hashes_are_not_in_the_repr():
      APACHE[:-1], APACHE + b"0", b"$3y" + APACHE[3:], APACHE + b":x"],
 )  # fmt: skip
 def test_other_hashes_are_ignored(hashed):
-    assert lines(b"me:" + hashed, b"you:" + APACHE) == HtpasswdUsers({b"you": APACHE}, 1)
+    assert lines(b"me:" + hashed, b"you:" + APACHE) == HtpasswdUsers({b"you": APACHE}, (1,))
 
 
 def test_last_line_of_a_name_counts_even_if_invalid():
@@ -48,8 +48,13 @@ def test_last_line_of_a_name_counts_even_if_invalid():
 
 @pytest.mark.parametrize("name", [b"", b"\xff", b"a\tb", b"a\x7f"])
 def test_invalid_names_are_ignored(name):
-    assert lines(name + b":" + APACHE) == HtpasswdUsers({}, 1)
+    assert lines(name + b":" + APACHE) == HtpasswdUsers({}, (1,))
     assert not is_user_name(name)
+
+
+def test_many_ignored_lines_are_not_all_named():
+    assert lines(b"me:x").describe_ignored() == "line 1"
+    assert lines(*[b"me:x"] * 9).describe_ignored() == "lines 1, 2, 3, 4, 5, ..."
 
 
 def test_error_names_the_line_without_its_content():

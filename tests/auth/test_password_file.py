@@ -110,8 +110,8 @@ def test_ignored_lines_are_logged_once_for_each_version(password_file, log_event
     checker = password_file.checker()
     checker.load()
     check_password(checker, b"me", b"secret")
-    (event,) = [event for event in log_events if "ignored" in event]
-    assert (event["ignored"], event["path"]) == (2, str(password_file.path))
+    (event,) = [event for event in log_events if "lines" in event]
+    assert (event["lines"], event["path"]) == ("lines 2, 3", str(password_file.path))
 
 
 def test_cancelling_cancels_the_check(password_file):

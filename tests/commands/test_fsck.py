@@ -91,7 +91,7 @@ def test_damage_is_printed_and_nothing_is_changed(filled):
         f"corrupt blob: {blob(folder, LAYER).relative_to(folder / 'store')}: "
         f"its 11 bytes have the digest {digest_of(b'other bytes')}"
     )
-    assert "leftovers: /: 1 temporary files that a crash left" in lines
+    assert "leftovers: /: 1 temporary file that a crash left" in lines
     assert f"affected tag: a:kept ({digest_of(LAYER)})" in lines
     status, out, _ = run(*FSCK, "--json", path, cwd=folder)
     assert status == 3
@@ -144,7 +144,7 @@ def test_leftovers_are_removed(filled):
     (folder / "store" / temporary_name()).write_bytes(b"half")
     status, out, _ = run(*FSCK, "--repair", path, cwd=folder)
     assert status == 0
-    assert "leftovers: /: 1 temporary files that a crash left (repaired)" in out
+    assert "leftovers: /: 1 temporary file that a crash left (repaired)" in out
     assert files(tree(folder)) == files(before)
 
 

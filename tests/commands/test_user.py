@@ -77,7 +77,7 @@ def test_a_password_keeps_its_spaces_and_needs_no_line_end(user, htpasswd_file):
 def test_users_are_listed(user, htpasswd_file):
     status, out, err = user(htpasswd_file, "list")
     assert (status, out) == (0, "ada\nbob\n")
-    assert err.endswith("users: 1 line ignored, because the hash is not bcrypt\n")
+    assert err.endswith("users: ignored: line 4: expected NAME:HASH with a bcrypt hash\n")
     listed = json.loads(user(htpasswd_file, "list", "--json")[1])
     assert listed == {"users": [{"name": "ada", "cost": 4}, {"name": "bob", "cost": 4}]}
 
@@ -221,7 +221,7 @@ def test_an_entry_is_removed_without_space_for_a_new_file(htpasswd_file, monkeyp
     assert users[name] not in after
     left = htpasswd_module.parse_htpasswd(after)
     assert left.hashes == {other: users[other] for other in users if other != name}
-    assert left.ignored == htpasswd_module.parse_htpasswd(before).ignored
+    assert len(left.ignored) == len(htpasswd_module.parse_htpasswd(before).ignored)
     # The next edit that has space finds a file as before.
     monkeypatch.undo()
     htpasswd_module.edit_file(

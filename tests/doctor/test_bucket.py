@@ -8,7 +8,14 @@ from twisted.internet.defer import fail
 
 from tests.storage.s3.fake_bucket import FakeBucket
 from twisted_registry.doctor.bucket import check_bucket_rights
-from twisted_registry.storage.s3.errors import AccessDenied, Unreachable
+from twisted_registry.storage.s3.errors import (
+    AccessDenied,
+    BadCredentials,
+    ClockSkewed,
+    NoSuchBucket,
+    Unreachable,
+    WrongRegion,
+)
 
 PREFIX = "images/twisted-registry/doctor/1"
 
@@ -61,6 +68,23 @@ async def test_a_store_that_is_down_is_not_a_missing_right():
     bucket.refused, bucket.error = "list_objects", Unreachable("List b", "connection refused")
     (found,) = await check_bucket_rights("storage.s3", bucket, PREFIX)
     assert found.advice == "start the store, or correct its address"
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        (NoSuchBucket, "create the bucket, or correct storage.s3.bucket"),
+        (WrongRegion, "correct storage.s3.region"),
+        (ClockSkewed, "set the clock: timedatectl set-ntp true"),
+        (BadCredentials, "correct storage.s3.accesskey and storage.s3.secretkey"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_wrong_option_is_not_a_missing_right(kind, advice):
+    bucket = Refusing()
+    bucket.refused, bucket.error = "list_objects", kind("List b", "no", status=404)
+    (found,) = await check_bucket_rights("storage.s3", bucket, PREFIX)
+    assert found.advice == advice
 
 
 @pytest_twisted.ensureDeferred

@@ -129,6 +129,8 @@ def _explain_listen_error(error: Any) -> str:
     if isinstance(reason, PermissionError) and isinstance(port, int):
         # Below 1024, unless net.ipv4.ip_unprivileged_port_start says otherwise.
         text += ": a low port needs root, or the capability CAP_NET_BIND_SERVICE"
+    elif getattr(reason, "errno", 0) == errno.EADDRINUSE and isinstance(port, int):
+        text += "; twisted-registry doctor names the other process"
     return text
 
 

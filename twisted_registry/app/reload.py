@@ -21,7 +21,6 @@ from twisted_registry.app.stores import make_manifest_policy, parse_quotas
 from twisted_registry.auth.access import OpenAccess
 from twisted_registry.config.changes import find_changes
 from twisted_registry.repository.quotas import Quotas
-from twisted_registry.tls.interfaces import CertificateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -118,8 +117,6 @@ class ConfigurationReloader:
             if self.tls is not None:
                 await self.tls.check_files()
             control = self._make_control(changes)
-        except CertificateError as error:
-            return self._fail(new, f"http.tls.{error}")
         except StartError as error:
             return self._fail(new, str(error))
         warnings = [each for each in new.warnings if each not in self.loaded.warnings]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from twisted_registry.app.errors import StartError, install_command
 from twisted_registry.app.tracing import check_tracing
 from twisted_registry.auth.htpasswd import HtpasswdInvalid, parse_htpasswd
-from twisted_registry.doctor.files import check_appendable, check_file, check_folder
+from twisted_registry.doctor.files import check_appendable, check_file, check_folder, check_socket
 from twisted_registry.doctor.findings import Finding
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def check_start(configuration: Configuration, environ: Mapping[str, str]) -> lis
         # Files that a missing package reads cannot be looked at.
         return found
     found += _check_plugins(configuration)
+    found += _check_endpoints(configuration)
     found += _check_access(configuration)
     found += _check_certificates(configuration)
     found += _check_redis_files(configuration)
@@ -109,13 +110,36 @@ def _check_plugins(configuration: Configuration) -> Iterator[Finding]:
         yield _from_start_error(error, "entry points", "install the package that has it")
 
 
+def _check_endpoints(configuration: Configuration) -> Iterator[Finding]:
+    """Find addresses with a type of endpoint that neither Twisted nor a plugin of it has."""
+    for key, address in configuration.http.listening_addresses().items():
+        if address.path:
+            yield from check_socket(key, address.path)
+        kind = address.endpoint.partition(":")[0]
+        if address.shareable or kind == "ssl":
+            continue
+        from twisted.internet.interfaces import (  # noqa: PLC0415 - rare
+            IStreamServerEndpointStringParser,
+        )
+        from twisted.plugin import getPlugins  # noqa: PLC0415 - rare
+
+        known = {each.prefix for each in getPlugins(IStreamServerEndpointStringParser)}
+        if kind not in known:
+            problem = f"{address.text} begins with {kind!r}, which is no endpoint of Twisted"
+            advice = "write HOST:PORT, or install the package of the endpoint"
+            yield Finding(key, problem, "plugins of Twisted", advice)
+
+
 def _check_access(configuration: Configuration) -> Iterator[Finding]:
     auth, tokens = configuration.auth, configuration.tokens
     if auth.htpasswd is not None:
         path = _absolute(auth.htpasswd.path)
-        yield from check_file(
+        found = check_file(
             "auth.htpasswd.path", path, parse=_parse_passwords, is_secret=True, is_created=True
         )
+        yield from found
+        if Path(path).is_file() and all(each.is_warning for each in found):
+            yield from _check_users("auth.htpasswd.path", path)
     if auth.token is not None:
         found = [
             each
@@ -138,6 +162,18 @@ def _check_access(configuration: Configuration) -> Iterator[Finding]:
         yield from check_file(
             "access.tokens.keyfile", path, parse=lambda _: read_key_file(path), is_secret=True
         )
+
+
+def _check_users(key: str, path: str) -> Iterator[Finding]:
+    """Find users of an htpasswd file who cannot log in."""
+    users = parse_htpasswd(Path(path).read_bytes())
+    if users.ignored:
+        problem = f"{path}: ignored: {users.describe_ignored()}"
+        advice = "set these passwords again: twisted-registry user passwd, or htpasswd -B"
+        yield Finding(key, problem, "expected NAME:HASH with bcrypt", advice, is_warning=True)
+    elif not users.hashes:
+        problem = f"{path} has no users, so that nobody can log in"
+        yield Finding(key, problem, "empty", "twisted-registry user add NAME", is_warning=True)
 
 
 def _parse_passwords(content: bytes) -> None:
@@ -163,6 +199,7 @@ def _check_certificates(configuration: Configuration) -> list[Finding]:
         return found
     # Cryptography and OpenSSL, for TLS only.
     from twisted_registry.app.tls import (  # noqa: PLC0415
+        describe_certificate_error,
         make_certificate_source,
         make_tls_options,
     )
@@ -179,8 +216,8 @@ def _check_certificates(configuration: Configuration) -> list[Finding]:
         try:
             make_context(source.load(), options)
         except CertificateError as error:
-            key = f"http.tls.{error.name}"
-            found.append(Finding(key, error.reason, "content of the files", "correct them"))
+            key, _, problem = describe_certificate_error(error, section).partition(": ")
+            found.append(Finding(key, problem, "content of the files", "correct them"))
     return found
 
 
@@ -205,8 +242,6 @@ def _check_written_paths(configuration: Configuration) -> Iterator[Finding]:
     if filesystem is not None and configuration.storage.maintenance.readonly.enabled:
         root = _absolute(filesystem.rootdirectory)
         yield from check_folder("storage.filesystem.rootdirectory", root, is_written=False)
-    if configuration.http.address.path:
-        yield from check_appendable("http.addr", _absolute(configuration.http.address.path))
     if audit_path(configuration):
         yield from check_appendable("log.audit", audit_path(configuration))
 

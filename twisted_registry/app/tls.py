@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.acme.renewal import CertificateRenewal
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.config.tls import Tls
     from twisted_registry.tls.interfaces import CertificateBundle, ICertificateSource
 
 log = Logger()
@@ -103,12 +104,7 @@ class TLSService(MultiService):
                 make_context(self._bundle, self._options), self._options.client_auth.verifies
             )
         except CertificateError as error:
-            cause = error.__cause__
-            if isinstance(cause, PermissionError):
-                path = str(Path(cause.filename).absolute())
-                reason = f"{error.name}: {path}: {explain_read_error(cause, path)}"
-                raise StartError(f"http.tls.{reason}") from error
-            raise StartError(f"http.tls.{error}") from error
+            raise StartError(describe_certificate_error(error, self._section)) from error
 
     def public_host(self, host: str) -> str:
         """Return ``host:port`` for clients: with a host name of the certificate, if it is known.
@@ -146,10 +142,13 @@ class TLSService(MultiService):
     async def check_files(self) -> None:
         """Read the files, and check whether they could be used; not in workers.
 
-        :raises CertificateError: if not.
+        :raises StartError: if not; the text names the key.
         """
         if self._reloader is not None and self._renewal is None:
-            await self._load_in_thread()
+            try:
+                await self._load_in_thread()
+            except CertificateError as error:
+                raise StartError(describe_certificate_error(error, self._section)) from error
 
     def reload(self) -> None:
         """Read the files again, and try again to renew a certificate whose renewal failed."""
@@ -205,6 +204,21 @@ class TLSService(MultiService):
 
     def _authority(self) -> bytes:
         return last_certificate(self._current_bundle().certificate)
+
+
+def describe_certificate_error(error: CertificateError, section: Tls) -> str:
+    """Return the key, the file and the reason, in one line.
+
+    :param section: ``http.tls``, which names the files.
+    """
+    name, reason, cause = error.name, error.reason, error.__cause__
+    path = {"certificate": section.certificate, "key": section.keyfile}.get(name, "")
+    if isinstance(cause, PermissionError):
+        path = str(Path(cause.filename).absolute())
+        reason = f"{path}: {explain_read_error(cause, path)}"
+    elif path and not isinstance(cause, OSError):
+        reason = f"{Path(path).absolute()} {reason}"
+    return f"http.tls.{name}: {reason}"
 
 
 def make_certificate_source(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a password that bcrypt uses.
 MAX_PASSWORD_BYTES = 72
+#: Lines that a warning names.
+_MAX_NAMED_LINES = 5
 #: The permissions of a new file in a directory with the set-group-ID bit.
 _SHARED_MODE = 0o640
 #: Version, cost, salt and hash. The versions 2, 2a, 2b, 2x and 2y name the same algorithm.
@@ -41,11 +43,17 @@ class HtpasswdUsers:
     """The parsed content of a file.
 
     :ivar hashes: the bcrypt hash of each user, by name.
-    :ivar ignored: the number of lines with an invalid name or hash.
+    :ivar ignored: the numbers of the lines with an invalid name or hash, from 1.
     """
 
     hashes: Mapping[bytes, bytes] = field(repr=False)
-    ignored: int = 0
+    ignored: tuple[int, ...] = ()
+
+    def describe_ignored(self) -> str:
+        """Return which lines are ignored, the first of many: ``line 2``, ``lines 2, 5``."""
+        more = ", ..." if len(self.ignored) > _MAX_NAMED_LINES else ""
+        numbers = ", ".join(map(str, self.ignored[:_MAX_NAMED_LINES]))
+        return f"{'line' if len(self.ignored) == 1 else 'lines'} {numbers}{more}"
 
     @property
     def cost(self) -> int:
@@ -61,7 +69,7 @@ def parse_htpasswd(content: bytes) -> HtpasswdUsers:
     :raises HtpasswdInvalid: if a line has no colon.
     """
     hashes: dict[bytes, bytes] = {}
-    ignored = 0
+    ignored = []
     for number, line in enumerate(content.split(b"\n"), 1):
         stripped = line.strip()
         if not stripped or stripped.startswith(b"#"):
@@ -73,8 +81,8 @@ def parse_htpasswd(content: bytes) -> HtpasswdUsers:
         if is_user_name(name) and _BCRYPT.fullmatch(hashed):
             hashes[name] = hashed
         else:
-            ignored += 1
-    return HtpasswdUsers(hashes, ignored)
+            ignored.append(number)
+    return HtpasswdUsers(hashes, tuple(ignored))
 
 
 def is_user_name(name: bytes) -> bool:

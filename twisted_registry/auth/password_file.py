@@ -167,10 +167,9 @@ class PasswordFile:
         _, users = loaded
         if users.ignored:
             log.warn(
-                "{path}: {ignored} lines are ignored: expected NAME:HASH with a bcrypt hash"
-                " (use htpasswd -B)",
+                "{path}: ignored: {lines}: expected NAME:HASH with a bcrypt hash (use htpasswd -B)",
                 path=self._path,
-                ignored=users.ignored,
+                lines=users.describe_ignored(),
             )
         return users
 

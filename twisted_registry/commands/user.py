@@ -33,7 +33,6 @@ from twisted_registry.commands.configured import (
 )
 from twisted_registry.commands.output import (
     ListPrinter,
-    format_count,
     print_error,
     print_json,
 )
@@ -165,5 +164,5 @@ def _print_users(path: str, printer: ListPrinter) -> None:
         for name, cost in costs:
             printer.print_item({"name": name, "cost": cost}, name)
     if users.ignored:
-        lines = format_count(users.ignored, "line")
-        print_error(f"{path}: {lines} ignored, because the hash is not bcrypt")
+        lines = users.describe_ignored()
+        print_error(f"{path}: ignored: {lines}: expected NAME:HASH with a bcrypt hash")

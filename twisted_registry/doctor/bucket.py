@@ -5,13 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted_registry.doctor.findings import Finding
-from twisted_registry.storage.s3.errors import S3Error
+from twisted_registry.storage.s3.errors import (
+    BadCredentials,
+    ClockSkewed,
+    NoSuchBucket,
+    S3Error,
+    WrongRegion,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from twisted_registry.storage.s3.interfaces import IS3Client
 
+#: What to do about errors that are no missing right, and no store that is down.
+_ADVICE: tuple[tuple[type[S3Error], str], ...] = (
+    (NoSuchBucket, "create the bucket, or correct {key}.bucket"),
+    (WrongRegion, "correct {key}.region"),
+    (ClockSkewed, "set the clock: timedatectl set-ntp true"),
+    (BadCredentials, "correct {key}.accesskey and {key}.secretkey"),
+)
 _CONTENT = b"Stored and deleted again by twisted-registry doctor.\n"
 
 
@@ -98,6 +111,9 @@ class _Rights:
             advice = f"grant {right} on {self._resource}"
             if not 400 <= error.status < 500:
                 advice = "start the store, or correct its address"
+            for kind, text in _ADVICE:
+                if isinstance(error, kind):
+                    advice = text.format(key=self._key)
             problem = f"the registry cannot {verb} objects"
             self.found.append(Finding(self._key, problem, str(error), advice, is_warning))
             return False

@@ -15,6 +15,9 @@ from twisted_registry.doctor.findings import Finding
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: The size of ``sun_path`` on Linux, without the null byte at its end.
+_MAX_SOCKET_PATH_BYTES = 107
+
 
 def check_file(
     key: str,
@@ -83,6 +86,19 @@ def check_appendable(key: str, path: str) -> list[Finding]:
     if not os.access(path, os.W_OK):
         return [_explain_refusal(key, file, "w")]
     return []
+
+
+def check_socket(key: str, path: str) -> list[Finding]:
+    """Check the path of a Unix socket that the registry creates."""
+    socket = Path(path).absolute()
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH_BYTES:
+        problem = f"{path} is longer than the {_MAX_SOCKET_PATH_BYTES} bytes of a socket's path"
+        return [Finding(key, problem, "unix(7)", "use a shorter path")]
+    found = check_appendable(key, str(socket))
+    if not found and socket.exists() and not socket.is_socket():
+        problem = f"{path} exists, and is not a socket"
+        found.append(Finding(key, problem, "stat", "remove it, or use another path"))
+    return found
 
 
 def check_folder(key: str, path: str, *, is_written: bool = True) -> list[Finding]:

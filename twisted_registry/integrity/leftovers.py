@@ -102,7 +102,7 @@ class LeftoverCheck:
             yield Finding(
                 FindingKind.LEFTOVERS,
                 "",
-                f"{count} temporary files that a crash left",
+                f"{count} temporary {'file' if count == 1 else 'files'} that a crash left",
                 repair=self._sweep,
             )
 
