@@ -231,10 +231,10 @@ def test_quotas_come_and_go_in_all_processes(folder):
         wait_until(lambda: put_blob(server, b"y" * 60) == 403)
         configure(folder, limit(200), 2)
         reload(server, 2)
-        assert put_blob(server, b"z" * 60) == 201
+        wait_until(lambda: put_blob(server, b"z" * 60) == 201)
         configure(folder, "", 2)
         reload(server, 3)
-        assert put_blob(server, b"w" * 500) == 201
+        wait_until(lambda: put_blob(server, b"w" * 500) == 201)
         status, _, lines = server.stop()
     assert status == 0
     assert "Traceback" not in "\n".join(lines)
