@@ -397,6 +397,10 @@ def test_redis_ignores_the_size_of_the_memory_cache():
             "addr: 'a:1,b:1'",
             "redis.addr: got 'a:1,b:1', expected HOST:PORT of one server (f line 3)",
         ),
+        (
+            "addr: 'redis://a:1'",
+            "redis.addr: got 'redis://a:1', expected HOST:PORT of one server (f line 3)",
+        ),
         ("addrs: ['a:1, b:1']", "redis.addrs[0]: got 'a:1, b:1', expected HOST:PORT of one server"),
         ("addr: 'a:1', mastername: m", "redis.mastername: sentinels cannot be used; name the"),
         ("addr: 'a:1', sentinelusername: m", "redis.sentinelusername: sentinels cannot be used"),

@@ -77,9 +77,3 @@ def test_metrics_have_a_path_beside_the_other_pages(path: str):
 def test_another_path_of_metrics_is_a_fault(path: str):
     (line,) = fault_lines(f"{MEMORY}http: {{debug: {{prometheus: {{path: {path}}}}}}}\n")
     assert f"got '{path}', expected a path such as /metrics, without / at its end" in line
-
-
-def test_both_addresses_cannot_be_the_same():
-    (line,) = fault_lines(f"{MEMORY}http: {{addr: 'a:1', debug: {{addr: 'a:1'}}}}\n")
-    assert line.startswith("http.debug.addr: got that of http.addr, expected an address of its own")
-    load_config(f"{MEMORY}http: {{addr: 'a:0', debug: {{addr: 'a:0'}}}}\n")

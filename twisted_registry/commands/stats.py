@@ -220,7 +220,7 @@ def _total_rows(totals: StoreTotals) -> Iterable[tuple[str, str]]:
     yield "blobs", _format_total(totals.blobs, "file")
     yield "unreferenced", _format_total(totals.unreferenced, "file")
     yield "uploads", _format_total(totals.uploads, "unfinished upload")
-    yield "trash", _format_total(totals.trash, "item")
+    yield "trash", f"{_format_total(totals.trash, 'file')}, with the history of tags"
     if totals.quarantine.count:
         yield "quarantine", _format_total(totals.quarantine, "file")
     growth = (

@@ -420,8 +420,6 @@ def _check_http(configuration: Configuration, report: Report) -> None:
         hint = "; set http.net to unix to listen on a path" if http.addr.startswith("/") else ""
         report.add_fault("http.addr", f"got {quote_value(http.addr)}", f"{expected}{hint}")
     else:
-        if http.addr == http.debug.addr and http.address.port:
-            report.add_fault("http.debug.addr", "got that of http.addr", "an address of its own")
         _check_workers(configuration, report)
         if debug is not None and debug.overlaps(address):
             got = f"got {quote_value(http.debug.addr)}"

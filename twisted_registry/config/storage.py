@@ -519,7 +519,7 @@ def check_redis(redis: Redis | None, report: Report) -> None:
         report.add_fault(
             "redis.addrs", f"got {len(redis.addrs)} servers", "one; a cluster cannot be used"
         )
-    elif set(redis.address) & set(", \t"):
+    elif "://" in redis.address or set(redis.address) & set(", \t"):
         name = "redis.addr" if redis.addr else "redis.addrs[0]"
         report.add_fault(name, f"got {quote_value(redis.address)}", "HOST:PORT of one server")
     for name in ("mastername", "sentinelMasterSet", "sentinelusername", "sentinelpassword"):
