@@ -139,6 +139,19 @@ def test_the_systemd_unit_is_taken_into_account(tmp_path):
     assert problems["descriptors"] == "only 256 connections at the same time"
 
 
+def test_a_user_that_systemd_makes_for_each_start_is_named(tmp_path):
+    path = write_configuration(tmp_path, addr=f"127.0.0.1:{free_port()}")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    systemctl = programs / "systemctl"
+    text = UNIT.format(path=path, user="no-such-user", folder=tmp_path)
+    systemctl.write_text(f"{text}echo ProtectSystem=no\necho DynamicUser=yes\n")
+    systemctl.chmod(0o755)
+    status, document = doctor(tmp_path, path, PATH=f"{programs}:{os.environ['PATH']}")
+    assert (status, subjects(document)) == (0, [])
+    assert "user" in subjects(document, "warning")
+
+
 def test_a_bucket(tmp_path, object_stores):
     store = object_stores.get("moto")
     settings = {"endpoint": store.endpoint, "access": store.access_key, "port": free_port()}

@@ -118,6 +118,11 @@ def test_space_and_inodes(tmp_path, status, expected):
         assert f"statvfs of {tmp_path}: " in each.evidence
 
 
+def test_the_space_of_a_path_that_cannot_be_looked_at_is_that_of_a_folder_above(tmp_path):
+    too_long = tmp_path / ("x" * 300) / "store"
+    assert check_space(KEY, str(too_long), statvfs=disk(free=50)) == []
+
+
 def test_the_watermark_counts(tmp_path):
     assert check_space(KEY, str(tmp_path), 0.6, disk(free=50)) == []
     (found,) = check_space(KEY, str(tmp_path), 0.4, disk(free=50, inodes=90))

@@ -122,6 +122,11 @@ def _take_rights(user: str | None, unit: Unit | None) -> list[Finding]:
 
     :raises WrongUsage: if a user that was named does not exist, or this process is not root's.
     """
+    if user is None and unit is not None and unit.is_dynamic:
+        problem = f"the rights of {user_name()} are checked: only the service may enter its folders"
+        advice = "use the user of conf/twisted-registry.sysusers, without DynamicUser=yes"
+        evidence = f"DynamicUser= of {NAME}"
+        return [Finding("user", problem, evidence, advice, is_warning=True)]
     name = user or (unit.user if unit is not None else "")
     if not name or name == user_name():
         return []

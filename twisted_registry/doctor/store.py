@@ -92,7 +92,9 @@ def check_space(
     :param refuse: the part from which the registry refuses pushes; 0 for none.
     :param statvfs: :func:`os.statvfs`.
     """
-    folder = next((each for each in (Path(root), *Path(root).parents) if each.exists()), Path("/"))
+    # Path.exists() raises errors, such as those of folders that may not be entered.
+    above = (Path(root), *Path(root).parents)
+    folder = next((each for each in above if os.path.exists(each)), Path("/"))  # noqa: PTH110
     status = statvfs(str(folder))
     found = []
     for what, free, total in (

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NAME = "twisted-registry.service"
 _PROPERTIES = (
-    *("ExecStart", "User", "WorkingDirectory", "LimitNOFILE"),
+    *("ExecStart", "User", "DynamicUser", "WorkingDirectory", "LimitNOFILE"),
     *("AmbientCapabilities", "CapabilityBoundingSet"),
     *("ProtectSystem", "ProtectHome", "ReadWritePaths", "StateDirectory", "LogsDirectory"),
 )
@@ -34,6 +34,7 @@ class Unit:
     :ivar may_bind_low: whether it may listen on ports below 1024.
     :ivar writable: the paths that it may write to; None for all.
     :ivar hides_homes: whether home directories are hidden.
+    :ivar is_dynamic: whether systemd makes the user for each start.
     """
 
     user: str
@@ -42,6 +43,7 @@ class Unit:
     may_bind_low: bool
     writable: tuple[str, ...] | None
     hides_homes: bool
+    is_dynamic: bool
 
     def check_paths(self, paths: Iterable[tuple[str, str]]) -> list[Finding]:
         """Find paths that the restrictions of the unit exclude.
@@ -98,6 +100,7 @@ def _parse(settings: Mapping[str, str]) -> Unit:
         _LOW_PORTS in gets.intersection(words("CapabilityBoundingSet")),
         tuple(writable) if settings.get("ProtectSystem") == "strict" else None,
         settings.get("ProtectHome") in {"yes", "tmpfs"},
+        settings.get("DynamicUser") == "yes",
     )
 
 
