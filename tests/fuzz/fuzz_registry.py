@@ -67,12 +67,12 @@ WARM_UP = 1 / 3
 #: The growth of memory that is no leak: holes between blocks, and what the allocator keeps for each
 #: thread.
 MAX_MEMORY_KIB = 4096
-#: Pools of threads grow on demand, and so does what they hold open.
-MAX_FILES, MAX_THREADS = 10, 10
+#: Pools grow up to a thread for each client when the machine is busy, and so does what is open.
+MAX_FILES, MAX_THREADS = 40, 40
 #: From this number of inputs on, the caches of paths are filled first; more than they hold.
 LONG, CACHED_PATHS = 10_000, 20_000
 #: The growth of blocks for each input that is no leak. Caches fill during the whole of a short run.
-MAX_BLOCKS_LONG, MAX_BLOCKS_SHORT = 0.1, 10.0
+MAX_BLOCKS_LONG, MAX_BLOCKS_SHORT = 0.1, 20.0
 SAMPLE_EVERY, PROGRESS_EVERY = 250, 10_000
 
 NAMES = ["a", "a/b", "team/app", "A", "a//b", "_catalog", "a" * 250, "..", "%2e%2e", "a%2Fb", "é"]

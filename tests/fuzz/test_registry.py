@@ -54,8 +54,8 @@ SAMPLE = Sample(Usage(1, 10, 5, 50_000), Held(1000, Counter({"dict": 7})), 0)
     [
         (evolve(SAMPLE, uploads=1), "1 uploads were left"),
         (evolve(SAMPLE, usage=Usage(3, 10, 5, 0)), "2 connections were left"),
-        (evolve(SAMPLE, usage=Usage(1, 30, 5, 0)), "20 more files"),
-        (evolve(SAMPLE, usage=Usage(1, 10, 25, 0)), "20 more threads"),
+        (evolve(SAMPLE, usage=Usage(1, 60, 5, 0)), "50 more files"),
+        (evolve(SAMPLE, usage=Usage(1, 10, 55, 0)), "50 more threads"),
         (
             evolve(SAMPLE, held=Held(1101, Counter({"dict": 9}))),
             "101 more blocks, among them 2 dict",
