@@ -259,7 +259,10 @@ def test_explain_prints_why_a_digest_is_kept(filled):
     assert out.splitlines()[1] == (
         "deleted by the next collection after its grace period, which is over"
     )
-    _, out, _ = run(*COLLECT, "--json", "--explain", digest_of(b"kept layer"), path, cwd=folder)
+    status, out, err = run(
+        *COLLECT, "--json", "--explain", digest_of(b"kept layer"), path, cwd=folder
+    )
+    assert (status, err) == (0, [])
     found = json.loads(out)
     assert (found["kept"], found["goes"], found["size"]) == (True, None, 10)
     assert datetime.fromisoformat(found["stored"]) <= datetime.now(UTC)

@@ -251,8 +251,9 @@ def _print_result(
         sys.stdout.write(f"{blobs} and {manifests} kept for now, younger than {limit}\n")
     if result.leased:
         end = datetime.now(UTC).timestamp() + longest_presence_s(configuration)
+        them = "it" if result.leased == 1 else "them"
         sys.stdout.write(
-            f"{format_count(result.leased, 'item')} kept, because clients asked for them lately;"
+            f"{format_count(result.leased, 'item')} kept, because clients asked for {them} lately;"
             f" can be deleted after {format_time(end)}, or earlier, unless clients ask"
             " again; --wait waits for that\n"
         )
