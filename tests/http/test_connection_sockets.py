@@ -114,16 +114,20 @@ async def test_a_paused_body_stops_the_sender(server, file_kit):
     peer.transport.abortConnection()
 
 
+@pytest.mark.parametrize(("size", "piece"), [(50_000, 65536), (8 * MIB, MIB)])
 @pytest_twisted.ensureDeferred
-async def test_a_large_body_is_read_in_large_pieces(tcp, file_kit):
-    body = bytes(8 * MIB)
+async def test_reads_are_small_but_for_bodies(tcp, file_kit, size, piece):
+    """A large block is allocated for a read only if much is expected."""
+    body = bytes(size)
     peer = await tcp.connect()
-    peer.transport.write(get(b"/s/take", b"Content-Length: %d" % len(body), method=b"PUT"))
+    peer.transport.write(get(b"/s/take", b"Content-Length: %d" % size, method=b"PUT"))
+    await until(lambda: file_kit.sinks)
+    (channel,) = tcp.site.connections
+    assert channel.transport.bufferSize == piece
     peer.transport.write(body)
-    await peer.until(b"%d " % len(body))
-    channel = next(iter(tcp.site.connections))
-    assert channel.transport.bufferSize == 65536
-    assert file_kit.sinks[0].pieces < len(body) / 65536
+    await peer.until(b"%d " % size)
+    assert channel.transport.bufferSize == 8192
+    assert file_kit.sinks[0].pieces < size / 8192
 
 
 @pytest_twisted.ensureDeferred

@@ -63,10 +63,13 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-# Size of a read inside a large body: fewer calls, and pieces that are worth a hop to a thread.
+# Size of a read of heads and of bodies up to this length. Twisted allocates that much for each read
+# and shrinks it to what has arrived: what is kept of many reads would leave large gaps in memory.
+_HEAD_READ_BYTES = 8 * 1024
+# Size of a read of longer bodies, and their largest length.
+_SMALL_BODY_BYTES = 64 * 1024
+# Size of a read of large bodies: fewer calls, and pieces that are worth a hop to a thread.
 _BODY_READ_BYTES = 1024 * 1024
-# Bodies above this length are read in such reads.
-_LARGE_BODY_BYTES = _BODY_READ_BYTES // 16
 # A read of this size shows a fast sender, whose body a thread may read directly from the socket.
 DIRECT_READ_MIN_BYTES = 256 * 1024
 
@@ -108,7 +111,7 @@ class HTTPConnection(Protocol):
         self._body_rate: MinimumRate | None = None
         self._expects_continue = False
         self._reading = True
-        self._large_reads = False
+        self._read_bytes = 0  # the size of a read
         self._last_read_was_large = False
         self._direct_read: DirectRead | None = None  # a thread reads the socket
         self._discarded_bytes = 0  # received after the last request
@@ -144,6 +147,7 @@ class HTTPConnection(Protocol):
         self.output = make_output(
             transport, self.clock, self._progressed, self._drained, self.site.tls_send_slots
         )
+        self._set_read_size(_HEAD_READ_BYTES)
         self._timeouts_s = timeouts(self._limits, is_plain_socket=self.output.is_plain_socket)
         self._update_deadline()
         self.site.connection_opened(self)
@@ -226,7 +230,7 @@ class HTTPConnection(Protocol):
         elif event is END_OF_BODY:
             self._events.popleft()
             self._body = self._body_rate = None
-            self._set_large_reads(large=False)
+            self._set_read_size(_HEAD_READ_BYTES)
             if body is not None:
                 body.end()
         elif isinstance(event, ParseError) and self.request is not None and body is not None:
@@ -334,15 +338,17 @@ class HTTPConnection(Protocol):
             request = self.request
             if head.body_bytes_read == 0 and request is not None and not request.startedWriting:
                 self.output.write(CONTINUE)
-        if head.length is None or head.length > _LARGE_BODY_BYTES:
-            self._set_large_reads(large=True)
+        if head.length is None or head.length > _SMALL_BODY_BYTES:
+            self._set_read_size(_BODY_READ_BYTES)
+        elif head.length > _HEAD_READ_BYTES:
+            self._set_read_size(_SMALL_BODY_BYTES)
 
-    def _set_large_reads(self, *, large: bool) -> None:
-        if large is not self._large_reads and self.output.supports_direct_io:
-            self._large_reads = large
-            self._transport.bufferSize = (
-                _BODY_READ_BYTES if large else type(self._transport).bufferSize
-            )
+    def _set_read_size(self, size: int) -> None:
+        if size != self._read_bytes and self.output.supports_direct_io:
+            self._read_bytes = size
+            # TLS allocates what a record has; few records in a read would only be slower.
+            is_plain = self.output.is_plain_socket
+            self._transport.bufferSize = size if is_plain else max(size, _SMALL_BODY_BYTES)
 
     def _start_direct_read(self) -> None:
         """Let the consumer of the body read from the socket, if that is worth a thread."""
