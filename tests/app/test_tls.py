@@ -69,7 +69,9 @@ def test_the_last_response_of_a_drain_arrives(tmp_path):
         assert connection.sock.recv(1000).startswith(b"HTTP/1.1 100")
         connection.send(b"first")
         served.process.terminate()
-        wait_until(lambda: any("no new connections" in line for line in served.lines))
+        wait_until(
+            lambda: any("no new connections are accepted: https" in line for line in served.lines)
+        )
         connection.send(b"other")
         assert connection.getresponse().getheader("Range") == "0-9"
         connection.close()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
     from twisted.python.failure import Failure
 
+    from twisted_registry.app.tls import TLSService
     from twisted_registry.config.http import Address
     from twisted_registry.http.site import HTTPSite
 
@@ -70,15 +71,19 @@ class HTTPService(Service):
         clock: Any,
         drain_seconds: float,
         key: str = "http.addr",
+        *,
+        secure: bool = False,
     ) -> None:
         """Prepare to listen.
 
         :param key: the key and value of the address in the configuration, for errors.
+        :param secure: whether the endpoint uses TLS.
         """
         self._endpoint = endpoint
         self._site = site
         self._clock = clock
         self._key = key
+        self._secure = secure
         self.drain_seconds = drain_seconds
         self.port: IListeningPort | None = None
         self.address: object = None
@@ -97,6 +102,10 @@ class HTTPService(Service):
         self.port = port
         self.address = port.getHost()
 
+    def describe_address(self) -> tuple[str, str]:
+        """Return the address, see :func:`describe_address`."""
+        return describe_address(self.address, secure=self._secure)
+
     def stopService(self) -> Deferred[None]:
         """Accept no more connections, wait for requests in progress, then close the others."""
         super().stopService()
@@ -105,7 +114,7 @@ class HTTPService(Service):
     async def _stop(self) -> None:
         if self.port is not None:
             await maybeDeferred(self.port.stopListening)
-            address = describe_address(self.address)[0]
+            address, _ = self.describe_address()
             log.info("no new connections are accepted: {address}", address=address)
         drained = self._site.drain()
         if self.drain_seconds > 0:
@@ -117,6 +126,24 @@ class HTTPService(Service):
         # The transports report their end in the next reactor iteration. Handlers then begin to
         # save their work, and the storage must see that before it is closed.
         await deferLater(self._clock, 0)
+
+
+def log_address(listener: HTTPService, tls: TLSService | None, prefix: str) -> None:
+    """Log where the registry listens, and how clients use it.
+
+    :param prefix: of the paths; clients expect ``/v2/`` at the root, so that only the proxy in
+        front of a registry with a prefix knows the address for them.
+    """
+    text, host = listener.describe_address()
+    log.info("listening on {address}", address=text)
+    if tls is not None:
+        tls.log_client_advice(listener.address)
+        host = tls.public_host(host)
+    if host and not prefix:
+        log.info(
+            "to push an image: docker tag IMAGE {target} && docker push {target}",
+            target=f"{host}/NAME",
+        )
 
 
 def _explain_listen_error(error: Any) -> str:

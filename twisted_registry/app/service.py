@@ -21,8 +21,8 @@ from twisted_registry.app.audit import open_audit_log, record_change_of_rules
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import (
     HTTPService,
-    describe_address,
     descriptor_limit,
+    log_address,
     log_descriptors,
     make_endpoint,
 )
@@ -489,7 +489,14 @@ class RegistryService(MultiService):
                 endpoint = self._tls.wrap_endpoint(endpoint)
         except StartError as error:
             raise StartError(f"{key}: {error}") from error
-        listener = HTTPService(endpoint, self.site, self._reactor, http.draintimeout, key)
+        listener = HTTPService(
+            endpoint,
+            self.site,
+            self._reactor,
+            http.draintimeout,
+            key,
+            secure=self._tls is not None,
+        )
         listener.setName("http")
         listener.setServiceParent(self)
         super().privilegedStartService()
@@ -569,20 +576,7 @@ class RegistryService(MultiService):
         if not self._listens:
             return
         log_descriptors(self.site.limits.connections)
-        self._log_address(self.getServiceNamed("http").address)
-
-    def _log_address(self, address: object) -> None:
-        text, host = describe_address(address, secure=self._tls is not None)
-        log.info("listening on {address}", address=text)
-        if self._tls is not None:
-            self._tls.log_client_advice(address)
-            host = self._tls.public_host(host)
-        # Clients expect /v2/ at the root. With a prefix, only the proxy in front knows the address.
-        if host and not self._configuration.http.prefix:
-            log.info(
-                "to push an image: docker tag IMAGE {target} && docker push {target}",
-                target=f"{host}/NAME",
-            )
+        log_address(self.getServiceNamed("http"), self._tls, self._configuration.http.prefix)
 
     def reload(self, loaded: LoadedConfiguration | None = None) -> Deferred[str]:
         """Open the audit log again, apply a configuration, and read its files again.
@@ -654,8 +648,7 @@ class RegistryService(MultiService):
         """Return where the registry listens, and with how many processes."""
         if "http" not in self.namedServices:
             return "Not listening"
-        address = self.getServiceNamed("http").address
-        text, _ = describe_address(address, secure=self._tls is not None)
+        text, _ = self.getServiceNamed("http").describe_address()
         count = self._configuration.http.workers
         return f"Listening on {text}" + (f" with {count} processes" if count > 1 else "")
 
