@@ -51,7 +51,7 @@ def test_the_wheel_has_the_package_the_plugin_and_the_licence():
     shared = f"{NAME}.data/data/share/doc/twisted-registry/"
     assert {name for name in names if name.startswith(shared)} == {
         f"{shared}{path}"
-        for path in in_repository("conf", "*.rst")
+        for path in in_repository("conf", "*.rst", "docs/openapi.yaml", "compose.yml")
         if not path.startswith("tests/")
     }
     code = {name for name in names - information if not name.startswith(shared)}
