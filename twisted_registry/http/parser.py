@@ -90,7 +90,7 @@ class RequestHead:
 
 
 class HeadCache:
-    """Parsed heads of requests without a body, by the SHA-256 of the bytes of the request.
+    """Parsed heads of requests without a body, by the bytes of the request or their SHA-256.
 
     Clients of one kind send the same bytes for the same resource. Between two requests the parser
     has no state, so equal bytes have an equal head. All connections of a site share the cache.
@@ -116,13 +116,13 @@ class HeadCache:
         """
         start = data.find(_AUTHORIZATION)
         if start < 0:
-            return self._heads.get(sha256(data).digest())
+            return self._heads.get(_key_of(data))
         limits = self._limits
         cut = None if len(data) > limits.header_bytes else _cut_credentials(data, start)
         if cut is None:
             return None
         rest, credentials = cut
-        head = self._heads.get(sha256(rest).digest())
+        head = self._heads.get(_key_of(rest))
         if head is None or len(head.headers) >= limits.header_count:
             return None
         return head.replace_headers(
@@ -151,9 +151,15 @@ class HeadCache:
             and _UNCACHED_FIELDS.isdisjoint(head.fields)
             and max(map(len, chain([head.target], *head.headers))) <= MAX_CACHED_PART_BYTES
         ):
-            self._heads[sha256(data).digest()] = head
+            # A copy: the bytes that were read lie in the block of the read.
+            self._heads[_key_of(bytes(memoryview(data)))] = head
             if len(self._heads) > MAX_CACHED_HEADS:
                 del self._heads[next(iter(self._heads))]
+
+
+def _key_of(data: bytes) -> bytes:
+    """Return the key of a request in the cache, short enough for Python's own pools."""
+    return data if len(data) <= MAX_CACHED_PART_BYTES else sha256(data).digest()
 
 
 def _cut_credentials(data: bytes, start: int) -> tuple[bytes, bytes] | None:

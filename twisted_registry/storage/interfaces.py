@@ -20,6 +20,7 @@ Drivers return Deferreds, never block the reactor, and raise only the errors bel
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from attrs import field, frozen
@@ -42,6 +43,7 @@ _PATH_PATTERN = re.compile(rf"{_NAME}(?:/{_NAME})*")
 _NAME_PATTERN = re.compile(_NAME)
 #: Limit of a component on every common file system.
 _MAX_NAME_BYTES = 255
+_MAX_CACHED_PATHS = 1024
 
 
 def is_name(name: str) -> bool:
@@ -49,6 +51,7 @@ def is_name(name: str) -> bool:
     return _NAME_PATTERN.fullmatch(name) is not None and _is_text(name)
 
 
+@lru_cache(maxsize=_MAX_CACHED_PATHS)
 def is_path(path: str) -> bool:
     """Return whether ``path`` is valid and is not the root."""
     return _PATH_PATTERN.fullmatch(path) is not None and _is_text(path) and not _has_long_name(path)
