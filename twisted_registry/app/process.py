@@ -15,6 +15,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPublisher
 
+from twisted_registry.app.allocator import limit_arenas
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import initial_environment, raise_descriptor_limit
 from twisted_registry.app.logs import finish_logs, make_hooks_log, make_process_log
@@ -42,6 +43,7 @@ def serve_until_stopped(loaded: LoadedConfiguration, reactor: Any) -> int:
         if a second one has cut requests.
     """
     raise_descriptor_limit()
+    limit_arenas()
     process_log = make_process_log(loaded.configuration)
     globalLogBeginner.beginLoggingTo([process_log.observer], redirectStandardIO=False)
     try:
@@ -110,6 +112,7 @@ def make_twistd_service(
         lines = (f"twisted-registry: {line}" for line in error.lines())
         raise SystemExit("\n".join(lines)) from error
     raise_descriptor_limit()
+    limit_arenas()
     observer = None
     if _twistd_logs(options):
         process_log = make_hooks_log(loaded.configuration)

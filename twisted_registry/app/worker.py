@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger, globalLogBeginner
 
+from twisted_registry.app.allocator import limit_arenas
 from twisted_registry.app.logs import make_worker_log
 from twisted_registry.app.process import open_access_log, run_service
 from twisted_registry.app.service import RegistryService
@@ -39,6 +40,7 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
     handover = Handover.read(control)
     if handover is None:
         return 0
+    limit_arenas()
     loaded = handover.loaded
     process_log = make_worker_log(loaded.configuration)
     globalLogBeginner.beginLoggingTo([process_log.observer], redirectStandardIO=False)
