@@ -11,11 +11,10 @@ LONG = Options(1800)
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param(SHORT, id="short"),
+        pytest.param(SHORT, id="short", marks=pytest.mark.timeout(400)),
         pytest.param(LONG, id="long", marks=[pytest.mark.nightly, pytest.mark.timeout(2400)]),
     ],
 )
