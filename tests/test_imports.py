@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 #: Imports for type checkers count as well.
 LAYERS = {
     "oci": (),
+    "frame": (),
     "tls": ("http.interfaces", "storage.files"),
     "logs": ("http.request_id",),
     "metrics": ("repository.interfaces", "storage.interfaces"),
@@ -62,23 +63,23 @@ LAYERS = {
     "app": (
         *("acme", "api", "auth", "config", "gc", "health", "http", "integrity", "logs"),
         *("metrics", "notifications", "oci", "repository", "statistics", "storage", "tls"),
-        *("doctor", "maintenance", "tokens", "tracing", "workers", ""),
+        *("doctor", "frame", "maintenance", "tokens", "tracing", "workers", ""),
     ),
     "commands": (
         *("app", "auth", "config", "gc", "integrity", "maintenance", "notifications", "oci"),
-        *("doctor", "repository", "statistics", "storage", "tokens", ""),
+        *("doctor", "frame", "repository", "statistics", "storage", "tokens", ""),
     ),
     "testing": (
         *("app", "api", "auth", "config", "http", "metrics", "repository", "storage", "tls"),
         "oci",
     ),
-    "cli": ("app.errors", "commands.parser"),
+    "cli": ("frame.errors", "commands.parser"),
     "tap": ("app", ""),
     "__main__": ("cli",),
     "pytest_plugin": ("testing",),
     # For type checkers; they are imported when they are first used.
     "": (
-        *("app.embedding", "app.errors", "app.service", "auth.interfaces", "config.document"),
+        *("app.embedding", "frame.errors", "app.service", "auth.interfaces", "config.document"),
         *("config.loading", "repository.interfaces", "storage.interfaces"),
     ),
 }

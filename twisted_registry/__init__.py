@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from twisted_registry.app.embedding import RegistryRoot, make_resource
-    from twisted_registry.app.errors import StartError
     from twisted_registry.app.service import RegistryService
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.config.document import ConfigurationError
     from twisted_registry.config.loading import load as load_configuration
+    from twisted_registry.frame.errors import StartError
     from twisted_registry.repository.interfaces import Event, IRegistryListener
     from twisted_registry.storage.interfaces import IStorageDriver
 
@@ -41,7 +41,7 @@ _MODULES = {
     "IStorageDriver": "storage.interfaces",
     "RegistryRoot": "app.embedding",
     "RegistryService": "app.service",
-    "StartError": "app.errors",
+    "StartError": "frame.errors",
     "load_configuration": "config.loading",
     "make_resource": "app.embedding",
 }

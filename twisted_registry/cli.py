@@ -12,8 +12,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.parser import COMMANDS, import_command, make_parser
+from twisted_registry.frame.errors import CommandFailed
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -30,9 +30,9 @@ from tests.support.tokens import (
     x5c,
 )
 from twisted_registry import auth
-from twisted_registry.app.errors import StartError, install_command
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load
+from twisted_registry.frame.errors import StartError, install_command
 
 ME = {"Authorization": basic_header("me", "secret")}
 LAYER = b"layer"

@@ -28,10 +28,10 @@ from tests.support.processes import (
 )
 from tests.support.services import HTTP, header, run_service
 from twisted_registry.app.audit import AuditFile, open_audit_log, rules_digest
-from twisted_registry.app.errors import StartError
 from twisted_registry.auth.audit import AuditRecord
 from twisted_registry.auth.check_queue import FREE_FAILURES
 from twisted_registry.config.loading import load_text
+from twisted_registry.frame.errors import StartError
 
 LAYER, CONFIG = b"layer", b"{}"
 DIGEST = digest_of(LAYER)

@@ -27,9 +27,9 @@ from tests.support.processes import (
 from tests.support.receiver import Receiver
 from tests.support.services import HTTP, MEMORY, run_service
 from twisted_registry.app.debug import is_loopback
-from twisted_registry.app.errors import install_command
 from twisted_registry.config.document import MASK
 from twisted_registry.config.http import parse_address
+from twisted_registry.frame.errors import install_command
 
 DEBUG = "  debug: {{addr: '127.0.0.1:0', prometheus: {{enabled: true, path: /a/metrics}}}}\n"
 

@@ -17,9 +17,9 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
 from zope.interface.verify import verifyObject
 
-from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import describe_address, make_endpoint
 from twisted_registry.config.http import Address, parse_address
+from twisted_registry.frame.errors import StartError
 
 
 @pytest.mark.parametrize(

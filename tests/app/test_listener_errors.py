@@ -11,9 +11,9 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
-from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import HTTPService, make_endpoint
 from twisted_registry.config.http import parse_address
+from twisted_registry.frame.errors import StartError
 
 
 class Refusing:

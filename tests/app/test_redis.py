@@ -14,10 +14,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, capturedLogs
 from zope.interface.verify import verifyObject
 
-from twisted_registry.app.errors import StartError
 from twisted_registry.app.redis import RedisDescriptorCache, make_redis_endpoint
 from twisted_registry.app.stores import make_descriptor_cache
 from twisted_registry.config.loading import load
+from twisted_registry.frame.errors import StartError
 from twisted_registry.oci.digest import Digest
 from twisted_registry.repository.cache import IDescriptorCache, MemoryDescriptorCache
 

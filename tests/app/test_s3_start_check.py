@@ -10,13 +10,13 @@ from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 
 from tests.storage.s3.fake_agent import Agent, Response, make_client, refusal, xml
-from twisted_registry.app.errors import StartError
 from twisted_registry.app.s3 import (
     BucketCheck,
     check_bucket,
     find_misconfiguration,
     require_bucket,
 )
+from twisted_registry.frame.errors import StartError
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import (
     AccessDenied,

@@ -19,10 +19,10 @@ from twisted.logger import globalLogPublisher
 from tests.storage.s3.scripted_server import Script, Store, answer
 from tests.support.processes import ROOT, SERVE, TWISTD, RegistryProcess, run, wait_until
 from tests.support.s3_servers import client
-from twisted_registry.app.errors import StartError
 from twisted_registry.app.s3 import make_s3_driver
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load_text
+from twisted_registry.frame.errors import StartError
 from twisted_registry.storage.s3.errors import NoSuchBucket
 from twisted_registry.storage.s3.files import CopyOptions
 

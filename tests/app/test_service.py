@@ -18,10 +18,10 @@ from twisted.logger import formatEvent, globalLogPublisher
 from tests.support.manifests import descriptor, digest_of, image
 from tests.support.processes import CONFIGURATION, write_configuration
 from tests.support.services import HTTP, MEMORY, header, run_service
-from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import initial_environment
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load
+from twisted_registry.frame.errors import StartError
 from twisted_registry.integrity.scrub import ScrubResult
 from twisted_registry.maintenance.purge import UploadPurgeResult
 from twisted_registry.oci.digest import Digest

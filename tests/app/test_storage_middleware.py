@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.internet import reactor
 
-from twisted_registry.app.errors import StartError
 from twisted_registry.app.middleware import apply_middleware
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load_text
+from twisted_registry.frame.errors import StartError
 from twisted_registry.storage.interfaces import IPresigner
 
 BUCKET = (

@@ -24,9 +24,9 @@ from tests.support.processes import (
     wait_until,
     write_configuration,
 )
-from twisted_registry.app.errors import StartError
 from twisted_registry.app.tls import TLSService
 from twisted_registry.config.loading import load
+from twisted_registry.frame.errors import StartError
 from twisted_registry.tls.context import missing_ciphers
 
 AUTHORITY = Authority()

@@ -11,8 +11,8 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from tests.support.processes import run, write_configuration
-from twisted_registry.app.errors import StartError, install_command
 from twisted_registry.app.tracing import exporter_names, make_tracing
+from twisted_registry.frame.errors import StartError, install_command
 
 pytest.importorskip("opentelemetry.sdk", reason="install the extra test")
 

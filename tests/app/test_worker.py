@@ -21,10 +21,10 @@ from twisted.internet.task import deferLater
 
 from tests.support.processes import write_configuration
 from twisted_registry.app import process, worker
-from twisted_registry.app.errors import StartError
 from twisted_registry.app.service import RegistryService
 from twisted_registry.app.stopping import limit_stop
 from twisted_registry.config.loading import load
+from twisted_registry.frame.errors import StartError
 from twisted_registry.workers.handover import STOP_MESSAGE, Handover, encode_message
 from twisted_registry.workers.port import ProcessTable
 

@@ -10,8 +10,8 @@ import pytest
 from tests.commands.image_push import push
 from tests.commands.operator_shell import TRASH_CONFIGURATION, Operator
 from tests.support.processes import SERVE, RegistryProcess, run, wait_until, write_configuration
-from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.trash import TrashTarget, parse_time
+from twisted_registry.frame.errors import CommandFailed
 from twisted_registry.oci.digest import Digest
 
 

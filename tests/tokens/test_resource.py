@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from tests.support.passwords import basic_header, password_lines
 from tests.support.services import HTTP, MEMORY, header, run_service
-from twisted_registry.app.errors import StartError
+from twisted_registry.frame.errors import StartError
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.memory import MemoryDriver

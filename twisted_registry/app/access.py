@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 from attrs import field, frozen
 from twisted.logger import Logger
 
-from twisted_registry.app.errors import StartError, require_extra
 from twisted_registry.auth.access import (
     AnonymousOnly,
     AuthenticatedPolicy,
@@ -27,6 +26,7 @@ from twisted_registry.auth.htpasswd import HtpasswdInvalid
 from twisted_registry.auth.login_cache import LoginCache
 from twisted_registry.auth.rules import AccessPolicy, AccessRule, Right
 from twisted_registry.config.loading import explain_read_error
+from twisted_registry.frame.errors import StartError, require_extra
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_registry.app.errors import StartError
 from twisted_registry.auth.audit import AuditRecord, IAuditLog
 from twisted_registry.config.loading import masked_data
+from twisted_registry.frame.errors import StartError
 from twisted_registry.repository import layout
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 

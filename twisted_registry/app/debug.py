@@ -21,11 +21,11 @@ from twisted_registry import __version__
 from twisted_registry.api.context import Query, get_caller, get_header_fields
 from twisted_registry.api.response import JSON, Response
 from twisted_registry.api.root import JSONResource, PageResource, make_error_body, put_path
-from twisted_registry.app.errors import StartError, require_extra
 from twisted_registry.app.inspection import Inspector
 from twisted_registry.app.listener import HTTPService, describe_address, make_endpoint
 from twisted_registry.auth.interfaces import MAINTENANCE
 from twisted_registry.config.http import parse_address
+from twisted_registry.frame.errors import StartError, require_extra
 from twisted_registry.health.profile import MAX_SECONDS, format_stacks, render_flame_graph
 from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.proxies import TrustedProxies

@@ -15,7 +15,6 @@ from attrs import field, frozen
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
-from twisted_registry.app.errors import StartError
 from twisted_registry.app.logs import make_mail_server
 from twisted_registry.app.middleware import apply_middleware
 from twisted_registry.app.start_checks import audit_path, check_start, written_folders
@@ -33,6 +32,7 @@ from twisted_registry.doctor.network import (
 )
 from twisted_registry.doctor.runner import Check, on_thread
 from twisted_registry.doctor.store import check_file_system, check_space, check_store
+from twisted_registry.frame.errors import StartError
 from twisted_registry.http.client import make_agent
 from twisted_registry.repository import layout
 from twisted_registry.storage.s3.files import KeyMapping

@@ -29,7 +29,7 @@ from twisted.internet.tcp import Port
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_registry.app.errors import StartError
+from twisted_registry.frame.errors import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted_registry.app.errors import StartError
 from twisted_registry.config.middleware import CLOUDFRONT, REDIRECT
+from twisted_registry.frame.errors import StartError
 from twisted_registry.http.client import make_agent
 from twisted_registry.storage.middleware.aws_ip_ranges import AWSClients
 from twisted_registry.storage.middleware.cloudfront import CloudFront, CloudFrontSigner

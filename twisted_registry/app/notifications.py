@@ -16,13 +16,13 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
-from twisted_registry.app.errors import StartError
 from twisted_registry.config.notifications import (
     DEFAULT_BACKOFF_S,
     DEFAULT_THRESHOLD,
     DEFAULT_TIMEOUT_S,
 )
 from twisted_registry.doctor.files import check_folder
+from twisted_registry.frame.errors import StartError
 from twisted_registry.http.client import make_agent
 from twisted_registry.http.client_proxies import ProxyInvalid, find_proxy
 from twisted_registry.notifications.envelope import EventSource

@@ -20,8 +20,8 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from twisted_registry.app.errors import StartError
 from twisted_registry.auth.interfaces import IAccessController, IClosableAccessController
+from twisted_registry.frame.errors import StartError
 from twisted_registry.repository.interfaces import IRegistryListener
 from twisted_registry.storage.interfaces import IStorageDriver
 

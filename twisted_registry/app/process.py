@@ -16,13 +16,13 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPublisher
 
 from twisted_registry.app.allocator import limit_arenas
-from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import initial_environment, raise_descriptor_limit
 from twisted_registry.app.logs import finish_logs, make_hooks_log, make_process_log
 from twisted_registry.app.service import RegistryService
 from twisted_registry.app.stopping import CLOSE_S, RELOAD_SIGNALS, STOP_SIGNALS, ProcessStop
 from twisted_registry.config.document import ConfigurationError
 from twisted_registry.config.loading import load
+from twisted_registry.frame.errors import StartError
 from twisted_registry.workers.logs import open_locked_output
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wra
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_registry.app.errors import StartError, require_extra
+from twisted_registry.frame.errors import StartError, require_extra
 from twisted_registry.repository.cache import CacheUse, IDescriptorCache
 
 if TYPE_CHECKING:

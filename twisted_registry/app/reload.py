@@ -14,12 +14,12 @@ from twisted.logger import Logger
 
 from twisted_registry.api.root import NotFoundResource
 from twisted_registry.app.audit import record_change_of_rules
-from twisted_registry.app.errors import StartError
 from twisted_registry.app.maintenance import make_quota_synchronizer
 from twisted_registry.app.settings import change_api_settings, limit_rates
 from twisted_registry.app.stores import make_manifest_policy, parse_quotas
 from twisted_registry.auth.access import OpenAccess
 from twisted_registry.config.changes import find_changes
+from twisted_registry.frame.errors import StartError
 from twisted_registry.repository.quotas import Quotas
 
 if TYPE_CHECKING:

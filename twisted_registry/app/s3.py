@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 
 from twisted_registry import __version__
-from twisted_registry.app.errors import StartError, install_command
+from twisted_registry.frame.errors import StartError, install_command
 from twisted_registry.http.client_proxies import ProxyInvalid, find_proxy
 from twisted_registry.repository import layout
 from twisted_registry.storage.s3.address import (

@@ -18,7 +18,6 @@ from twisted_registry.api.request_log import RequestLog
 from twisted_registry.api.resource import RegistryResource
 from twisted_registry.api.root import make_error_body, make_root, put_path
 from twisted_registry.app.audit import open_audit_log, record_change_of_rules
-from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import (
     HTTPService,
     descriptor_limit,
@@ -58,6 +57,7 @@ from twisted_registry.app.stores import (
 from twisted_registry.app.tracing import make_tracing
 from twisted_registry.auth.access import OpenAccess
 from twisted_registry.config.loading import as_loaded
+from twisted_registry.frame.errors import StartError
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.health.registry import FollowedHealth, HealthRegistry
 from twisted_registry.http.site import AccessLog, HTTPSite

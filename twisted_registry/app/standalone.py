@@ -15,8 +15,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import globalLogBeginner
 
-from twisted_registry.app.errors import CommandFailed
 from twisted_registry.app.gc_freeze import freeze_imports
+from twisted_registry.frame.errors import CommandFailed
 from twisted_registry.logs.lines import make_observer
 from twisted_registry.oci.errors import RegistryError
 
@@ -82,7 +82,7 @@ def run_once(work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = defau
     """Run the reactor until a coroutine ends, or until a signal cancels it.
 
     Warnings are logged to standard error. So is a failure: as one line for an interrupt, a
-    :class:`~twisted_registry.app.errors.CommandFailed` or a
+    :class:`~twisted_registry.frame.errors.CommandFailed` or a
     :class:`~twisted_registry.oci.errors.RegistryError`, otherwise as a traceback.
 
     :param work: returns the coroutine, given the reactor.

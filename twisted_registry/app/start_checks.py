@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twisted_registry.app.errors import StartError, install_command
 from twisted_registry.app.tracing import check_tracing
 from twisted_registry.auth.htpasswd import HtpasswdInvalid, parse_htpasswd
 from twisted_registry.doctor.files import check_appendable, check_file, check_folder, check_socket
 from twisted_registry.doctor.findings import Finding
+from twisted_registry.frame.errors import StartError, install_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

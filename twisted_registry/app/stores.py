@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from twisted.logger import Logger
 
-from twisted_registry.app.errors import StartError
+from twisted_registry.frame.errors import StartError
 from twisted_registry.oci.document import DocumentLimits
 from twisted_registry.repository import layout
 from twisted_registry.repository.cache import MemoryDescriptorCache, NullDescriptorCache

@@ -16,8 +16,8 @@ from twisted.logger import Logger
 from twisted_registry.acme.cache import ACMECache
 from twisted_registry.api.response import Response
 from twisted_registry.api.root import PageResource
-from twisted_registry.app.errors import StartError, require_extra
 from twisted_registry.config.loading import explain_read_error
+from twisted_registry.frame.errors import StartError, require_extra
 from twisted_registry.tls.authority import last_certificate, trust_instructions
 from twisted_registry.tls.context import ClientAuth, TLSOptions, make_context, missing_ciphers
 from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint

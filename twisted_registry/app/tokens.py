@@ -15,10 +15,10 @@ from twisted.logger import Logger
 
 from twisted_registry.api.token import TokenResource
 from twisted_registry.app.access import AccessControl, make_login_cache
-from twisted_registry.app.errors import StartError
 from twisted_registry.auth.access import SchemeAccess
 from twisted_registry.auth.rules import Right
 from twisted_registry.config.loading import explain_read_error
+from twisted_registry.frame.errors import StartError
 from twisted_registry.http.client import make_agent
 from twisted_registry.tokens.keys import (
     KeyCache,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from twisted_registry import __version__
-from twisted_registry.app.errors import StartError, require_extra
+from twisted_registry.frame.errors import StartError, require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from attrs import define, evolve
 
 from twisted_registry.app.audit import open_audit_log
-from twisted_registry.app.errors import CommandFailed, StartError
 from twisted_registry.auth.audit import AuditRecord
+from twisted_registry.frame.errors import CommandFailed, StartError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

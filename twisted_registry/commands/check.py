@@ -6,11 +6,11 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from twisted_registry.app.errors import CommandFailed, StartError
 from twisted_registry.app.start_checks import check_start
 from twisted_registry.commands.configured import add_config_argument, load_or_exit
 from twisted_registry.commands.output import print_error
 from twisted_registry.config.loading import effective_yaml
+from twisted_registry.frame.errors import CommandFailed, StartError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

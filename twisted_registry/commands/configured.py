@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.output import print_error
 from twisted_registry.config.document import ConfigurationError
 from twisted_registry.config.loading import load
+from twisted_registry.frame.errors import CommandFailed
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser

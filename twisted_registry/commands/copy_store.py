@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import asdict
 
 from twisted_registry.app import standalone
-from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.configured import add_json_argument, load_store_or_exit
 from twisted_registry.commands.output import BAR_WIDTH, ProgressBar, format_count, print_json
 from twisted_registry.commands.store import open_store, redraw
+from twisted_registry.frame.errors import CommandFailed
 from twisted_registry.maintenance.store_copy import StoreCopy, StoreCopyResult
 
 if TYPE_CHECKING:

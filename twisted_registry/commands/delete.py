@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
-from twisted_registry.app.errors import CommandFailed, WrongUsage
 from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
     add_config_argument,
@@ -16,6 +15,7 @@ from twisted_registry.commands.configured import (
 )
 from twisted_registry.commands.output import BAR_WIDTH, ProgressBar, format_count, print_json
 from twisted_registry.commands.store import make_registry, run_on_store
+from twisted_registry.frame.errors import CommandFailed, WrongUsage
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.names import NameInvalid, check_name
 

@@ -7,7 +7,6 @@ import pwd
 import sys
 from typing import TYPE_CHECKING, Any
 
-from twisted_registry.app.errors import WrongUsage
 from twisted_registry.commands.configured import add_config_argument, add_listing_arguments
 from twisted_registry.commands.output import format_count, print_json
 from twisted_registry.config.document import ConfigurationError
@@ -16,6 +15,7 @@ from twisted_registry.doctor.files import check_file, user_name
 from twisted_registry.doctor.findings import Finding
 from twisted_registry.doctor.network import find_listener
 from twisted_registry.doctor.unit import NAME, find_unit
+from twisted_registry.frame.errors import WrongUsage
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

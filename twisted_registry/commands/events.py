@@ -7,7 +7,6 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from twisted_registry.app.errors import CommandFailed, WrongUsage
 from twisted_registry.app.notifications import queue_path
 from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
@@ -23,6 +22,7 @@ from twisted_registry.commands.output import (
     print_error,
     print_json,
 )
+from twisted_registry.frame.errors import CommandFailed, WrongUsage
 from twisted_registry.notifications.queue import IN_MEMORY, EventQueue, QueueDamaged
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
-from twisted_registry.app.errors import WrongUsage
 from twisted_registry.app.maintenance import MaintenanceService
 from twisted_registry.commands.configured import (
     add_actions,
@@ -29,6 +28,7 @@ from twisted_registry.commands.output import (
 )
 from twisted_registry.commands.store import make_registry, redraw, run_on_store
 from twisted_registry.config.suggestion import did_you_mean
+from twisted_registry.frame.errors import WrongUsage
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attrs import asdict
 
-from twisted_registry.app.errors import CommandFailed
 from twisted_registry.app.maintenance import make_retention
 from twisted_registry.commands.configured import (
     add_config_argument,
@@ -22,6 +21,7 @@ from twisted_registry.commands.output import (
     print_json,
 )
 from twisted_registry.commands.store import make_registry, run_on_store
+from twisted_registry.frame.errors import CommandFailed
 from twisted_registry.maintenance.lease import TaskLease, TaskRun
 
 if TYPE_CHECKING:

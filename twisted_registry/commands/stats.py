@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict, define, field
 
 from twisted_registry.app.collector import make_statistics
-from twisted_registry.app.errors import WrongUsage
 from twisted_registry.commands.configured import (
     add_config_argument,
     add_listing_arguments,
@@ -31,6 +30,7 @@ from twisted_registry.commands.output import (
 from twisted_registry.commands.stats_watch import Watch
 from twisted_registry.commands.store import run_on_store
 from twisted_registry.config.values import parse_duration
+from twisted_registry.frame.errors import WrongUsage
 from twisted_registry.oci.patterns import GLOB_SYNTAX, GlobInvalid, GlobSet
 from twisted_registry.statistics.store import GROWTH_DAYS, SortKey, StatisticsObserver
 

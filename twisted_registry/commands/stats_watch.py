@@ -12,9 +12,9 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-from twisted_registry.app.errors import StartError, require_extra
 from twisted_registry.app.metrics_client import MetricsUnavailable, fetch_metrics, metrics_address
 from twisted_registry.commands.output import format_size, format_span, format_table, format_time
+from twisted_registry.frame.errors import StartError, require_extra
 from twisted_registry.oci.errors import RegistryError
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from twisted.internet.task import LoopingCall
 
 from twisted_registry.app import standalone
-from twisted_registry.app.errors import CommandFailed, StartError
 from twisted_registry.app.maintenance import make_gate, make_gate_heartbeat, make_trash
 from twisted_registry.app.stores import make_driver, make_manifest_policy, s3_section_name
+from twisted_registry.frame.errors import CommandFailed, StartError
 from twisted_registry.gc.mark import CollectionFailed
 from twisted_registry.maintenance.lease import RunSkipped
 from twisted_registry.maintenance.undelete import NotRecoverable

@@ -7,7 +7,6 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from twisted_registry.app.errors import CommandFailed
 from twisted_registry.auth.rules import IMPLIED_ACTIONS, Right, Rights
 from twisted_registry.commands.audit import CommandEntry, audited
 from twisted_registry.commands.configured import (
@@ -26,6 +25,7 @@ from twisted_registry.commands.output import (
 )
 from twisted_registry.commands.store import run_on_store
 from twisted_registry.config.values import parse_duration
+from twisted_registry.frame.errors import CommandFailed
 from twisted_registry.oci.patterns import GlobInvalid
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.tokens.keys import KEYS_TTL_S, StoredKeys

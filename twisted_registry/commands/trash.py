@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict, frozen
 
 from twisted_registry.app.collector import make_trash_expiry
-from twisted_registry.app.errors import CommandFailed, WrongUsage
 from twisted_registry.commands.audit import audited
 from twisted_registry.commands.configured import (
     add_actions,
@@ -28,6 +27,7 @@ from twisted_registry.commands.output import (
 )
 from twisted_registry.commands.store import open_writable_registry, run_on_store
 from twisted_registry.config.values import parse_duration
+from twisted_registry.frame.errors import CommandFailed, WrongUsage
 from twisted_registry.maintenance.undelete import Undelete
 from twisted_registry.oci.digest import Digest, DigestInvalid
 from twisted_registry.oci.errors import RegistryError

@@ -11,7 +11,6 @@ from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twisted_registry.app.errors import CommandFailed, WrongUsage
 from twisted_registry.auth.htpasswd import (
     MAX_PASSWORD_BYTES,
     HtpasswdInvalid,
@@ -36,6 +35,7 @@ from twisted_registry.commands.output import (
     print_error,
     print_json,
 )
+from twisted_registry.frame.errors import CommandFailed, WrongUsage
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

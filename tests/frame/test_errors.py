@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from tests.support.processes import ROOT, environment
-from twisted_registry.app import errors
-from twisted_registry.app.errors import install_command
+from twisted_registry.frame import errors
+from twisted_registry.frame.errors import install_command
 
 
 @pytest.mark.parametrize(

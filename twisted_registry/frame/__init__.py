@@ -1,0 +1,1 @@
+"""What every subject of the registry is joined by: parts, and the errors of their start."""
