@@ -84,17 +84,6 @@ from twisted_registry.testing.storage_contract import STORAGE_CONTRACT, check_co
 (mark,) = test_storage_contract.pytestmark
 assert mark.args == ("test", STORAGE_CONTRACT)
 """,
-    "twisted_registry/testing/testcontainers.py": """
-from urllib.error import HTTPError
-from urllib.request import urlopen
-def push(host):
-    try:
-        urlopen(f"http://{{host}}/v2/")
-    except HTTPError as error:
-        error.close()
-        assert error.code == 401
-{}
-""",
 }
 #: Requests to programs that do not answer 200 to everybody: a name and a password, the status.
 ANSWERS = {
