@@ -93,7 +93,7 @@ def test_a_task_that_another_process_runs_is_skipped(tmp_path, path):
     lease_file(tmp_path).write_bytes(b"elsewhere 1 it")
     status, out, err = run(*MAINTENANCE, "run", "uploadpurging", path, cwd=tmp_path)
     assert (status, out) == (3, "")
-    assert err[-1].endswith("uploadpurging: another process is at it")
+    assert err[-1].endswith("uploadpurging: another process runs this task")
     _, out, _ = run(*MAINTENANCE, "status", path, cwd=tmp_path)
     assert "  running: process 1 on elsewhere" in out.splitlines()
 

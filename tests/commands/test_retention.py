@@ -75,7 +75,7 @@ def test_nothing_is_deleted_while_another_process_applies_the_rules(tmp_path, pa
     lease.write_bytes(b"elsewhere 1 it")
     status, out, err = run(*RETENTION, path, cwd=tmp_path)
     assert (status, out) == (1, "")
-    assert err == ["twisted-registry: another process is at it"]
+    assert err == ["twisted-registry: another process runs this task"]
     assert tags(tmp_path) == ["new", "old", "v1"]
 
 

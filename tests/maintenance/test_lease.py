@@ -97,7 +97,7 @@ def there(driver, clock):
 def test_task_runs_in_one_process_at_a_time(here, there):
     here.run()
     (run,) = there.run()
-    assert run.skipped == "another process is at it"
+    assert run.skipped == "another process runs this task"
     assert (there.task.runs, there.task.skipped, there.task.last_run) == (0, 1, None)
     here.ends()
     there.run()

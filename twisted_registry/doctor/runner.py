@@ -43,7 +43,7 @@ class CheckResult:
 def on_thread(
     reactor: Any, function: Callable[[], Sequence[Finding]]
 ) -> Callable[[], Awaitable[Sequence[Finding]]]:
-    """Return what runs a function that blocks on a thread of its own.
+    """Return a check that runs a blocking function on a new thread.
 
     The end of the process does not wait for the thread: a disk may never answer.
     """

@@ -342,9 +342,10 @@ class DeleteListProtocol:
         return count
 
     def _is_renewed(self, record: Entry, since: float) -> bool:
-        """Return whether a record is renewed, as far as this collector can know.
+        """Return whether the process of a record still renews it.
 
-        The clock may have been set back, so that the record of a dead process has a time to come.
+        After the clock was set back, the record of a dead process may have a time in the future. So
+        a record that has not changed for ``RECORD_TTL_S`` counts as not renewed.
         """
         modified, now = record.modified_s, self.clock.seconds()
         known, seen_at_s = self._seen.get(record.path, (None, now))

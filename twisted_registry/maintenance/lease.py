@@ -148,7 +148,7 @@ class TaskLease:
         holder = f"{host_and_pid()} {uuid4()} {process_identity()}"
         try:
             if not await self._acquire(holder):
-                raise RunSkipped("another process is at it")
+                raise RunSkipped("another process runs this task")
         except RegistryError as error:
             if error.status != HTTPStatus.INSUFFICIENT_STORAGE:
                 raise

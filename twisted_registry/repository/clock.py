@@ -1,4 +1,4 @@
-"""Clocks: one that nobody sets, and the jumps of the one that stamps files.
+"""The monotonic clock, and the jumps of the clock that sets modification times.
 
 Ages of files are differences of two readings of the store's clock. When somebody sets that clock
 forward by ten days (NTP, a virtual machine that resumes, a mistake), everything that was stored

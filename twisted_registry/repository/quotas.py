@@ -454,8 +454,8 @@ class QuotaTotals:
 async def read_changes(driver: IStorageDriver) -> dict[str, dict[str, Totals]]:
     """Return the changes of all processes, by path.
 
-    Those of one process are what it has stored since a count, by the ID of the count, and what it
-    has reserved.
+    The changes of a process are the bytes that it has stored since a count, by the ID of that
+    count, and the bytes that it has reserved.
 
     :raises StorageError: if the store fails.
     """

@@ -555,15 +555,15 @@ class IHostLock(Interface):
 
 
 class IReserve(Interface):
-    """Optional: a store that keeps some space back for what frees space."""
+    """Optional: a store with reserved space, which only operations that free space use."""
 
     privileged: IStorageDriver = Attribute(
-        "The same store. Its methods use the reserve when there is no space otherwise. For small"
-        " files that a deletion needs, never for content. It is not closed."
+        "The same store, with methods that use the reserve when the disk is full. For small files"
+        " that a deletion needs, never for content. Do not close it."
     )
 
     def refill(*, create: bool = True) -> Deferred[bool]:
-        """Make again what was used of the reserve, as far as there is space.
+        """Fill the reserve again, as far as there is space.
 
         :param create: whether to make a reserve if there never was one.
         :returns: fires with whether the reserve is complete.

@@ -155,7 +155,7 @@ class PieceList:
         return NextPart(len(parts) + 1, self.first_bytes(chunk_bytes), chunk_bytes, rest)
 
     def with_piece(self, piece: Piece, replaced: tuple[Piece, ...] = ()) -> PieceList:
-        """Return the list with one more piece, which contains the bytes of the last few."""
+        """Return the list with a piece added, in place of the last ``replaced`` pieces."""
         kept = self.pieces[: len(self.pieces) - len(replaced)]
         return PieceList((*kept, piece), self.superseded + tuple(old.name for old in replaced))
 

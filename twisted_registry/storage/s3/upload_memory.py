@@ -45,7 +45,7 @@ class IMemoryUser(Interface):
     """A user of the memory that can return a part of it early."""
 
     def give_up(before: float) -> None:
-        """Return what it was given before a time and has not filled since.
+        """Return the memory that was granted before a time and is still empty.
 
         :param before: seconds, by the clock of the memory.
         """
