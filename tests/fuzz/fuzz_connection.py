@@ -9,7 +9,8 @@ in one piece and in random pieces. These properties must hold:
 - the responses are well-formed HTTP, one for each request, and at most one refusal, the last;
 - however the bytes are split, the same requests reach the Resources, with the same responses;
 - every request that reaches a Resource is also found by a second, independent and simple parser
-  of RFC 9112; any other request would be smuggled.
+  of RFC 9112; any other request would be smuggled;
+- the cache of heads finds nothing that llhttp refuses or reads differently.
 
 An input that breaks a property is written to ``tests/fuzz/found``, and the run ends with 1.
 ``--input FILE`` runs one input again.
@@ -32,6 +33,7 @@ from zope.interface import implementer
 
 from tests.fuzz.fuzz_inputs import load_corpus, make_cuts, make_input
 from twisted_registry.http.interfaces import IStreamingResource, Limits
+from twisted_registry.http.parser import HeadCache, RequestHead, RequestParser
 from twisted_registry.http.site import HTTPSite
 
 FOUND = Path(__file__).parent / "found"
@@ -253,6 +255,7 @@ def requests_match(recorded, found):
 
 def check(data, cuts):
     """Raise :class:`PropertyViolated` unless the properties hold."""
+    check_head_cache(data)
     recorded, sent, closed = run(data, [])
     found = parse_independently(data)
     check_responses([method for method, _, _ in found], sent, closed)
@@ -276,6 +279,32 @@ def check(data, cuts):
         if not is_equal:
             whole = recorded, sent, closed
             raise PropertyViolated(f"cut at {places}: {again}, in one piece: {whole}")
+
+
+def parse_head(data, cache=None):
+    """Return what the head says if ``data`` is one request without a body, or None."""
+    parser = RequestParser(LIMITS, cache)
+    parser.feed(data)
+    (head, *more) = parser.events or [None]
+    return None if more or not isinstance(head, RequestHead) else describe_head(head)
+
+
+def describe_head(head):
+    return head.method, head.target, head.version, sorted(head.headers), head.keep_alive
+
+
+def check_head_cache(data):
+    """Check that a cache which has seen ``data`` finds only what is parsed to the same head."""
+    cache = HeadCache(LIMITS)
+    parse_head(data, cache)
+    hashed = hashlib.sha256(data)
+    for candidate in (
+        *(data, data[:-1], data[1:], data + b"\r\n", b"\r\n" + data, data.swapcase()),
+        *(hashed.digest(), hashed.hexdigest().encode(), b"%d" % hash(data)),
+    ):
+        head = cache.find(candidate)
+        if head is not None and parse_head(candidate) != describe_head(head):
+            raise PropertyViolated(f"the cache of heads takes {candidate!r} for {head!r}")
 
 
 def without_varying_parts(sent):

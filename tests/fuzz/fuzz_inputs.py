@@ -15,7 +15,10 @@ TOKENS = [
     b"abc", b"A: b\r\n", b" folded\r\n", b"X" * 400, b"\r\n" * 3,
 ]  # fmt: skip
 TARGETS = [b"/", b"/a?b=c", b"/s/x", b"/s/refuse", b"*", b"http://h/p", b"/" + b"a" * 290]
-EXTRAS = [b"Expect: 100-continue", b"Connection: close", b"Cookie: a=b", b"A: " + b"b" * 500]
+EXTRAS = [
+    b"Expect: 100-continue", b"Connection: close", b"Cookie: a=b", b"A: " + b"b" * 500,
+    b"C: " + b"d" * 400, b"Authorization: e",
+]  # fmt: skip
 
 
 def make_request(rng):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import sys
 
 import pytest
@@ -16,6 +17,7 @@ from twisted_registry.http.parser import (
     MAX_CACHED_HEADS,
     MAX_CACHED_PART_BYTES,
     HeadCache,
+    ParseError,
     RequestHead,
     RequestParser,
 )
@@ -129,6 +131,14 @@ def test_the_cache_is_not_used_after_an_error(cache):
     parser.feed(b"nonsense\r\n\r\n")
     parser.feed(REQUEST)
     assert len(parser.events) == 1
+
+
+def test_the_digest_of_a_cached_head_is_not_a_request(cache):
+    """Heads that are too long for a key are kept by their digest."""
+    long = get(b"/a", *[b"X: " + 200 * b"x"] * 3)
+    parse(long, cache)
+    digest = hashlib.sha256(long).digest()
+    assert parse(digest, cache) == parse(digest) == [ParseError(400)]
 
 
 def test_the_oldest_head_is_dropped_when_the_cache_is_full(cache):

@@ -107,7 +107,7 @@ class HeadCache:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._heads: dict[bytes, RequestHead] = {}
+        self._heads: dict[bytes | tuple[bytes], RequestHead] = {}
 
     def find(self, data: bytes) -> RequestHead | None:
         """Return the head of a request, or None if it has to be parsed.
@@ -157,9 +157,12 @@ class HeadCache:
                 del self._heads[next(iter(self._heads))]
 
 
-def _key_of(data: bytes) -> bytes:
-    """Return the key of a request in the cache, short enough for Python's own pools."""
-    return data if len(data) <= MAX_CACHED_PART_BYTES else sha256(data).digest()
+def _key_of(data: bytes) -> bytes | tuple[bytes]:
+    """Return the key of a request in the cache, short enough for Python's own pools.
+
+    A digest is in a tuple: a client may send the 32 bytes of a digest, which are no request.
+    """
+    return data if len(data) <= MAX_CACHED_PART_BYTES else (sha256(data).digest(),)
 
 
 def _cut_credentials(data: bytes, start: int) -> tuple[bytes, bytes] | None:
