@@ -7,6 +7,7 @@ import json
 import pytest
 
 from twisted_registry.oci.document import (
+    MAX_BYTES_AT_ONCE,
     DocumentInvalid,
     DocumentLimits,
     check_keys,
@@ -122,3 +123,11 @@ def test_a_message_is_short():
     with pytest.raises(DocumentInvalid) as caught:
         check_keys(json.loads(json.dumps(document)))
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("length", [0, MAX_BYTES_AT_ONCE])
+@pytest.mark.parametrize("number", ["\u0661", "1.\u0661", "1e\u0661", "NaN", "01"])
+def test_a_number_has_the_digits_of_json_at_any_length(number, length):
+    filler = "x" * length
+    assert load_object(f'{{"a": "{filler}", "b": {number}}}'.encode()) is None
+    assert load_object(f'{{"a": "{filler}", "b": 1}}'.encode()) == {"a": filler, "b": 1}

@@ -5,21 +5,25 @@ are most clients, match the keys of an object without regard to case, and use th
 values; so ``"layers"`` beside ``"Layers"`` has two readings. Such documents are refused, see
 :func:`load_pushed_object` and :func:`check_keys`.
 
-The parser of the standard library holds the interpreter's lock until it is done. So a document is
-bounded before it is parsed, by counts of some characters.
+A document is bounded before it is parsed, by counts of some characters. The scanner of the standard
+library that is written in C holds the interpreter's lock until it is done; so a large document is
+parsed with the one that is written in Python, between whose steps other threads run.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+#: Bytes of a document that is parsed in one step, which takes a few milliseconds at worst.
+MAX_BYTES_AT_ONCE = 64 * 1024
 #: Keys of objects with free keys, which no program matches without regard to case.
 _FREE_KEYS = frozenset({"annotations"})
 #: The start of a JSON object (RFC 8259 section 2).
@@ -65,13 +69,7 @@ def load_object(content: bytes) -> dict[str, Any] | None:
     if _OBJECT_START_RE.match(content) is None:
         return None
     try:
-        # json would guess the encoding of bytes, and accept lone surrogates.
-        document = json.loads(
-            content.decode("utf-8"),
-            parse_constant=_reject_constant,
-            parse_float=_load_float,
-            parse_int=_load_integer,
-        )
+        document = _decode(content)
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
@@ -89,13 +87,7 @@ def load_pushed_object(content: bytes, limits: DocumentLimits) -> dict[str, Any]
             f"the document has more than {limits.values} values", "manifestvalues"
         )
     try:
-        document = json.loads(
-            content.decode("utf-8"),
-            parse_constant=_reject_constant,
-            parse_float=_load_float,
-            parse_int=_load_integer,
-            object_pairs_hook=_reject_duplicate_keys,
-        )
+        document = _decode(content, _reject_duplicate_keys)
     except DocumentInvalid:
         raise
     except ValueError:
@@ -146,6 +138,27 @@ def check_known_keys(found: dict[str, Any], known: Mapping[str, str], where: str
             raise DocumentInvalid(f"{where}: the key {key!r} differs from {name!r} only in case")
 
 
+def _decode(
+    content: bytes, make_object: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None
+) -> Any:
+    """Decode JSON in UTF-8; that of many bytes lets other threads run meanwhile.
+
+    :param make_object: makes an object of its keys and values; None for the last of duplicate keys.
+    :raises ValueError: if it is not JSON in UTF-8.
+    :raises RecursionError: if it is nested too deep for the interpreter.
+    """
+    decoder = json.JSONDecoder(
+        parse_constant=_reject_constant,
+        parse_float=_load_float,
+        parse_int=_load_integer,
+        object_pairs_hook=make_object,
+    )
+    if len(content) > MAX_BYTES_AT_ONCE:
+        decoder.scan_once = py_make_scanner(decoder)  # type: ignore[attr-defined]
+    # json would guess the encoding of bytes, and accept lone surrogates.
+    return decoder.decode(content.decode("utf-8"))
+
+
 def _check_object(found: dict[str, Any]) -> None:
     if len(set(map(str.casefold, found))) == len(found):
         return
@@ -179,13 +192,21 @@ def _reject_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _load_float(text: str) -> float:  # noqa: ARG001
+def _load_float(text: str) -> float:
     """Return a number without reading it: no field is one, and a long one costs time."""
+    _check_digits(text)
     return -1.0
 
 
 def _load_integer(text: str) -> float:
+    _check_digits(text)
     return int(text) if len(text) <= _MAX_NUMBER_DIGITS else -1.0
+
+
+def _check_digits(text: str) -> None:
+    # Before Python 3.14, the scanner in Python takes the digits of other scripts for digits.
+    if not text.isascii():
+        raise ValueError("a number has other digits than 0 to 9")
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

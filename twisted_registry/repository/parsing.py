@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import define, field
 
+from twisted_registry.oci.document import MAX_BYTES_AT_ONCE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 #: Bytes of manifests that are hashed and parsed at once: a few milliseconds at worst.
-MAX_INLINE_BYTES = 64 * 1024
+MAX_INLINE_BYTES = MAX_BYTES_AT_ONCE
 #: Results of large manifests that are cached; the oldest one is evicted.
 _MAX_RESULTS = 4096
 

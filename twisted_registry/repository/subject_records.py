@@ -35,6 +35,7 @@ MAX_INLINE_BYTES = 64 * 1024
 #: Bytes of a record that are read at most.
 MAX_RECORD_BYTES = MAX_INLINE_BYTES + 1024
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _NONE, _DECLARED, _STORED = "-", "declared", "stored"
 
 
@@ -138,7 +139,8 @@ def make_record(
 
 def _encode(document: dict[str, object]) -> bytes:
     """Encode a descriptor as JSON, no longer than it was in its manifest."""
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    # In steps, so that other threads run meanwhile: annotations may be as large as a manifest.
+    text = "".join(_ENCODER.iterencode(document))
     # A lone surrogate can only be written as an escape, and both have the same form.
     return text.encode("utf-8", "backslashreplace")
 
